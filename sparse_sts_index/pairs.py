@@ -1,0 +1,201 @@
+"""Graded sentence pairs: the training and test sets of semantic textual similarity."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparse_sts_index.errors import DataError, HubUnreachableError
+from sparse_sts_index.hub import hub_reachable
+from sparse_sts_index.records import Columns, Record, file_format, read_records, required_text
+from sparse_sts_index.sample import SAMPLE, SAMPLE_FOLDER, SAMPLE_SCORE_RANGE
+
+DEFAULT_DATASET = "sentence-transformers/stsb"
+_SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "dev": ("dev", "validation", "valid", "val"),
+    "test": ("test",),
+}
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_SCORE_NAMES = ("score", "label")
+_KNOWN = frozenset({"sentence1", "sentence2", *_SCORE_NAMES})
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sentence pairs with their gold scores.
+
+    Attributes
+    ----------
+    sentence1, sentence2 : list of str, length n
+    scores : ndarray of float64, shape (n,), or None
+        Gold similarity in 0..1; None for pairs read without scores.
+    """
+
+    sentence1: list[str]
+    sentence2: list[str]
+    scores: NDArray[np.float64] | None
+
+    def __len__(self) -> int:
+        return len(self.sentence1)
+
+    @property
+    def gold(self) -> NDArray[np.float64]:
+        """The scores, for callers that need them.
+
+        Raises
+        ------
+        DataError
+            The pairs have no scores.
+        """
+        if self.scores is None:
+            raise DataError("these pairs have no scores")
+        return self.scores
+
+
+def load_pairs(
+    source: str | Path = DEFAULT_DATASET,
+    split: str | None = None,
+    *,
+    score_range: tuple[float, float] | None = None,
+    scored: bool = True,
+) -> Pairs:
+    """Load sentence pairs, their scores normalised to 0..1.
+
+    Parameters
+    ----------
+    source : str or Path
+        ``"sample"`` (the pairs embedded in this package); a csv, tsv, jsonl or parquet file, or ``.gz`` of one; a
+        folder with one file a split, named ``train.csv`` or ``anything-train.csv`` and the like; or the id of a data
+        set on the Hugging Face hub. Columns are ``sentence1``, ``sentence2`` and ``score`` (or ``label``); csv and
+        tsv files may leave out the header if they have just these three columns in this order.
+    split : {"train", "dev", "validation", "test"}, optional
+        Needed for a folder, a hub id or the sample; a single file is one split and is read whole.
+    score_range : (float, float), optional
+        Lowest and highest score of the grading scale, mapped to 0 and 1. Default (0, 1); the sample knows its own.
+    scored : bool
+        Whether the pairs must have scores. If False, a score column is not read.
+
+    Returns
+    -------
+    Pairs
+
+    Raises
+    ------
+    DataError
+        Missing file, column or split, a score that is no number or outside `score_range`, an empty sentence or file.
+    HubUnreachableError
+        A hub id that is not in the local cache while the hub is out of reach.
+    """
+    if str(source) == SAMPLE:
+        source, score_range = SAMPLE_FOLDER, score_range or SAMPLE_SCORE_RANGE
+    low, high = score_range or (0.0, 1.0)
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise DataError(f"score range {low:g} {high:g}: the first number must be below the second")
+    path = Path(source)
+    records: Iterable[Record]
+    if path.is_dir():
+        records = _read_file(_split_file(path, _split_key(split, str(source))), scored)
+    elif path.exists() or file_format(path) or not _HUB_ID.fullmatch(str(source)):
+        records = _read_file(path, scored)
+    else:
+        records = _read_hub(str(source), _split_key(split, str(source)))
+    return _collect(records, (low, high), scored, str(source))
+
+
+def _read_file(path: Path, scored: bool) -> Iterable[Record]:
+    positional = ("sentence1", "sentence2", "score") if scored else ("sentence1", "sentence2")
+    if file_format(path) == "txt":
+        raise DataError(f"{path}: a .txt file holds no pairs; use csv, tsv, jsonl or parquet")
+    return read_records(path, Columns(_KNOWN, positional))
+
+
+def _split_key(split: str | None, source: str) -> str:
+    for key, names in _SPLIT_NAMES.items():
+        if split in names:
+            return key
+    raise DataError(f"{source}: name a split (train, dev or test)" + (f", not {split!r}" if split else ""))
+
+
+def _split_file(folder: Path, key: str) -> Path:
+    """The one file of `folder` whose name is, or ends in, a name of the split."""
+    pattern = re.compile(rf"(.*[-_.])?({'|'.join(_SPLIT_NAMES[key])})")
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file()
+        and file_format(path) not in (None, "txt")
+        and pattern.fullmatch(re.sub(r"(\.[^.]+)(\.gz)?$", "", path.name).lower())
+    )
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise DataError(f"{folder}: expected one {key} file (such as {key}.csv), found {names}")
+    return found[0]
+
+
+def _read_hub(name: str, key: str) -> Iterable[Record]:
+    import datasets
+
+    offline = not hub_reachable()
+    options = datasets.DownloadConfig(local_files_only=offline, max_retries=1)
+    last: Exception | None = None
+    for hub_split in _SPLIT_NAMES[key][::-1] if key == "dev" else _SPLIT_NAMES[key]:
+        try:
+            rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, split=hub_split, download_config=options)
+        except datasets.exceptions.DatasetNotFoundError as error:
+            raise DataError(f"no such file, folder or hub data set: {name}") from error
+        except ConnectionError as error:
+            raise HubUnreachableError(
+                f"{name} is neither a file or folder here nor a cached data set, and the Hugging Face hub is out of "
+                "reach; name a local file or folder, or 'sample'"
+            ) from error
+        except ValueError as error:  # an unknown split: try the next of its names
+            last = error
+            continue
+        return (Record(f"{name}[{hub_split}] row {n}", n, dict(row)) for n, row in enumerate(rows, 1))
+    raise DataError(f"{name}: no {key} split ({str(last).splitlines()[0]})") from last
+
+
+def _collect(records: Iterable[Record], score_range: tuple[float, float], scored: bool, source: str) -> Pairs:
+    low, high = score_range
+    sentence1: list[str] = []
+    sentence2: list[str] = []
+    scores: list[float] = []
+    for record in records:
+        for column, values in (("sentence1", sentence1), ("sentence2", sentence2)):
+            text = required_text(record, column)
+            if not text.strip():
+                raise DataError(f"{record.where}: {column} is empty")
+            values.append(text)
+        if scored:
+            score = _score(record)
+            if not low <= score <= high:
+                raise DataError(
+                    f"{record.where}: score {score:g} is outside the stated range {low:g}..{high:g} "
+                    "(state the file's own with score_range, --score-range)"
+                )
+            scores.append((score - low) / (high - low))
+    if not sentence1:
+        raise DataError(f"{source}: no pairs in it")
+    return Pairs(sentence1, sentence2, np.array(scores, dtype=np.float64) if scored else None)
+
+
+def _score(record: Record) -> float:
+    for name in _SCORE_NAMES:
+        if name in record.values:
+            value = record.values[name]
+            try:
+                score = math.nan if isinstance(value, bool) or value is None else float(value)
+            except (TypeError, ValueError):
+                score = math.nan
+            if math.isnan(score):
+                raise DataError(f"{record.where}: {name} {value!r} is not a number")
+            return score
+    raise DataError(f"{record.where}: missing column {' or '.join(_SCORE_NAMES)} (found: {', '.join(record.values)})")
