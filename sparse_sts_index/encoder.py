@@ -10,18 +10,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csr_array
 from sentence_transformers import SparseEncoder
 from sentence_transformers.sparse_encoder.modules import SpladePooling
+from transformers import PretrainedConfig
 
 from sparse_sts_index.errors import ModelError
 from sparse_sts_index.models import load_splade, tokenizer_vocabulary
-from sparse_sts_index.quantizer import l2_normalize
+from sparse_sts_index.quantizer import l2_normalize, pairwise_dot
 from sparse_sts_index.vocabulary import Vocabulary
 
 #: Sentences that the fingerprint's tokenizer probe is taken from: case, accents, CJK, digits, punctuation, subwords.
-_PROBE = ("Héllo WORLD's naïve café—12.5%", "東京 playing 3,000 C++ e-mails :-)", "unaffordability’s Straße\u00a0№7 😀")
+_PROBE = ("Héllo WORLD's naïve café—12.5%", "東京 playing 3,000 C++ e-mails :-)", "unaffordability's Straße\u00a0№7 😀")
 
 
 class SparseStsEncoder:
@@ -49,8 +51,15 @@ class SparseStsEncoder:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The terms of the vector dimensions."""
-        size = self.model.transformers_model.config.vocab_size
-        return Vocabulary.from_mapping(tokenizer_vocabulary(self.model), size)
+        return Vocabulary.from_mapping(tokenizer_vocabulary(self.model), self._config.vocab_size)
+
+    @property
+    def _config(self) -> PretrainedConfig:
+        transformer = self.model.transformers_model
+        if transformer is None:
+            raise ModelError(f"model {self.name} has no transformer")
+        config: PretrainedConfig = transformer.config
+        return config
 
     @cached_property
     def fingerprint(self) -> str:
@@ -58,10 +67,10 @@ class SparseStsEncoder:
 
         Equal for copies of one model wherever they are saved, different after any training step.
         """
-        config = self.model.transformers_model.config
+        config = self._config
         pooling = next(module for module in self.model.modules() if isinstance(module, SpladePooling))
         settings = {
-            "architecture": type(self.model.transformers_model).__name__,
+            "architecture": config.model_type,
             "attention_heads": getattr(config, "num_attention_heads", None),
             "activation": str(getattr(config, "hidden_act", None)),
             "epsilon": getattr(config, "layer_norm_eps", None),
@@ -123,3 +132,27 @@ class SparseStsEncoder:
         vectors = l2_normalize(by_length[np.argsort(order)])
         vectors.sort_indices()
         return vectors
+
+    def score_pairs(self, a: Sequence[str], b: Sequence[str], *, batch_size: int = 32) -> NDArray[np.float64]:
+        """Cosine of each sentence of `a` with the one of `b` at its side.
+
+        Parameters
+        ----------
+        a, b : sequence of str, length n
+        batch_size : int
+            Sentences a forward pass.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+            0..1; 0 if either sentence has no active term.
+
+        Raises
+        ------
+        ValueError
+            `a` and `b` differ in length.
+        """
+        if len(a) != len(b):
+            raise ValueError(f"{len(a)} sentences cannot be paired with {len(b)}")
+        vectors = self.encode([*a, *b], batch_size=batch_size)
+        return pairwise_dot(vectors[: len(a)], vectors[len(a) :])

@@ -19,7 +19,8 @@ from sparse_sts_index.errors import JavaError
 
 MINIMUM_JAVA = 21  # what Lucene 9.9 as built by Anserini, and Lucene 10, ask for
 
-_lock = threading.RLock()
+#: Held by whoever calls into Java; see ``lucene._crossing`` for why.
+jvm_lock = threading.RLock()
 _keep_alive: list[Any] = []  # Java loggers are weakly held by their manager; their levels would be lost with them
 
 
@@ -76,7 +77,7 @@ def start_jvm() -> None:
     """
     import jnius_config
 
-    with _lock:
+    with jvm_lock:
         if _keep_alive:
             return
         home_before = os.environ.get("JAVA_HOME")

@@ -27,7 +27,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.jvm import java_class, java_exception
+from sparse_sts_index.jvm import java_class, java_exception, jvm_lock
 from sparse_sts_index.vocabulary import DELIMITER
 
 ID, CONTENTS, RAW = "id", "contents", "raw"
@@ -58,7 +58,7 @@ class ImpactWriter:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        with _java_errors(directory):
+        with _crossing(directory):
             self._store = _open_directory(directory)
             config = java_class(_LUCENE + "index.IndexWriterConfig")(_impact_analyzer())
             config.setOpenMode(java_class(_LUCENE + "index.IndexWriterConfig$OpenMode").CREATE)
@@ -86,7 +86,7 @@ class ImpactWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Drop whatever is not committed, and release the directory."""
-        with _java_errors(self._directory):
+        with _crossing(self._directory):
             self._writer.rollback()
             self._store.close()
 
@@ -102,7 +102,7 @@ class ImpactWriter:
             The Lucene term of each column; see :class:`~sparse_sts_index.vocabulary.Vocabulary`.
         """
         indptr, indices, data = impacts.indptr.tolist(), impacts.indices.tolist(), impacts.data.tolist()
-        with _java_errors(self._directory):
+        with _crossing(self._directory):
             for row, (doc_id, text) in enumerate(zip(ids, texts, strict=True)):
                 entries = range(indptr[row], indptr[row + 1])
                 self._id.setStringValue(doc_id)
@@ -116,7 +116,7 @@ class ImpactWriter:
         java_map = java_class("java.util.HashMap")()
         for key, value in user_data.items():
             java_map.put(key, value)
-        with _java_errors(self._directory):
+        with _crossing(self._directory):
             self._writer.forceMerge(1)
             self._writer.setLiveCommitData(java_map.entrySet())
             self._writer.commit()
@@ -133,7 +133,7 @@ class ImpactReader:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        with _java_errors(directory):
+        with _crossing(directory):
             self._store = _open_directory(directory)
             self._reader = java_class(_LUCENE + "index.DirectoryReader").open(self._store)
             searcher_class = java_class(_LUCENE + "search.IndexSearcher")
@@ -152,7 +152,7 @@ class ImpactReader:
     @property
     def user_data(self) -> dict[str, str]:
         """What the writer committed along with the documents."""
-        with _java_errors(self._directory):
+        with _crossing(self._directory):
             entries = self._reader.getIndexCommit().getUserData().entrySet().toArray()
         return {entry.getKey(): entry.getValue() for entry in entries}
 
@@ -179,24 +179,26 @@ class ImpactReader:
             Lucene document number and score, by score descending, ties by id ascending. Documents that share no term
             with the query are not found, so there may be fewer than `k`.
         """
-        with _java_errors(self._directory):
-            top = self._searcher.search(_impact_query(terms, weights), k, self._order, True)
+        with _crossing(self._directory):
+            query = _impact_query(terms, weights)
+            top = self._searcher.search(query, k, self._order, True)
             return [(hit.doc, hit.score) for hit in top.scoreDocs]
 
     def score(self, terms: Sequence[str], weights: Sequence[int], doc_id: str) -> float:
         """What :meth:`search` gives the document with this id, as Lucene's scorer computes it; 0 for no shared term."""
         occur = java_class(_LUCENE + "search.BooleanClause$Occur")
-        builder = java_class(_LUCENE + "search.BooleanQuery$Builder")()
-        with _java_errors(self._directory):
-            builder.add(_impact_query(terms, weights), occur.MUST)
-            builder.add(_id_query(doc_id), occur.FILTER)
+        with _crossing(self._directory):
+            query, only = _impact_query(terms, weights), _id_query(doc_id)
+            builder = java_class(_LUCENE + "search.BooleanQuery$Builder")()
+            builder.add(query, occur.MUST)
+            builder.add(only, occur.FILTER)
             hits = self._searcher.search(builder.build(), 1).scoreDocs
         return hits[0].score if hits else 0.0
 
     def impacts(self, docid: int, terms: Sequence[str]) -> list[int]:
         """A document's impacts of `terms`, from the postings; 0 for a term it does not have."""
         term_class = java_class(_LUCENE + "index.Term")
-        with _java_errors(self._directory):
+        with _crossing(self._directory):
             leaf, base = self._leaf_of(docid)
             found = []
             for term in terms:
@@ -207,14 +209,15 @@ class ImpactReader:
 
     def stored(self, docid: int) -> tuple[str, str]:
         """Id and sentence of a document."""
-        with _java_errors(self._directory):
+        with _crossing(self._directory):
             raw = json.loads(self._stored.document(docid).get(RAW))
         return raw["id"], raw["contents"]
 
     def docid(self, doc_id: str) -> int | None:
         """Lucene document number of an id, or None."""
-        with _java_errors(self._directory):
-            hits = self._searcher.search(_id_query(doc_id), 1).scoreDocs
+        with _crossing(self._directory):
+            query = _id_query(doc_id)
+            hits = self._searcher.search(query, 1).scoreDocs
         return hits[0].doc if hits else None
 
     def _leaf_of(self, docid: int) -> tuple[Any, int]:
@@ -289,10 +292,16 @@ def _store_yes() -> Any:
 
 
 @contextmanager
-def _java_errors(directory: Path) -> Iterator[None]:
-    """Turn what Lucene throws about an index into one line that says what to do."""
+def _crossing(directory: Path) -> Iterator[None]:
+    """Calls into Java: one thread at a time, and what Lucene throws turned into one line that says what to do.
+
+    The lock is for pyjnius, whose methods are not bound as Python's are: ``object.method`` stores the object in the
+    method that all objects of the class share, so two threads (or an argument that calls the same method of another
+    object) would mix up receivers. For the latter reason nothing here nests such calls.
+    """
     try:
-        yield
+        with jvm_lock:
+            yield
     except java_exception() as error:
         kind = str(getattr(error, "classname", "")).rsplit(".", 1)[-1]
         detail = str(getattr(error, "innermessage", "") or error)

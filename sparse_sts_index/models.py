@@ -56,7 +56,7 @@ def load_splade(name: str | Path, *, device: str | None = None) -> SparseEncoder
         raise ModelError(f"no model folder: {name}")
     offline = local or not hub_reachable()
     try:
-        with _no_progress_bars():
+        with no_progress_bars():
             model = SparseEncoder(str(path) if local else str(name), device=device, local_files_only=offline)
     except Exception as error:  # the loaders below raise nearly anything; what it was stays as the cause
         raise _load_error(str(name), local, offline, error) from error
@@ -96,15 +96,16 @@ def tiny_folder() -> Path:
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Loading weights draws bars on stderr unless told not to; a library has no business there."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+def no_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing bars on stderr; a library has no business there."""
+    bars: Any = transformers_logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            transformers_logging.enable_progress_bar()
+            bars.enable_progress_bar()
 
 
 def _load_error(name: str, local: bool, offline: bool, error: Exception) -> ModelError | HubUnreachableError:

@@ -1,8 +1,8 @@
 r"""Float term weights to small integers and back, with the error that costs.
 
 For a sentence with non-negative term weights :math:`w` and unit vector :math:`v = w / \lVert w \rVert_2`, the impacts
-are :math:`q_t = \mathrm{round}(v_t S)` with scale :math:`S = 2^{bits} - 1`, so that the largest possible weight, 1, uses
-the largest integer. Lucene sums the products of query and document impacts; divided by both scales, that is the cosine
+are :math:`q_t = \mathrm{round}(v_t S)` with scale :math:`S = 2^{bits} - 1`: the largest possible weight, 1, becomes the
+largest integer. Lucene sums the products of query and document impacts; over both scales, that is the cosine,
 
 .. math:: \frac{\sum_t q^{query}_t\, q^{doc}_t}{S_q S_d} = \hat u \cdot \hat v \approx u \cdot v = \cos(u, v).
 
@@ -12,8 +12,8 @@ the largest integer. Lucene sums the products of query and document impacts; div
 .. math:: |\hat u \cdot \hat v - u \cdot v| \le \lVert \hat u \rVert \lVert e \rVert + \lVert d \rVert.
 
 Rounding moves a weight by at most :math:`1/2S`, so a sentence with :math:`n` active terms has
-:math:`\lVert e \rVert \le \sqrt n / 2S`: 0.01 at 8 bits and 25 terms, and in practice half of that. Weights that round to
-zero are in the bound too. Integer sums below 2\ :sup:`24` are exact in the float32 that Lucene scores in.
+:math:`\lVert e \rVert \le \sqrt n / 2S`: 0.01 at 8 bits and 25 terms, and in practice half of that. Weights that
+round to zero are in the bound too. Integer sums below 2\ :sup:`24` are exact in the float32 that Lucene scores in.
 """
 
 from __future__ import annotations

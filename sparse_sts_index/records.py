@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from sparse_sts_index.errors import DataError
 
@@ -104,8 +104,8 @@ def read_records(source: str | Path, columns: Columns, format: str | None = None
         if format == "parquet":
             yield from _read_parquet(path, name)
         else:
-            opener = gzip.open if path.suffix == ".gz" else open
-            with opener(path, "rb") as stream:
+            with path.open("rb") as file:
+                stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
                 yield from _read_stream(stream, name, columns, format)
 
 
@@ -143,7 +143,7 @@ def _chain_first(first: str, rest: Iterator[str]) -> Iterator[str]:
 
 
 def _decoded_lines(stream: IO[bytes], name: str) -> Iterator[str]:
-    """Lines with their ends, split at ``\\n`` only, so that line numbers are those of every editor."""
+    """Lines with their ends, split at line feeds only, so that line numbers are those of every editor."""
     for number, line in enumerate(stream, 1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")

@@ -18,7 +18,9 @@ from sparse_sts_index.errors import ModelError
 DELIMITER = "\ue000"
 
 #: ``java.lang.Character.isWhitespace``, at which Lucene's WhitespaceTokenizer splits, and DELIMITER.
-_SPLITS = re.compile(f"[\\t-\\r\\x1c-\\x20\\u1680\\u2000-\\u2006\\u2008-\\u200a\\u2028\\u2029\\u205f\\u3000{DELIMITER}]")
+_SPLITS = re.compile(
+    f"[\\t-\\r\\x1c-\\x20\\u1680\\u2000-\\u2006\\u2008-\\u200a\\u2028\\u2029\\u205f\\u3000{DELIMITER}]"
+)
 
 #: WhitespaceTokenizer cuts tokens at 255 UTF-16 units; the delimiter and a weight need their share.
 _LONGEST = 240

@@ -1,0 +1,1 @@
+"""The ``sparse-sts`` command: one module a subcommand, all of them thin."""

@@ -1,0 +1,92 @@
+"""Semantic-similarity search over sentences: a SPLADE sparse encoder in a Lucene impact index.
+
+The names below are the whole public interface; each is loaded when first used, since some take torch with them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparse_sts_index.corpus import Document, read_corpus
+    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.errors import (
+        DataError,
+        HubUnreachableError,
+        ImpactIndexError,
+        JavaError,
+        ModelError,
+        ModelMismatchError,
+        SparseStsError,
+    )
+    from sparse_sts_index.evaluation import Evaluation, evaluate
+    from sparse_sts_index.explain import TermContribution, explain_pair
+    from sparse_sts_index.export import export_vectors
+    from sparse_sts_index.index import Hit, SparseStsIndex
+    from sparse_sts_index.manifest import Manifest
+    from sparse_sts_index.pairs import Pairs, load_pairs
+    from sparse_sts_index.quantizer import Quantizer
+    from sparse_sts_index.training import TrainingSettings, train
+    from sparse_sts_index.vocabulary import Vocabulary
+
+_MODULES = {
+    "corpus": ("Document", "read_corpus"),
+    "encoder": ("SparseStsEncoder",),
+    "errors": (
+        "DataError",
+        "HubUnreachableError",
+        "ImpactIndexError",
+        "JavaError",
+        "ModelError",
+        "ModelMismatchError",
+        "SparseStsError",
+    ),
+    "evaluation": ("Evaluation", "evaluate"),
+    "explain": ("TermContribution", "explain_pair"),
+    "export": ("export_vectors",),
+    "index": ("Hit", "SparseStsIndex"),
+    "manifest": ("Manifest",),
+    "pairs": ("Pairs", "load_pairs"),
+    "quantizer": ("Quantizer",),
+    "training": ("TrainingSettings", "train"),
+    "vocabulary": ("Vocabulary",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "DataError",
+    "Document",
+    "Evaluation",
+    "Hit",
+    "HubUnreachableError",
+    "ImpactIndexError",
+    "JavaError",
+    "Manifest",
+    "ModelError",
+    "ModelMismatchError",
+    "Pairs",
+    "Quantizer",
+    "SparseStsEncoder",
+    "SparseStsError",
+    "SparseStsIndex",
+    "TermContribution",
+    "TrainingSettings",
+    "Vocabulary",
+    "evaluate",
+    "explain_pair",
+    "export_vectors",
+    "load_pairs",
+    "read_corpus",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

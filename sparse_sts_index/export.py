@@ -1,0 +1,74 @@
+"""Impacts as Anserini's ``JsonVectorCollection``: one JSON object a line with ``id``, ``contents`` and ``vector``.
+
+``vector`` maps Lucene terms to integer impacts, largest first. Anserini indexes such files with ``-collection
+JsonVectorCollection -generator DefaultLuceneDocumentGenerator -impact -pretokenized``; it passes over documents with an
+empty vector, which :meth:`sparse_sts_index.index.SparseStsIndex.build` keeps.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import IO
+
+from sparse_sts_index.convert import Chunk, encode_documents
+from sparse_sts_index.corpus import Document
+from sparse_sts_index.encoder import SparseStsEncoder
+from sparse_sts_index.errors import DataError
+from sparse_sts_index.quantizer import Quantizer
+
+
+def export_vectors(
+    documents: Iterable[Document],
+    encoder: SparseStsEncoder,
+    file: IO[str],
+    *,
+    quantizer: Quantizer | None = None,
+    batch_size: int = 32,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Write the quantized vectors of documents.
+
+    Parameters
+    ----------
+    documents : iterable of Document
+    encoder : SparseStsEncoder
+    file : text file
+        See :func:`sparse_sts_index.files.atomic_writer` for one that is never left half-written.
+    quantizer : Quantizer, optional
+        Default: 8 bits.
+    batch_size : int
+        Sentences a forward pass.
+    progress : callable, optional
+        Called with the number of documents encoded since its last call.
+
+    Returns
+    -------
+    int
+        The number of documents.
+
+    Raises
+    ------
+    DataError
+        A duplicate id, or no documents.
+    ModelError
+        The model gives unusable weights.
+    """
+    count = 0
+    chunks = encode_documents(documents, encoder, quantizer or Quantizer(), batch_size=batch_size, progress=progress)
+    for chunk in chunks:
+        count += len(chunk.documents)
+        file.writelines(_lines(chunk, encoder.vocabulary.terms))
+    if not count:
+        raise DataError("no documents to export")
+    return count
+
+
+def _lines(chunk: Chunk, terms: tuple[str, ...]) -> Iterable[str]:
+    impacts = chunk.impacts
+    for row, document in enumerate(chunk.documents):
+        entries = slice(impacts.indptr[row], impacts.indptr[row + 1])
+        weights = zip(impacts.data[entries].tolist(), impacts.indices[entries].tolist(), strict=True)
+        vector = {terms[term_id]: weight for weight, term_id in sorted(weights, key=lambda x: (-x[0], x[1]))}
+        value = {"id": document.id, "contents": document.text, "vector": vector}
+        yield json.dumps(value, ensure_ascii=False) + "\n"

@@ -1,0 +1,43 @@
+"""Write files so that they are there whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+from sparse_sts_index.errors import DataError
+
+
+@contextmanager
+def atomic_writer(path: str | Path) -> Iterator[IO[str]]:
+    """A UTF-8 text file that takes its place when the block ends well; gzipped if its name ends in ``.gz``.
+
+    Raises
+    ------
+    DataError
+        It cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        try:
+            with ExitStack() as stack:
+                binary: IO[bytes] = stack.enter_context(partial.open("wb"))
+                stack.callback(lambda: os.fsync(binary.fileno()))
+                stack.callback(binary.flush)
+                packed = binary
+                if path.suffix == ".gz":  # no name and no time in its header: the same text gives the same bytes
+                    packed = cast(IO[bytes], stack.enter_context(gzip.GzipFile("", "wb", fileobj=binary, mtime=0)))
+                text = io.TextIOWrapper(packed, encoding="utf-8", newline="\n", write_through=True)
+                stack.callback(text.detach)
+                yield text
+            partial.replace(path)
+        except OSError as error:
+            raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
