@@ -88,7 +88,7 @@ class TrainingSettings:
     epochs: float = 1.0
     batch_size: int = 16
     learning_rate: float = 5e-5
-    warmup: float = 0.1
+    warmup: float = 0.0
     regularizer_weight: float = 3e-3
     max_length: int | None = None
     seed: int = 42

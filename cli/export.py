@@ -1,0 +1,48 @@
+"""``sparse-sts export``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from sparse_sts_index.corpus import count_documents, read_corpus
+from sparse_sts_index.files import atomic_writer
+from sparse_sts_index.records import STDIN
+
+from .options import batch_size_option, bits_option, corpus_format_option, model_option, progress_bar
+
+
+@click.command()
+@click.argument("corpus")
+@model_option()
+@click.option("--output", default=STDIN, show_default=True, help="A .jsonl or .jsonl.gz file, or - for stdout.")
+@bits_option
+@batch_size_option
+@corpus_format_option("--format")
+def export(corpus: str, model: str, output: str, bits: int, batch_size: int, format: str | None) -> None:
+    """Write CORPUS as quantized vectors in Anserini's JsonVectorCollection format.
+
+    CORPUS is a jsonl, csv, tsv, txt or parquet file, - for standard input, or 'sample'.
+    """
+    total = count_documents(corpus, format) if corpus != STDIN else None
+
+    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.export import export_vectors
+    from sparse_sts_index.quantizer import Quantizer
+
+    encoder = SparseStsEncoder.load(model)
+    documents = read_corpus(corpus, format)
+    quantizer = Quantizer(bits)
+    with progress_bar(total, "exporting") as progress:
+        if output == STDIN:
+            sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+            export_vectors(
+                documents, encoder, sys.stdout, quantizer=quantizer, batch_size=batch_size, progress=progress
+            )
+            return
+        with atomic_writer(output) as file:
+            count = export_vectors(
+                documents, encoder, file, quantizer=quantizer, batch_size=batch_size, progress=progress
+            )
+    click.echo(f"{output}: {count:,} vectors, {bits} bits")

@@ -1,0 +1,60 @@
+"""``sparse-sts index``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sparse_sts_index.corpus import count_documents, read_corpus
+from sparse_sts_index.records import STDIN
+
+from .options import (
+    batch_size_option,
+    bits_option,
+    corpus_format_option,
+    model_option,
+    overwrite_option,
+    progress_bar,
+)
+
+
+@click.command()
+@click.argument("corpus")
+@model_option()
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the index.")
+@bits_option
+@batch_size_option
+@corpus_format_option("--format")
+@overwrite_option
+def index(
+    corpus: str, model: str, output: Path, bits: int, batch_size: int, format: str | None, overwrite: bool
+) -> None:
+    """Build a Lucene impact index of the sentences in CORPUS.
+
+    CORPUS is a jsonl, csv, tsv, txt or parquet file, - for standard input, or 'sample'. It is read twice: once to find
+    every error in it before the work begins, once to encode it.
+    """
+    total = count_documents(corpus, format) if corpus != STDIN else None
+
+    from sparse_sts_index.index import SparseStsIndex
+    from sparse_sts_index.quantizer import Quantizer
+
+    with (
+        progress_bar(total, "indexing") as progress,
+        SparseStsIndex.build(
+            output,
+            read_corpus(corpus, format),
+            model,
+            quantizer=Quantizer(bits),
+            batch_size=batch_size,
+            overwrite=overwrite,
+            progress=progress,
+        ) as built,
+    ):
+        manifest = built.manifest
+    click.echo(
+        f"{output}: {manifest.documents:,} sentences in {manifest.build_seconds:.1f} s "
+        f"({manifest.documents / manifest.build_seconds:.0f}/s), "
+        f"{manifest.postings / manifest.documents:.1f} terms each, {manifest.empty_documents:,} without a term"
+    )

@@ -1,0 +1,53 @@
+"""The ``sparse-sts`` group: quiet libraries, one-line errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Any
+
+import click
+
+from sparse_sts_index.errors import SparseStsError
+
+from .demo import demo
+from .evaluate import evaluate
+from .export import export
+from .index import index
+from .score import score
+from .search import search
+from .train import train
+
+
+class OneLineErrors(click.Group):
+    """Shows whatever a user can cause as one line, and exits with 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; see the class."""
+        try:
+            return super().invoke(ctx)
+        except SparseStsError as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror or error}") from error
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-v", "--verbose", is_flag=True, help="Let the libraries underneath say what they have to say.")
+@click.version_option(package_name="sparse-sts-index")
+def main(verbose: bool) -> None:
+    """Semantic-similarity search over sentences: a SPLADE encoder in a Lucene impact index."""
+    if not verbose:
+        for library in ("TRANSFORMERS", "DATASETS", "HF_HUB"):
+            os.environ.setdefault(f"{library}_VERBOSITY", "error")
+        logging.getLogger().setLevel(logging.ERROR)
+        logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+        warnings.simplefilter("ignore")
+
+
+for command in (train, export, index, search, score, evaluate, demo):
+    main.add_command(command)

@@ -1,0 +1,94 @@
+"""Options that several commands share, and how they show things."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from sparse_sts_index.explain import TermContribution
+from sparse_sts_index.records import FORMATS
+
+#: Control characters (ANSI escapes among them) and line ends, which would break a table or drive the terminal.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+
+Command = Callable[..., Any]
+
+
+def model_option(required: bool = True, more: str = "") -> Callable[[Command], Command]:
+    """``--model``."""
+    return click.option(
+        "--model",
+        required=required,
+        envvar="SPARSE_STS_MODEL",
+        metavar="MODEL",
+        help=f"A model folder, the id of a SPLADE model on the hub, or 'tiny'.{more} [env: SPARSE_STS_MODEL]",
+    )
+
+
+def dataset_option(default: str | None = None) -> Callable[[Command], Command]:
+    """``--dataset``."""
+    return click.option(
+        "--dataset",
+        default=default,
+        required=default is None,
+        show_default=True,
+        metavar="PAIRS",
+        help="A csv, tsv, jsonl or parquet file, a folder with a file for each split, a hub data set, or 'sample'.",
+    )
+
+
+score_range_option = click.option(
+    "--score-range",
+    type=(float, float),
+    metavar="LOW HIGH",
+    help="Scale of the scores in the data, such as 0 5. A score outside it is an error. [default: 0 1]",
+)
+bits_option = click.option(
+    "--bits", type=click.IntRange(2, 16), default=8, show_default=True, help="Bits of the largest impact."
+)
+batch_size_option = click.option(
+    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Sentences a forward pass."
+)
+explain_option = click.option("--explain", is_flag=True, help="Show the shared terms and what each adds to the score.")
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
+
+
+def corpus_format_option(name: str) -> Callable[[Command], Command]:
+    """The format of an input file that its suffix does not tell."""
+    return click.option(
+        name,
+        type=click.Choice(FORMATS),
+        help="Format of the input. [default: by its suffix; standard input: jsonl if it begins with '{', else txt]",
+    )
+
+
+@contextmanager
+def progress_bar(total: int | None, what: str) -> Iterator[Callable[[int], None]]:
+    """A bar with rate and time left on stderr, if that is a terminal."""
+    with tqdm(total=total, unit=" sentences", desc=what, disable=None, smoothing=0.05) as bar:
+        yield lambda count: bar.update(count) and None
+
+
+def one_line(text: str) -> str:
+    """Text that is safe to print within a line."""
+    return _CONTROL.sub(" ", text)
+
+
+def show_terms(explanation: tuple[TermContribution, ...], score: float, indent: str) -> None:
+    """Print shared terms as a table; the contributions sum to the score."""
+    if not explanation:
+        click.echo(f"{indent}(no shared term)")
+        return
+    width = max(len(one_line(term.term)) for term in explanation)
+    click.echo(f"{indent}{'term':<{width}}  {'query':>6}  {'doc':>6}  {'adds':>7}")
+    for term in explanation:
+        click.echo(
+            f"{indent}{one_line(term.term):<{width}}  {term.query_weight:6.3f}  {term.document_weight:6.3f}"
+            f"  {term.contribution:7.4f}"
+        )
+    click.echo(f"{indent}{'sum':<{width}}  {'':>6}  {'':>6}  {score:7.4f}")

@@ -1,0 +1,52 @@
+"""``sparse-sts score``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from sparse_sts_index.pairs import Pairs, load_pairs
+
+from .options import batch_size_option, explain_option, model_option, one_line, show_terms
+
+
+@click.command()
+@click.argument("sentences", nargs=-1, required=True, metavar="A B | PAIRS")
+@model_option()
+@click.option("--format", type=click.Choice(["table", "jsonl"]), default="table", show_default=True)
+@explain_option
+@batch_size_option
+def score(sentences: tuple[str, ...], model: str, format: str, explain: bool, batch_size: int) -> None:
+    """Cosine of two sentences, A and B, or of each pair in a file PAIRS.
+
+    PAIRS is a csv, tsv, jsonl or parquet file with columns sentence1 and sentence2. The cosine is the float one.
+    """
+    if len(sentences) == 1:
+        pairs = load_pairs(Path(sentences[0]), scored=False)
+    elif len(sentences) == 2:
+        pairs = Pairs([sentences[0]], [sentences[1]], None)
+    else:
+        raise click.UsageError("Give two sentences, or one file of pairs.")
+
+    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.explain import explain_pair
+    from sparse_sts_index.quantizer import pairwise_dot
+
+    encoder = SparseStsEncoder.load(model)
+    vectors = encoder.encode([*pairs.sentence1, *pairs.sentence2], batch_size=batch_size)
+    first, second = vectors[: len(pairs)], vectors[len(pairs) :]
+    for row, cosine in enumerate(pairwise_dot(first, second).tolist()):
+        a, b = pairs.sentence1[row], pairs.sentence2[row]
+        explanation = explain_pair(encoder.vocabulary, first[[row]], second[[row]]) if explain else None
+        if format == "jsonl":
+            line: dict[str, object] = {"sentence1": a, "sentence2": b, "score": cosine}
+            if explanation is not None:
+                line["explanation"] = [dataclasses.asdict(term) for term in explanation]
+            click.echo(json.dumps(line, ensure_ascii=False))
+        else:
+            click.echo(f"{cosine:.4f}  {one_line(a)}  |  {one_line(b)}")
+            if explanation is not None:
+                show_terms(explanation, cosine, " " * 8)

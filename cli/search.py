@@ -1,0 +1,105 @@
+"""``sparse-sts search``."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sparse_sts_index.corpus import Document, read_corpus
+from sparse_sts_index.errors import DataError
+
+from .options import corpus_format_option, explain_option, model_option, one_line, show_terms
+
+if TYPE_CHECKING:
+    from sparse_sts_index.index import Hit
+
+_BATCH = 256  # queries encoded at a time
+_RUN_TAG = "sparse-sts"
+
+
+@click.command()
+@click.argument("index", type=click.Path(path_type=Path))
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@click.option("--queries", help="A file of queries, in any format that a corpus may have, or - for standard input.")
+@corpus_format_option("--queries-format")
+@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Hits a query.")
+@click.option("--format", type=click.Choice(["table", "jsonl", "trec"]), default="table", show_default=True)
+@explain_option
+@model_option(required=False, more=" Default: the one the index was built with.")
+def search(
+    index: Path,
+    texts: tuple[str, ...],
+    queries: str | None,
+    queries_format: str | None,
+    k: int,
+    format: str,
+    explain: bool,
+    model: str | None,
+) -> None:
+    """Find the sentences of INDEX nearest in meaning to each TEXT.
+
+    Scores are cosines, 0 to 1, from the integer impacts; the table says within what error.
+    """
+    if bool(texts) == bool(queries):
+        raise click.UsageError("Give either TEXT or --queries.")
+    if explain and format == "trec":
+        raise click.UsageError("A TREC run has no room for --explain.")
+    wanted: Iterable[Document] = (
+        read_corpus(queries, queries_format)
+        if queries
+        else (Document(str(number), text) for number, text in enumerate(texts, 1))
+    )
+
+    from sparse_sts_index.index import SparseStsIndex
+
+    with SparseStsIndex.open(index, model) as opened:
+        some = False
+        for batch in _batches(wanted):
+            found = opened.search([query.text for query in batch], k, explain=explain)
+            for query, hits in zip(batch, found, strict=True):
+                some = True
+                {"table": _show_table, "jsonl": _show_jsonl, "trec": _show_trec}[format](query, hits)
+        if not some:
+            raise DataError(f"{queries}: no queries in it")
+
+
+def _batches(queries: Iterable[Document]) -> Iterator[list[Document]]:
+    iterator = iter(queries)
+    while batch := list(itertools.islice(iterator, _BATCH)):
+        yield batch
+
+
+def _show_table(query: Document, hits: list[Hit]) -> None:
+    click.echo(f"query {one_line(query.id)}: {one_line(query.text)}")
+    if not hits:
+        click.echo("  no sentence shares a term with it")
+        return
+    width = max(len(one_line(hit.id)) for hit in hits)
+    click.echo(f"  rank  cosine  {'id':<{width}}  sentence   (cosine within ±{hits[0].error:.4f})")
+    for rank, hit in enumerate(hits, 1):
+        click.echo(f"  {rank:>4}  {hit.score:.4f}  {one_line(hit.id):<{width}}  {one_line(hit.text)}")
+        if hit.explanation is not None:
+            show_terms(hit.explanation, hit.score, " " * 16)
+
+
+def _show_jsonl(query: Document, hits: list[Hit]) -> None:
+    for rank, hit in enumerate(hits, 1):
+        values = dataclasses.asdict(hit)
+        if hit.explanation is None:
+            del values["explanation"]
+        line = {"query_id": query.id, "query": query.text, "rank": rank, **values}
+        click.echo(json.dumps(line, ensure_ascii=False))
+
+
+def _show_trec(query: Document, hits: list[Hit]) -> None:
+    for rank, hit in enumerate(hits, 1):
+        for value in (query.id, hit.id):
+            if len(value.split()) != 1 or value != value.strip():
+                raise DataError(f"id {value!r} has white space in it, which a TREC run cannot hold; use jsonl")
+        click.echo(f"{query.id} Q0 {hit.id} {rank} {hit.score:.6f} {_RUN_TAG}")

@@ -1,0 +1,118 @@
+"""``sparse-sts train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from sparse_sts_index.errors import DataError
+from sparse_sts_index.pairs import DEFAULT_DATASET, Pairs, load_pairs
+
+from .options import dataset_option, overwrite_option, score_range_option
+
+
+@click.command()
+@click.option(
+    "--base-model",
+    default="naver/splade-cocondenser-ensembledistil",
+    show_default=True,
+    metavar="MODEL",
+    help="What to fine-tune: a model folder, a hub id, or 'tiny'.",
+)
+@dataset_option(default=DEFAULT_DATASET)
+@click.option("--dev-dataset", metavar="PAIRS", help="Dev pairs, if --dataset is a single file or has no dev split.")
+@click.option("--test-dataset", metavar="PAIRS", help="Test pairs, if --dataset has no test split.")
+@click.option("--no-test", is_flag=True, help="Measure on dev only.")
+@score_range_option
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the model.")
+@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Pairs a step.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=5e-5, show_default=True)
+@click.option(
+    "--warmup",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.0,
+    show_default=True,
+    help="Share of the steps over which the learning rate rises.",
+)
+@click.option(
+    "--regularizer-weight",
+    type=click.FloatRange(min=0),
+    default=3e-3,
+    show_default=True,
+    help="Weight of the FLOPS regulariser; larger is sparser.",
+)
+@click.option("--max-length", type=click.IntRange(min=3), help="Longest input in tokens. [default: the model's]")
+@click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True)
+@click.option("--device", help="A torch device. [default: a GPU if there is one]")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="auto: bfloat16 on a GPU that has it, else float32.",
+)
+@click.option("--eval-steps", type=click.IntRange(min=1), help="Steps between evaluations. [default: 1/4 epoch]")
+@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many evaluations without a better one.")
+@click.option("--report-to", multiple=True, help="wandb, tensorboard, ... as in the transformers Trainer.")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of an interrupted run.")
+@overwrite_option
+def train(
+    dataset: str,
+    dev_dataset: str | None,
+    test_dataset: str | None,
+    no_test: bool,
+    score_range: tuple[float, float] | None,
+    output: Path,
+    report_to: tuple[str, ...],
+    resume: bool,
+    overwrite: bool,
+    **settings: object,
+) -> None:
+    """Fine-tune a SPLADE model on graded sentence pairs.
+
+    The checkpoint with the best Spearman correlation on the dev pairs is saved; it loads in sentence-transformers too.
+    """
+    if Path(dataset).is_file() and dev_dataset is None:
+        raise DataError(f"{dataset} is a single file: give the dev pairs with --dev-dataset")
+
+    def pairs(source: str, split: str) -> Pairs:
+        return load_pairs(source, split, score_range=score_range)
+
+    train_pairs = pairs(dataset, "train")
+    dev_pairs = pairs(dev_dataset or dataset, "dev")
+    with_test = not no_test and (test_dataset is not None or not Path(dataset).is_file())
+    test_pairs = pairs(test_dataset or dataset, "test") if with_test else None
+
+    from sparse_sts_index import training
+
+    with tqdm(unit=" steps", desc="training", disable=None) as bar:
+
+        def show(progress: training.TrainingProgress) -> None:
+            bar.total = progress.total_steps
+            bar.update(progress.step - bar.n)
+            figures = {"loss": progress.loss, "dev_spearman": progress.dev_spearman}
+            bar.set_postfix({name: f"{value:.4f}" for name, value in figures.items() if value is not None})
+
+        report = training.train(
+            output,
+            train_pairs,
+            dev_pairs,
+            test_pairs,
+            training.TrainingSettings(**settings),  # type: ignore[arg-type]
+            resume=resume,
+            overwrite=overwrite,
+            report_to=report_to,
+            progress=show,
+        )
+    click.echo(
+        f"{output}: step {report.best_step} of {report.steps}, {report.train_pairs:,} pairs, {report.seconds:.0f} s"
+    )
+    for name, result in (("dev", report.dev), ("test", report.test)):
+        if result is not None:
+            click.echo(
+                f"{name:<5} Pearson {result.cosine.pearson:.4f}  Spearman {result.cosine.spearman:.4f}"
+                f"  active dims {result.active_dims:.1f}"
+            )
