@@ -1,0 +1,43 @@
+"""What the tests share: the real small model, a real index of the sample, and the real STSb where it is at hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub client
+
+import pytest
+
+from sparse_sts_index import SparseStsEncoder, SparseStsIndex, read_corpus
+
+
+@pytest.fixture(scope="session")
+def tiny() -> SparseStsEncoder:
+    return SparseStsEncoder.load("tiny")
+
+
+@pytest.fixture(scope="session")
+def sample_index(tiny: SparseStsEncoder, tmp_path_factory: pytest.TempPathFactory) -> SparseStsIndex:
+    return SparseStsIndex.build(tmp_path_factory.mktemp("sample") / "index", read_corpus("sample"), tiny)
+
+
+@pytest.fixture(scope="session")
+def stsb() -> Path:
+    folder = Path(__file__).parents[2] / "shared" / "stsb"
+    if not folder.is_dir():
+        pytest.skip("needs the STS benchmark in ../shared/stsb")
+    return folder
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """Write a file and return its path."""
+
+    def write(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return write

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SparseEncoder
+
+from sparse_sts_index import ModelError, SparseStsEncoder, load_pairs
+from sparse_sts_index.models import tiny_folder
+from sparse_sts_index.quantizer import pairwise_dot
+
+SENTENCES = ["A cat sleeps on the mat.", "", "Quarterly profits rose 12.5 % at Zürich's largest bank 😀.", "a cat"]
+
+
+def test_vectors_are_those_of_sentence_transformers_normalised(tiny: SparseStsEncoder) -> None:
+    expected = SparseEncoder(str(tiny_folder())).encode(SENTENCES, convert_to_sparse_tensor=False)
+    expected = torch.nn.functional.normalize(expected).numpy()
+    vectors = tiny.encode(SENTENCES, batch_size=3)
+    assert vectors.dtype == np.float32
+    assert vectors.has_sorted_indices
+    np.testing.assert_allclose(vectors.toarray(), expected, atol=1e-5)
+
+
+def test_order_and_batching_do_not_matter(tiny: SparseStsEncoder) -> None:
+    sentences = load_pairs("sample", "dev").sentence1[:40]
+    done: list[int] = []
+    together = tiny.encode(sentences, batch_size=7, progress=done.append)
+    assert sum(done) == 40
+    assert max(done) == 7
+    alone = tiny.encode(sentences[::-1], batch_size=1)[::-1]
+    np.testing.assert_allclose(together.toarray(), alone.toarray(), atol=1e-5)
+
+
+def test_no_sentences(tiny: SparseStsEncoder) -> None:
+    assert tiny.encode([]).shape == (0, 30522)
+    assert tiny.score_pairs([], []).shape == (0,)
+
+
+def test_score_pairs_is_the_cosine(tiny: SparseStsEncoder) -> None:
+    first, second = ["a cat", "a cat"], ["a cat", "stock markets fell"]
+    scores = tiny.score_pairs(first, second)
+    assert scores[0] == pytest.approx(1, abs=1e-6)
+    assert scores[1] < 0.3
+    np.testing.assert_allclose(scores, pairwise_dot(tiny.encode(first), tiny.encode(second)), atol=1e-6)
+    with pytest.raises(ValueError, match="2 sentences cannot be paired with 1"):
+        tiny.score_pairs(first, ["x"])
+
+
+def test_fingerprint_follows_the_model_not_its_place(tiny: SparseStsEncoder, tmp_path: Path) -> None:
+    tiny.model.save_pretrained(str(tmp_path / "copy"))
+    copy = SparseStsEncoder.load(tmp_path / "copy")
+    assert copy.fingerprint == tiny.fingerprint
+    assert len(tiny.fingerprint) == 64
+
+    shorter = SparseStsEncoder.load(tmp_path / "copy")
+    shorter.model.max_seq_length = 64
+    assert shorter.fingerprint != tiny.fingerprint
+
+    changed = SparseStsEncoder.load(tmp_path / "copy")
+    with torch.no_grad():
+        changed.model.transformers_model.cls.predictions.bias[7] += 1e-4
+    assert changed.fingerprint != tiny.fingerprint
+
+
+def test_broken_weights_are_noticed(tmp_path: Path) -> None:
+    encoder = SparseStsEncoder.load("tiny")
+    with torch.no_grad():
+        encoder.model.transformers_model.cls.predictions.bias[7] = torch.inf
+    with pytest.raises(ModelError, match="negative or not finite"):
+        encoder.encode(["a cat"])
