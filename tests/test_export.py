@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from sparse_sts_index import DataError, Document, Quantizer, SparseStsEncoder, export_vectors
+from sparse_sts_index.files import atomic_writer
+
+DOCUMENTS = [Document("ü 1", "A cat sleeps."), Document("2", 'Tabs\tand "quotes" 😀\n')]
+
+
+def test_lines_hold_the_quantized_vectors(tiny: SparseStsEncoder) -> None:
+    file = io.StringIO()
+    assert export_vectors(DOCUMENTS, tiny, file, quantizer=Quantizer(6)) == 2
+    lines = [json.loads(line) for line in file.getvalue().splitlines()]
+    assert [(line["id"], line["contents"]) for line in lines] == [(d.id, d.text) for d in DOCUMENTS]
+    impacts = Quantizer(6).quantize(tiny.encode([d.text for d in DOCUMENTS])).toarray()
+    for row, line in enumerate(lines):
+        assert list(line) == ["id", "contents", "vector"]
+        ids = tiny.vocabulary.term_ids(line["vector"])
+        assert impacts[row, ids].tolist() == list(line["vector"].values())
+        assert (impacts[row] > 0).sum() == len(ids)
+        assert list(line["vector"].values()) == sorted(line["vector"].values(), reverse=True)
+        assert max(line["vector"].values()) <= 63
+
+
+def test_no_documents_and_duplicates(tiny: SparseStsEncoder) -> None:
+    with pytest.raises(DataError, match="no documents to export"):
+        export_vectors([], tiny, io.StringIO())
+    with pytest.raises(DataError, match="duplicate id '2'"):
+        export_vectors([*DOCUMENTS, DOCUMENTS[1]], tiny, io.StringIO())
+
+
+def test_atomic_writer(tmp_path: Path) -> None:
+    for name in ("a.txt", "a.txt.gz"):
+        path = tmp_path / name
+        for text in ("erste\n", "zweite ü\n" * 10_000):
+            with atomic_writer(path) as file:
+                file.write(text)
+                assert not path.exists() or path.stat().st_size < 100
+            assert (gzip.decompress(path.read_bytes()) if name.endswith("gz") else path.read_bytes()).decode() == text
+            path_before = path.read_bytes()
+        with pytest.raises(UnicodeEncodeError), atomic_writer(path) as file:
+            file.writelines(["lost", "\ud800"])
+        assert path.read_bytes() == path_before
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.txt", "a.txt.gz"]
+    with (
+        pytest.raises(DataError, match="cannot write .*No such file or directory"),
+        atomic_writer(tmp_path / "x" / "y"),
+    ):
+        pass

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_transformers import SparseEncoder
+
+from sparse_sts_index import DataError, ModelError, Pairs, SparseStsEncoder, TrainingSettings, load_pairs, train
+from sparse_sts_index.evaluation import evaluate_cosine
+from sparse_sts_index.training import TrainingProgress
+
+SETTINGS = TrainingSettings(base_model="tiny", learning_rate=2e-4, eval_steps=3, max_length=64)
+
+
+def some(pairs: Pairs, count: int) -> Pairs:
+    return Pairs(pairs.sentence1[:count], pairs.sentence2[:count], pairs.gold[:count])
+
+
+@pytest.fixture(scope="module")
+def splits() -> tuple[Pairs, Pairs, Pairs]:
+    return tuple(
+        some(load_pairs("sample", split), count) for split, count in (("train", 96), ("dev", 24), ("test", 24))
+    )  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def trained(splits: tuple[Pairs, Pairs, Pairs], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("trained") / "model"
+    train(output, *splits, SETTINGS)
+    return output
+
+
+def test_the_saved_model(trained: Path, splits: tuple[Pairs, Pairs, Pairs], tiny: SparseStsEncoder) -> None:
+    encoder = SparseStsEncoder.load(trained)
+    report = json.loads((trained / "sparse_sts_training.json").read_text(encoding="utf-8"))
+    assert encoder.fingerprint == report["fingerprint"] != tiny.fingerprint
+    assert report["settings"] == dataclasses.asdict(SETTINGS)
+    assert report["steps"] == 6
+    for name, pairs in (("dev", splits[1]), ("test", splits[2])):
+        measured = evaluate_cosine(encoder, pairs)
+        assert report[name]["cosine"] == pytest.approx(dataclasses.asdict(measured.cosine))
+        assert report[name]["active_dims"] == measured.active_dims
+    assert encoder.model.max_seq_length == 64
+    assert not list(trained.parent.glob("*.checkpoints"))
+    assert not list(trained.parent.glob(".*"))
+
+
+def test_plain_sentence_transformers_loads_it(trained: Path) -> None:
+    sentences = ["A cat sleeps.", "The weather is fine."]
+    model = SparseEncoder(str(trained))
+    assert model.similarity_fn_name == "cosine"
+    theirs = model.encode(sentences, convert_to_sparse_tensor=False).numpy()
+    theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
+    np.testing.assert_allclose(SparseStsEncoder.load(trained).encode(sentences).toarray(), theirs, atol=1e-5)
+
+
+def test_the_card_tells_what_was_measured_and_how(trained: Path) -> None:
+    card = (trained / "README.md").read_text(encoding="utf-8")
+    report = json.loads((trained / "sparse_sts_training.json").read_text(encoding="utf-8"))
+    for split in ("dev", "test"):
+        cosine = report[split]["cosine"]
+        assert (
+            f"| {split} | 24 | {cosine['pearson']:.4f} | {cosine['spearman']:.4f} | {report[split]['active_dims']:.1f}"
+        ) in card
+    for name, value in dataclasses.asdict(SETTINGS).items():
+        assert f'"{name}": {json.dumps(value)}' in card
+
+
+def test_a_seed_decides_the_result(trained: Path, splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path) -> None:
+    seen: list[TrainingProgress] = []
+    again = train(tmp_path / "again", *splits, SETTINGS, progress=seen.append)
+    assert again.fingerprint == SparseStsEncoder.load(trained).fingerprint
+    assert [progress.step for progress in seen if progress.step] == sorted(p.step for p in seen if p.step)
+    assert (seen[-1].step, seen[-1].total_steps) == (6, 6)
+    assert seen[-1].dev_spearman is not None
+    assert seen[-1].loss is not None
+    other = train(tmp_path / "other", *splits, dataclasses.replace(SETTINGS, seed=7))
+    assert other.fingerprint != again.fingerprint
+
+
+def test_an_interrupted_run_goes_on_to_the_same_end(
+    trained: Path, splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path
+) -> None:
+    output = tmp_path / "model"
+
+    def interrupt(progress: TrainingProgress) -> None:
+        if progress.step == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(output, *splits, SETTINGS, progress=interrupt)
+    assert not output.exists()
+    with pytest.raises(ModelError, match="an interrupted run is in .*model.checkpoints"):
+        train(output, *splits, SETTINGS)
+    with pytest.raises(ModelError, match=r"it was started with learning_rate 0.0002 \(now 0.1\)"):
+        train(output, *splits, dataclasses.replace(SETTINGS, learning_rate=0.1), resume=True)
+    resumed = train(output, *splits, SETTINGS, resume=True)
+    assert resumed.fingerprint == SparseStsEncoder.load(trained).fingerprint
+    assert not (tmp_path / "model.checkpoints").exists()
+
+
+def test_early_stopping_and_no_test(splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, learning_rate=1e-12, epochs=3, eval_steps=2, patience=1)
+    report = train(tmp_path / "model", splits[0], splits[1], None, settings)
+    assert report.test is None
+    assert report.steps < 18
+    assert report.best_step == 2
+
+
+def test_refusals_leave_nothing(splits: tuple[Pairs, Pairs, Pairs], trained: Path, tmp_path: Path) -> None:
+    unscored = Pairs(["a"], ["b"], None)
+    for pairs in ((unscored, splits[1]), (splits[0], unscored)):
+        with pytest.raises(DataError, match="no scores"):
+            train(tmp_path / "model", *pairs, settings=SETTINGS)
+    with pytest.raises(ModelError, match="no model folder"):
+        train(tmp_path / "model", *splits, dataclasses.replace(SETTINGS, base_model="./nosuch"))
+    with pytest.raises(ModelError, match="device nonsense cannot be used"):
+        train(tmp_path / "model", *splits, dataclasses.replace(SETTINGS, device="nonsense"))
+    with pytest.raises(ModelError, match="nothing to resume"):
+        train(tmp_path / "model", *splits, SETTINGS, resume=True)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ModelError, match="already exists"):
+        train(trained, *splits, SETTINGS)
+    (tmp_path / "letter.txt").write_text("dear diary")
+    with pytest.raises(ModelError, match="is not a model folder"):
+        train(tmp_path, *splits, SETTINGS, overwrite=True)
