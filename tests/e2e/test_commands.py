@@ -1,0 +1,121 @@
+"""The whole path with the installed command: train, index, search, score, evaluate, export."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sparse_sts_index import SparseStsEncoder, SparseStsIndex, load_pairs, read_corpus
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def succeeded(run: subprocess.CompletedProcess[str]) -> str:
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""  # no bars where there is no terminal, no warnings of the libraries underneath
+    return run.stdout
+
+
+def test_train_to_evaluate(sparse_sts: Run, tmp_path: Path) -> None:
+    pairs = load_pairs("sample", "train")
+    rows = zip(pairs.sentence1[:48], pairs.sentence2[:48], pairs.gold[:48] * 5, strict=True)
+    table = "".join(json.dumps({"sentence1": a, "sentence2": b, "label": score}) + "\n" for a, b, score in rows)
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text(table, encoding="utf-8")
+    model, index = tmp_path / "model", tmp_path / "index"
+    dataset = ("--dataset", tmp_path, "--score-range", 0, 5)
+    out = succeeded(sparse_sts("train", "--base-model", "tiny", *dataset, "--output", model, "--no-test"))
+    assert "model: step" in out
+    assert "dev   Pearson" in out
+    corpus = "".join(f"{document.text}\n" for document in list(read_corpus("sample"))[:100])
+    out = succeeded(sparse_sts("index", "-", "--model", model, "--output", index, "--bits", 10, input=corpus))
+    assert "index: 100 sentences in" in out
+    out = succeeded(
+        sparse_sts("search", index, "I was billed twice in March.", "-k", 3, "--format", "jsonl", "--explain")
+    )
+    hits = [json.loads(line) for line in out.splitlines()]
+    assert [hit["rank"] for hit in hits] == [1, 2, 3]
+    assert hits[0]["id"] == "1"
+    for hit in hits:
+        assert sum(term["contribution"] for term in hit["explanation"]) == pytest.approx(hit["score"])
+    report = tmp_path / "report.json"
+    out = succeeded(sparse_sts("evaluate", "--index", index, *dataset, "--split", "dev", "--output", report))
+    assert "Lucene, 10 bits" in out
+    values = json.loads(report.read_text(encoding="utf-8"))
+    assert values["pairs"] == 48
+    assert values["model_fingerprint"] == SparseStsEncoder.load(model).fingerprint
+    assert abs(values["difference"]["spearman"]) < 0.01
+    assert (
+        json.loads(succeeded(sparse_sts("evaluate", "--index", index, *dataset, "--split", "dev", "--format", "json")))
+        == values
+    )
+
+
+def test_search_formats(sparse_sts: Run, sample_index: SparseStsIndex, tmp_path: Path) -> None:
+    expected = sample_index.search(["A cat\tsleeps.", "Zürich"], 4)
+    (tmp_path / "q.jsonl").write_text('{"_id": "q1", "text": "A cat\\tsleeps."}\n{"_id": "q2", "text": "Zürich"}\n')
+    queries = ("search", sample_index.path, "--queries", tmp_path / "q.jsonl", "-k", 4)
+    run = [line.split() for line in succeeded(sparse_sts(*queries, "--format", "trec")).splitlines()]
+    assert [(qid, doc_id, int(rank)) for qid, _, doc_id, rank, _, _ in run] == [
+        (f"q{n}", hit.id, rank) for n, hits in enumerate(expected, 1) for rank, hit in enumerate(hits, 1)
+    ]
+    assert [float(row[4]) for row in run] == pytest.approx([hit.score for hits in expected for hit in hits], abs=1e-6)
+    table = succeeded(sparse_sts(*queries, "--explain"))
+    assert "query q1: A cat sleeps." in table
+    for hits in expected:
+        for hit in hits:
+            assert f"{hit.score:.4f}  {hit.id}  {hit.text}\n" in table
+
+
+def test_score(sparse_sts: Run, tiny: SparseStsEncoder, tmp_path: Path) -> None:
+    a, b = "A cat sleeps.", "The kitten is asleep."
+    (tmp_path / "pairs.tsv").write_text(f"{a}\t{b}\n{a}\t{a}\n", encoding="utf-8")
+    lines = succeeded(sparse_sts("score", tmp_path / "pairs.tsv", "--model", "tiny", "--format", "jsonl")).splitlines()
+    scores = [json.loads(line)["score"] for line in lines]
+    assert scores == pytest.approx(tiny.score_pairs([a, a], [b, a]).tolist(), abs=1e-6)
+    out = succeeded(sparse_sts("score", a, b, "--explain", SPARSE_STS_MODEL="tiny")).splitlines()
+    assert out[0] == f"{scores[0]:.4f}  {a}  |  {b}"
+    assert sum(float(line.split()[3]) for line in out[2:-1]) == pytest.approx(scores[0], abs=0.002)
+    assert out[-1].split() == ["sum", f"{scores[0]:.4f}"]
+
+
+def test_export(sparse_sts: Run, tmp_path: Path) -> None:
+    corpus = '{"id": "x", "contents": "Zürich 😀"}\n'
+    out = succeeded(sparse_sts("export", "-", "--model", "tiny", input=corpus))
+    assert json.loads(out)["contents"] == "Zürich 😀"
+    (tmp_path / "c.jsonl").write_text(corpus, encoding="utf-8")
+    succeeded(sparse_sts("export", tmp_path / "c.jsonl", "--model", "tiny", "--output", tmp_path / "v.jsonl.gz"))
+    assert gzip.decompress((tmp_path / "v.jsonl.gz").read_bytes()).decode() == out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_a_build_that_is_killed(sparse_sts: Run, tmp_path: Path) -> None:
+    """Kill -9 leaves no index to be found, Ctrl-C leaves nothing at all, and the next build works."""
+    index = tmp_path / "index"
+    script = Path(sys.executable).with_name("sparse-sts")
+    command = [script, "index", "sample", "--model", "tiny", "--output", index]
+    for kill in (signal.SIGKILL, signal.SIGINT):
+        build = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 120
+        while not (index / "lucene" / "write.lock").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        build.send_signal(kill)
+        _, error = build.communicate(timeout=60)
+        assert build.returncode not in (0, None)
+        assert b"Traceback" not in error
+        if kill == signal.SIGKILL:
+            run = sparse_sts("search", index, "text")
+            assert run.returncode == 1
+            assert "no complete index (never built, or the build did not finish)" in run.stderr
+        else:
+            assert not (index / "manifest.json").exists()
+    assert "1,000 sentences" in succeeded(sparse_sts(*command[1:]))
