@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparse_sts_index.files import atomic_writer
-from sparse_sts_index.pairs import DEFAULT_DATASET, load_pairs
+from sparse_sts_index.files import atomic_writer, refuse_folder
+from sparse_sts_index.hub import DEFAULT_DATASET
+from sparse_sts_index.pairs import load_pairs
 
 from .options import batch_size_option, dataset_option, model_option, score_range_option
 
@@ -20,7 +21,13 @@ if TYPE_CHECKING:
 @click.command()
 @model_option(required=False, more=" Default: the one of --index.")
 @dataset_option(default=DEFAULT_DATASET)
-@click.option("--split", default="test", show_default=True, help="train, dev or test; a single file is read whole.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "dev", "test"]),
+    default="test",
+    show_default=True,
+    help="A single file is one split and is read whole.",
+)
 @score_range_option
 @click.option(
     "--index", type=click.Path(path_type=Path), help="Quantize as this index does, and check that the model is its own."
@@ -45,6 +52,8 @@ def evaluate(
         raise click.UsageError("Give --model, or an --index.")
     if bits is not None and index is not None:
         raise click.UsageError("An --index has its own --bits.")
+    if output is not None:
+        refuse_folder(output)
     pairs = load_pairs(dataset, split, score_range=score_range)
 
     from sparse_sts_index import evaluation
@@ -60,19 +69,20 @@ def evaluate(
     result = evaluation.evaluate(encoder, pairs, quantizer=quantizer, batch_size=batch_size)
     report = {
         "dataset": dataset,
-        "split": split,
+        "split": None if Path(dataset).is_file() else split,
         "model": encoder.name,
         "model_fingerprint": encoder.fingerprint,
         **result.to_dict(),
     }
     text = json.dumps(report, indent=2, ensure_ascii=False)
-    if output is not None:
-        with atomic_writer(output) as file:
-            file.write(text + "\n")
     if format == "json":
         click.echo(text)
     else:
-        _show_table(f"{dataset} ({split}): {result.pairs:,} pairs, model {encoder.name}", result)
+        name = dataset if report["split"] is None else f"{dataset} ({split})"
+        _show_table(f"{name}: {result.pairs:,} pairs, model {encoder.name}", result)
+    if output is not None:
+        with atomic_writer(output) as file:
+            file.write(text + "\n")
 
 
 def _show_table(title: str, result: Evaluation) -> None:

@@ -6,11 +6,11 @@ import sys
 
 import click
 
-from sparse_sts_index.corpus import count_documents, read_corpus
-from sparse_sts_index.files import atomic_writer
+from sparse_sts_index.corpus import read_corpus
+from sparse_sts_index.files import atomic_writer, refuse_folder
 from sparse_sts_index.records import STDIN
 
-from .options import batch_size_option, bits_option, corpus_format_option, model_option, progress_bar
+from .options import batch_size_option, bits_option, corpus_format_option, known_total, model_option, progress_bar
 
 
 @click.command()
@@ -25,7 +25,8 @@ def export(corpus: str, model: str, output: str, bits: int, batch_size: int, for
 
     CORPUS is a jsonl, csv, tsv, txt or parquet file, - for standard input, or 'sample'.
     """
-    total = count_documents(corpus, format) if corpus != STDIN else None
+    total = known_total(corpus, format)
+    refuse_folder(output)
 
     from sparse_sts_index.encoder import SparseStsEncoder
     from sparse_sts_index.export import export_vectors

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from sparse_sts_index.corpus import count_documents, read_corpus
-from sparse_sts_index.records import STDIN
+from sparse_sts_index.corpus import read_corpus
 
 from .options import (
     batch_size_option,
     bits_option,
     corpus_format_option,
+    known_total,
     model_option,
     overwrite_option,
     progress_bar,
@@ -32,10 +32,10 @@ def index(
 ) -> None:
     """Build a Lucene impact index of the sentences in CORPUS.
 
-    CORPUS is a jsonl, csv, tsv, txt or parquet file, - for standard input, or 'sample'. It is read twice: once to find
-    every error in it before the work begins, once to encode it.
+    CORPUS is a jsonl, csv, tsv, txt or parquet file, - for standard input, or 'sample'. A file is read twice: once to
+    find every error in it before the work begins, once to encode it.
     """
-    total = count_documents(corpus, format) if corpus != STDIN else None
+    total = known_total(corpus, format)
 
     from sparse_sts_index.index import SparseStsIndex
     from sparse_sts_index.quantizer import Quantizer

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 from tqdm import tqdm
 
+from sparse_sts_index.corpus import count_documents
 from sparse_sts_index.explain import TermContribution
-from sparse_sts_index.records import FORMATS
+from sparse_sts_index.records import FORMATS, STDIN
+from sparse_sts_index.sample import SAMPLE
 
 #: Control characters (ANSI escapes among them) and line ends, which would break a table or drive the terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -24,9 +27,10 @@ def model_option(required: bool = True, more: str = "") -> Callable[[Command], C
     return click.option(
         "--model",
         required=required,
-        envvar="SPARSE_STS_MODEL",
+        envvar="SPARSE_STS_MODEL" if required else None,  # where an index knows its model, that one is the default
+        show_envvar=required,
         metavar="MODEL",
-        help=f"A model folder, the id of a SPLADE model on the hub, or 'tiny'.{more} [env: SPARSE_STS_MODEL]",
+        help=f"A model folder, the id of a SPLADE model on the hub, or 'tiny'.{more}",
     )
 
 
@@ -65,6 +69,13 @@ def corpus_format_option(name: str) -> Callable[[Command], Command]:
         type=click.Choice(FORMATS),
         help="Format of the input. [default: by its suffix; standard input: jsonl if it begins with '{', else txt]",
     )
+
+
+def known_total(corpus: str, format: str | None) -> int | None:
+    """Read a corpus for its errors and its size before any work is done on it, if it can be read twice."""
+    if corpus != SAMPLE and Path(corpus).exists() and not Path(corpus).is_file():
+        return None  # a pipe
+    return None if corpus == STDIN else count_documents(corpus, format)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from sparse_sts_index.errors import DataError
 from sparse_sts_index.pairs import Pairs, load_pairs
 
 from .options import batch_size_option, explain_option, model_option, one_line, show_terms
@@ -25,6 +26,8 @@ def score(sentences: tuple[str, ...], model: str, format: str, explain: bool, ba
     PAIRS is a csv, tsv, jsonl or parquet file with columns sentence1 and sentence2. The cosine is the float one.
     """
     if len(sentences) == 1:
+        if not Path(sentences[0]).is_file():
+            raise DataError(f"no such file: {sentences[0]} (score takes two sentences, or one file of pairs)")
         pairs = load_pairs(Path(sentences[0]), scored=False)
     elif len(sentences) == 2:
         pairs = Pairs([sentences[0]], [sentences[1]], None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparse_sts_index.corpus import Document, read_corpus
+from sparse_sts_index.corpus import Document, check_ids, read_corpus
 from sparse_sts_index.errors import DataError
 
 from .options import corpus_format_option, explain_option, model_option, one_line, show_terms
@@ -51,7 +51,7 @@ def search(
     if explain and format == "trec":
         raise click.UsageError("A TREC run has no room for --explain.")
     wanted: Iterable[Document] = (
-        read_corpus(queries, queries_format)
+        check_ids(read_corpus(queries, queries_format))
         if queries
         else (Document(str(number), text) for number, text in enumerate(texts, 1))
     )
@@ -102,4 +102,4 @@ def _show_trec(query: Document, hits: list[Hit]) -> None:
         for value in (query.id, hit.id):
             if len(value.split()) != 1 or value != value.strip():
                 raise DataError(f"id {value!r} has white space in it, which a TREC run cannot hold; use jsonl")
-        click.echo(f"{query.id} Q0 {hit.id} {rank} {hit.score:.6f} {_RUN_TAG}")
+        click.echo(f"{query.id} Q0 {hit.id} {rank} {hit.score:.10f} {_RUN_TAG}")

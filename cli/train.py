@@ -8,15 +8,19 @@ import click
 from tqdm import tqdm
 
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.pairs import DEFAULT_DATASET, Pairs, load_pairs
+from sparse_sts_index.hub import DEFAULT_DATASET
+from sparse_sts_index.pairs import Pairs, load_pairs
+from sparse_sts_index.recipe import TrainingSettings
 
 from .options import dataset_option, overwrite_option, score_range_option
+
+_DEFAULT = TrainingSettings()
 
 
 @click.command()
 @click.option(
     "--base-model",
-    default="naver/splade-cocondenser-ensembledistil",
+    default=_DEFAULT.base_model,
     show_default=True,
     metavar="MODEL",
     help="What to fine-tune: a model folder, a hub id, or 'tiny'.",
@@ -27,30 +31,34 @@ from .options import dataset_option, overwrite_option, score_range_option
 @click.option("--no-test", is_flag=True, help="Measure on dev only.")
 @score_range_option
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the model.")
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Pairs a step.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=5e-5, show_default=True)
+@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=_DEFAULT.epochs, show_default=True)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=_DEFAULT.batch_size, show_default=True, help="Pairs a step."
+)
+@click.option(
+    "--learning-rate", type=click.FloatRange(min=0, min_open=True), default=_DEFAULT.learning_rate, show_default=True
+)
 @click.option(
     "--warmup",
     type=click.FloatRange(0, 1, max_open=True),
-    default=0.0,
+    default=_DEFAULT.warmup,
     show_default=True,
     help="Share of the steps over which the learning rate rises.",
 )
 @click.option(
     "--regularizer-weight",
     type=click.FloatRange(min=0),
-    default=3e-3,
+    default=_DEFAULT.regularizer_weight,
     show_default=True,
     help="Weight of the FLOPS regulariser; larger is sparser.",
 )
 @click.option("--max-length", type=click.IntRange(min=3), help="Longest input in tokens. [default: the model's]")
-@click.option("--seed", type=click.IntRange(min=0), default=42, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=_DEFAULT.seed, show_default=True)
 @click.option("--device", help="A torch device. [default: a GPU if there is one]")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
-    default="auto",
+    default=_DEFAULT.precision,
     show_default=True,
     help="auto: bfloat16 on a GPU that has it, else float32.",
 )
@@ -101,7 +109,7 @@ def train(
             train_pairs,
             dev_pairs,
             test_pairs,
-            training.TrainingSettings(**settings),  # type: ignore[arg-type]
+            TrainingSettings(**settings),  # type: ignore[arg-type]
             resume=resume,
             overwrite=overwrite,
             report_to=report_to,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ModelError,
         ModelMismatchError,
         SparseStsError,
+        TrainingError,
     )
     from sparse_sts_index.evaluation import Evaluation, evaluate
     from sparse_sts_index.explain import TermContribution, explain_pair
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from sparse_sts_index.manifest import Manifest
     from sparse_sts_index.pairs import Pairs, load_pairs
     from sparse_sts_index.quantizer import Quantizer
-    from sparse_sts_index.training import TrainingSettings, train
+    from sparse_sts_index.recipe import TrainingSettings
+    from sparse_sts_index.training import train
     from sparse_sts_index.vocabulary import Vocabulary
 
 _MODULES = {
@@ -41,6 +43,7 @@ _MODULES = {
         "ModelError",
         "ModelMismatchError",
         "SparseStsError",
+        "TrainingError",
     ),
     "evaluation": ("Evaluation", "evaluate"),
     "explain": ("TermContribution", "explain_pair"),
@@ -49,7 +52,8 @@ _MODULES = {
     "manifest": ("Manifest",),
     "pairs": ("Pairs", "load_pairs"),
     "quantizer": ("Quantizer",),
-    "training": ("TrainingSettings", "train"),
+    "recipe": ("TrainingSettings",),
+    "training": ("train",),
     "vocabulary": ("Vocabulary",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -71,6 +75,7 @@ __all__ = [
     "SparseStsError",
     "SparseStsIndex",
     "TermContribution",
+    "TrainingError",
     "TrainingSettings",
     "Vocabulary",
     "evaluate",

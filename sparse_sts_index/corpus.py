@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparse_sts_index.errors import DataError
@@ -37,7 +37,7 @@ class Document:
 
     id: str
     text: str
-    where: str = ""
+    where: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         where = self.where or f"document {self.id!a:.40}"

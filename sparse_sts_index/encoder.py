@@ -20,6 +20,7 @@ from transformers import PretrainedConfig
 from sparse_sts_index.errors import ModelError
 from sparse_sts_index.models import load_splade, tokenizer_vocabulary
 from sparse_sts_index.quantizer import l2_normalize, pairwise_dot
+from sparse_sts_index.records import check_unicode
 from sparse_sts_index.vocabulary import Vocabulary
 
 #: Sentences that the fingerprint's tokenizer probe is taken from: case, accents, CJK, digits, punctuation, subwords.
@@ -109,9 +110,17 @@ class SparseStsEncoder:
 
         Raises
         ------
+        DataError
+            A sentence holds an unpaired surrogate.
         ModelError
             The model gives weights that are not finite or below zero.
+        ValueError
+            `sentences` is a bare string.
         """
+        if isinstance(sentences, str):
+            raise ValueError("expected a sequence of sentences, not one string")
+        for number, sentence in enumerate(sentences, 1):
+            check_unicode(sentence, "text", f"sentence {number}")
         order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]), reverse=True)
         blocks = [csr_array((0, len(self.vocabulary)), dtype=np.float32)]
         for start in range(0, len(order), batch_size):
@@ -150,8 +159,10 @@ class SparseStsEncoder:
         Raises
         ------
         ValueError
-            `a` and `b` differ in length.
+            `a` and `b` differ in length, or are bare strings.
         """
+        if isinstance(a, str) or isinstance(b, str):
+            raise ValueError("expected two sequences of sentences, not strings")
         if len(a) != len(b):
             raise ValueError(f"{len(a)} sentences cannot be paired with {len(b)}")
         vectors = self.encode([*a, *b], batch_size=batch_size)

@@ -25,6 +25,10 @@ class HubUnreachableError(SparseStsError):
     """A model or data set that is not on this machine while the Hugging Face hub cannot be reached."""
 
 
+class TrainingError(SparseStsError):
+    """A training run that cannot start: its output is taken, nothing to resume, no such device or reporting tool."""
+
+
 class ImpactIndexError(SparseStsError):
     """A path that holds no usable index, or an index that may not be written."""
 

@@ -92,6 +92,18 @@ class Evaluation(CosineEvaluation):
         return values
 
 
+def check_gold(gold: NDArray[np.float64]) -> None:
+    """Refuse gold scores that no similarity can correlate with.
+
+    Raises
+    ------
+    DataError
+        Fewer than two, or all equal.
+    """
+    if len(gold) < 2 or np.ptp(gold) == 0:
+        raise DataError("correlation needs pairs with at least two different scores")
+
+
 def correlation(similarity: NDArray[np.float64], gold: NDArray[np.float64]) -> Correlation:
     """Pearson's and Spearman's correlation.
 
@@ -104,8 +116,7 @@ def correlation(similarity: NDArray[np.float64], gold: NDArray[np.float64]) -> C
     DataError
         Fewer than two pairs, or all gold scores equal: the correlation is undefined.
     """
-    if len(gold) < 2 or np.ptp(gold) == 0:
-        raise DataError("correlation needs pairs with at least two different scores")
+    check_gold(gold)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)
         return Correlation(
@@ -166,6 +177,7 @@ def evaluate(
         No Java to run Lucene with.
     """
     gold = pairs.gold
+    check_gold(gold)
     quantizer = quantizer or Quantizer()
     first, second = _encode(encoder, pairs, batch_size)
     impacts = quantizer.quantize(first), quantizer.quantize(second)

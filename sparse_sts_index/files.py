@@ -20,9 +20,14 @@ def atomic_writer(path: str | Path) -> Iterator[IO[str]]:
     Raises
     ------
     DataError
-        It cannot be written; nothing is left behind.
+        It is a folder or cannot be written; nothing is left behind.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # a link stays, and what it points to is replaced
+    refuse_folder(path)
+    if path.exists() and not path.is_file():  # /dev/stdout, a named pipe: there is nothing to put in its place
+        with path.open("w", encoding="utf-8") as file:
+            yield file
+        return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         try:
@@ -41,3 +46,18 @@ def atomic_writer(path: str | Path) -> Iterator[IO[str]]:
             raise DataError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def refuse_folder(path: str | Path) -> None:
+    """Find out early that a file cannot be written.
+
+    Raises
+    ------
+    DataError
+        `path` is a folder, or is to be in one that is not there.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise DataError(f"cannot write {path}: it is a folder")
+    if not path.parent.is_dir():
+        raise DataError(f"cannot write {path}: no folder {path.parent}")

@@ -1,13 +1,14 @@
-"""Whether the Hugging Face hub can be reached, found out in milliseconds.
-
-Left alone, the hub client retries an unreachable host for most of a minute; callers use this to go straight to the
-local cache instead.
-"""
+"""The Hugging Face hub: what is taken from it by default, and whether it can be reached at all."""
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 from urllib.request import getproxies
+
+DEFAULT_BASE_MODEL = "naver/splade-cocondenser-ensembledistil"
+DEFAULT_DATASET = "sentence-transformers/stsb"
 
 
 def hub_reachable() -> bool:
@@ -24,3 +25,20 @@ def hub_reachable() -> bool:
     except OSError:
         return False
     return True
+
+
+@contextmanager
+def hub_access() -> Iterator[bool]:
+    """Let the hub's clients go straight to their local cache if the hub is out of reach; gives whether it is not.
+
+    Left alone they retry an unreachable host for most of a minute.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    reachable = hub_reachable()
+    constants.HF_HUB_OFFLINE = not reachable
+    try:
+        yield reachable
+    finally:
+        constants.HF_HUB_OFFLINE = before

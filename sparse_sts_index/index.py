@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
 import sys
@@ -28,6 +29,7 @@ from sparse_sts_index.files import atomic_writer
 from sparse_sts_index.jvm import java_version
 from sparse_sts_index.lucene import ImpactReader, ImpactWriter, lucene_version, query_terms
 from sparse_sts_index.manifest import Manifest
+from sparse_sts_index.models import TINY
 from sparse_sts_index.quantizer import Quantizer, cosine_error_bound
 
 LUCENE_FOLDER, MANIFEST_FILE = "lucene", "manifest.json"
@@ -159,7 +161,8 @@ class SparseStsIndex:
         software = _software()  # starts Java: whether there is one is better known before hours of encoding
         encoder = model if isinstance(model, SparseStsEncoder) else SparseStsEncoder.load(model)
         counts = _Counts()
-        fresh = not path.exists() or not any(path.iterdir())
+        fresh = not _holds_index(path)
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
             with ImpactWriter(path / LUCENE_FOLDER) as writer:
@@ -171,6 +174,7 @@ class SparseStsIndex:
                     counts.add(chunk.impacts, quantizer.errors(chunk.vectors))
                 if not counts.documents:
                     raise DataError("no documents to index")
+                writer.merge()
                 manifest = Manifest(
                     model=_location(encoder.name),
                     model_fingerprint=encoder.fingerprint,
@@ -190,7 +194,7 @@ class SparseStsIndex:
                 file.write(manifest.to_json() + "\n")
         except BaseException as error:
             if fresh:
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path, made)
             if isinstance(error, OSError):
                 raise ImpactIndexError(f"cannot write {path}: {error.strerror or error}") from error
             raise
@@ -251,11 +255,11 @@ class SparseStsIndex:
         ------
         ModelMismatchError, ModelError
             See :attr:`encoder`.
+        DataError
+            A text holds an unpaired surrogate.
         ValueError
             `k` below 1, or `texts` is a bare string.
         """
-        if isinstance(texts, str):
-            raise ValueError("texts must be a sequence of strings, not one string")
         if k < 1:
             raise ValueError(f"k must be at least 1, not {k}")
         vectors = self.encoder.encode(texts)
@@ -332,10 +336,26 @@ def _check_target(path: Path, overwrite: bool) -> None:
         return
     if not path.is_dir():
         raise ImpactIndexError(f"{path} is a file, not a folder for an index")
-    if strangers := sorted({entry.name for entry in path.iterdir()} - {LUCENE_FOLDER, MANIFEST_FILE}):
-        raise ImpactIndexError(f"{path} is not an index and not empty (it holds {strangers[0]})")
-    if any((path / LUCENE_FOLDER).glob("segments_*")) and not overwrite:
+    for entry in sorted(path.iterdir()):
+        # A build that was killed may have left its partial copy of the manifest.
+        if entry.name not in (LUCENE_FOLDER, MANIFEST_FILE) and not entry.match(f".{MANIFEST_FILE}.*.partial"):
+            raise ImpactIndexError(f"{path} is not an index and not empty (it holds {entry.name})")
+    if _holds_index(path) and not overwrite:
         raise ImpactIndexError(f"{path} already holds an index; replace it with overwrite=True, --overwrite")
+
+
+def _holds_index(path: Path) -> bool:
+    """Whether a build has ever been committed there, by the file that every Lucene commit leaves."""
+    return any((path / LUCENE_FOLDER).glob("segments_*"))
+
+
+def _remove(path: Path, made: list[Path]) -> None:
+    """Undo a build that failed: the index's own files, and the folders that it `made`, innermost first."""
+    shutil.rmtree(path / LUCENE_FOLDER, ignore_errors=True)
+    (path / MANIFEST_FILE).unlink(missing_ok=True)
+    for folder in made:
+        with contextlib.suppress(OSError):  # it was not made, or others have put something in it since
+            folder.rmdir()
 
 
 def _as_documents(documents: Iterable[Document | str]) -> Iterator[Document]:
@@ -345,7 +365,7 @@ def _as_documents(documents: Iterable[Document | str]) -> Iterator[Document]:
 
 def _location(model: str) -> str:
     """A model's name such that it is found from any working directory."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
+    return str(Path(model).resolve()) if model != TINY and Path(model).is_dir() else model
 
 
 def _software() -> dict[str, str]:

@@ -66,18 +66,18 @@ class ImpactWriter:
             config.setRAMBufferSizeMB(_WRITE_BUFFER_MB)
             config.setCommitOnClose(False)
             self._writer = java_class(_LUCENE + "index.IndexWriter")(self._store, config)
-        # One Lucene document, its fields set anew for each of ours: three calls into Java instead of a dozen.
-        self._id = java_class(_LUCENE + "document.StringField")(ID, "", _store_yes())
-        self._id_values = java_class(_LUCENE + "document.BinaryDocValuesField")(
-            ID, java_class(_LUCENE + "util.BytesRef")()
-        )
-        self._raw = java_class(_LUCENE + "document.StoredField")(RAW, "")
-        self._contents = java_class(_LUCENE + "document.Field")(
-            CONTENTS, java_class("java.lang.String")(""), _impact_field_type(), signature=_TEXT_FIELD
-        )
-        self._document = java_class(_LUCENE + "document.Document")()
-        for field in (self._id, self._id_values, self._raw, self._contents):
-            self._document.add(field)
+            # One Lucene document, its fields set anew for each of ours: three calls into Java instead of a dozen.
+            self._id = java_class(_LUCENE + "document.StringField")(ID, "", _store_yes())
+            self._id_values = java_class(_LUCENE + "document.BinaryDocValuesField")(
+                ID, java_class(_LUCENE + "util.BytesRef")()
+            )
+            self._raw = java_class(_LUCENE + "document.StoredField")(RAW, "")
+            self._contents = java_class(_LUCENE + "document.Field")(
+                CONTENTS, java_class("java.lang.String")(""), _impact_field_type(), signature=_TEXT_FIELD
+            )
+            self._document = java_class(_LUCENE + "document.Document")()
+            for field in (self._id, self._id_values, self._raw, self._contents):
+                self._document.add(field)
 
     def __enter__(self) -> Self:
         return self
@@ -111,14 +111,19 @@ class ImpactWriter:
                 self._contents.setStringValue(" ".join(f"{terms[indices[i]]}{DELIMITER}{data[i]}" for i in entries))
                 self._writer.addDocument(self._document)
 
-    def commit(self, user_data: Mapping[str, str]) -> None:
-        """Merge to one segment and make the index visible, together with `user_data`, in one atomic step."""
-        java_map = java_class("java.util.HashMap")()
-        for key, value in user_data.items():
-            java_map.put(key, value)
+    def merge(self) -> None:
+        """Merge to one segment: the bulk of the work that is left to do before a commit, and the best to search."""
         with _crossing(self._directory):
             self._writer.forceMerge(1)
-            self._writer.setLiveCommitData(java_map.entrySet())
+
+    def commit(self, user_data: Mapping[str, str]) -> None:
+        """Make the index visible, together with `user_data`, in one atomic step."""
+        with _crossing(self._directory):
+            java_map = java_class("java.util.HashMap")()
+            for key, value in user_data.items():
+                java_map.put(key, value)
+            entries = java_map.entrySet()
+            self._writer.setLiveCommitData(entries)
             self._writer.commit()
 
 
@@ -146,19 +151,21 @@ class ImpactReader:
 
     def close(self) -> None:
         """Release the files."""
-        self._reader.close()
-        self._store.close()
+        with _crossing(self._directory):
+            self._reader.close()
+            self._store.close()
 
     @property
     def user_data(self) -> dict[str, str]:
         """What the writer committed along with the documents."""
         with _crossing(self._directory):
             entries = self._reader.getIndexCommit().getUserData().entrySet().toArray()
-        return {entry.getKey(): entry.getValue() for entry in entries}
+            return {entry.getKey(): entry.getValue() for entry in entries}
 
     def __len__(self) -> int:
         """The number of documents."""
-        count: int = self._reader.numDocs()
+        with _crossing(self._directory):
+            count: int = self._reader.numDocs()
         return count
 
     def search(self, terms: Sequence[str], weights: Sequence[int], k: int) -> list[tuple[int, float]]:
@@ -181,7 +188,8 @@ class ImpactReader:
         """
         with _crossing(self._directory):
             query = _impact_query(terms, weights)
-            top = self._searcher.search(query, k, self._order, True)
+            limit = min(k, max(1, self._reader.maxDoc()))
+            top = self._searcher.search(query, limit, self._order, True)
             return [(hit.doc, hit.score) for hit in top.scoreDocs]
 
     def score(self, terms: Sequence[str], weights: Sequence[int], doc_id: str) -> float:
@@ -297,7 +305,8 @@ def _crossing(directory: Path) -> Iterator[None]:
 
     The lock is for pyjnius, whose methods are not bound as Python's are: ``object.method`` stores the object in the
     method that all objects of the class share, so two threads (or an argument that calls the same method of another
-    object) would mix up receivers. For the latter reason nothing here nests such calls.
+    object) would mix up receivers. For the latter reason nothing here nests such calls. A thread that has called stays
+    attached to the virtual machine until it calls ``jnius.detach()``: use few threads that live long.
     """
     try:
         with jvm_lock:

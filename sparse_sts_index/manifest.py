@@ -79,10 +79,8 @@ class Manifest:
         try:
             values: dict[str, Any] = json.loads(text)
             version = values["format_version"]
+            if version == FORMAT_VERSION:
+                return cls(**values)
         except (ValueError, KeyError, TypeError) as error:
             raise ImpactIndexError("the index's manifest cannot be read") from error
-        if version != FORMAT_VERSION:
-            raise ImpactIndexError(
-                f"index format version {version}; this version reads {FORMAT_VERSION}: build it anew"
-            )
-        return cls(**values)
+        raise ImpactIndexError(f"index format version {version}; this version reads {FORMAT_VERSION}: build it anew")

@@ -14,9 +14,7 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 from transformers.utils import logging as transformers_logging
 
 from sparse_sts_index.errors import HubUnreachableError, ModelError
-from sparse_sts_index.hub import hub_reachable
-
-DEFAULT_BASE_MODEL = "naver/splade-cocondenser-ensembledistil"
+from sparse_sts_index.hub import hub_access
 
 #: The name of the small model that pip can bring.
 TINY = "tiny"
@@ -54,12 +52,14 @@ def load_splade(name: str | Path, *, device: str | None = None) -> SparseEncoder
         raise ModelError(f"{name} is a folder without a model in it (no modules.json or config.json)")
     if not local and (path.exists() or path.is_absolute() or len(path.parts) > 2 or str(name).startswith(".")):
         raise ModelError(f"no model folder: {name}")
-    offline = local or not hub_reachable()
+    reachable = False
     try:
-        with no_progress_bars():
-            model = SparseEncoder(str(path) if local else str(name), device=device, local_files_only=offline)
+        with no_progress_bars(), hub_access() as reachable:
+            model = SparseEncoder(
+                str(path) if local else str(name), device=device, local_files_only=local or not reachable
+            )
     except Exception as error:  # the loaders below raise nearly anything; what it was stays as the cause
-        raise _load_error(str(name), local, offline, error) from error
+        raise _load_error(str(name), local, reachable, error) from error
     if not any(isinstance(module, SpladePooling) for module in model.modules()):
         raise ModelError(f"{name} is not a SPLADE model: it has no masked-language-model head")
     return model
@@ -108,7 +108,7 @@ def no_progress_bars() -> Iterator[None]:
             bars.enable_progress_bar()
 
 
-def _load_error(name: str, local: bool, offline: bool, error: Exception) -> ModelError | HubUnreachableError:
+def _load_error(name: str, local: bool, reachable: bool, error: Exception) -> ModelError | HubUnreachableError:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -117,7 +117,9 @@ def _load_error(name: str, local: bool, offline: bool, error: Exception) -> Mode
     causes = _causes(error)
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         return ModelError(f"unknown model: no folder and no hub model is called {name}")
-    if offline or any(isinstance(cause, ConnectionError) or "Connect" in type(cause).__name__ for cause in causes):
+    if not reachable or any(
+        isinstance(cause, ConnectionError) or "Connect" in type(cause).__name__ for cause in causes
+    ):
         return HubUnreachableError(
             f"unknown model: {name} is no folder here and not in the model cache, and the Hugging Face hub is out of "
             f"reach; name a folder, or {TINY!r}"

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparse_sts_index.errors import DataError, HubUnreachableError
-from sparse_sts_index.hub import hub_reachable
+from sparse_sts_index.hub import DEFAULT_DATASET, hub_access
 from sparse_sts_index.records import Columns, Record, file_format, read_records, required_text
 from sparse_sts_index.sample import SAMPLE, SAMPLE_FOLDER, SAMPLE_SCORE_RANGE
 
-DEFAULT_DATASET = "sentence-transformers/stsb"
 _SPLIT_NAMES = {
     "train": ("train", "training"),
     "dev": ("dev", "validation", "valid", "val"),
@@ -111,7 +110,8 @@ def load_pairs(
 
 
 def _read_file(path: Path, scored: bool) -> Iterable[Record]:
-    positional = ("sentence1", "sentence2", "score") if scored else ("sentence1", "sentence2")
+    with_score = ("sentence1", "sentence2", "score")
+    positional = (with_score,) if scored else (with_score[:2], with_score)
     if file_format(path) == "txt":
         raise DataError(f"{path}: a .txt file holds no pairs; use csv, tsv, jsonl or parquet")
     return read_records(path, Columns(_KNOWN, positional))
@@ -143,12 +143,11 @@ def _split_file(folder: Path, key: str) -> Path:
 def _read_hub(name: str, key: str) -> Iterable[Record]:
     import datasets
 
-    offline = not hub_reachable()
-    options = datasets.DownloadConfig(local_files_only=offline, max_retries=1)
     last: Exception | None = None
     for hub_split in _SPLIT_NAMES[key][::-1] if key == "dev" else _SPLIT_NAMES[key]:
         try:
-            rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, split=hub_split, download_config=options)
+            with hub_access():
+                rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, split=hub_split)
         except datasets.exceptions.DatasetNotFoundError as error:
             raise DataError(f"no such file, folder or hub data set: {name}") from error
         except ConnectionError as error:
@@ -193,9 +192,9 @@ def _score(record: Record) -> float:
             value = record.values[name]
             try:
                 score = math.nan if isinstance(value, bool) or value is None else float(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 score = math.nan
             if math.isnan(score):
-                raise DataError(f"{record.where}: {name} {value!r} is not a number")
+                raise DataError(f"{record.where}: {name} {value!r:.40} is not a number")
             return score
     raise DataError(f"{record.where}: missing column {' or '.join(_SCORE_NAMES)} (found: {', '.join(record.values)})")

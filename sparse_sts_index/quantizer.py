@@ -41,6 +41,7 @@ def l2_normalize(weights: csr_array) -> csr_array:
     rows = _rows(weights)
     data = weights.data.astype(np.float64)
     norms = np.sqrt(np.bincount(rows, data * data, minlength=weights.shape[0]))
+    norms[norms == 0] = 1
     scaled = (data / norms[rows]).astype(np.float32)
     return csr_array((scaled, weights.indices, weights.indptr), shape=weights.shape)
 

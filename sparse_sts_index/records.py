@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import sys
 import zlib
@@ -49,18 +48,21 @@ class Record:
 class Columns:
     """How to read the columns of a csv or tsv file.
 
-    A first row that holds one of `known` names (case does not matter) is a header. Without a header the columns are
-    taken to be `positional`, provided the first row has just that many columns and passes `looks_like_data`.
+    A first row that holds one of `known` names (case does not matter) is a header. Without one, the columns are those
+    of `positional` (the names that a file without a header may have, in order) that fit the first row.
     """
 
     known: frozenset[str]
-    positional: tuple[str, ...] = ()
+    positional: tuple[tuple[str, ...], ...] = ()
 
-    def looks_like_data(self, row: Sequence[str]) -> bool:
-        """Whether `row` can be the first row of a file without a header (a score column must hold a number)."""
-        if len(row) != len(self.positional):
-            return False
-        return all(_is_number(cell) for name, cell in zip(self.positional, row, strict=True) if name == "score")
+    def without_header(self, row: Sequence[str]) -> tuple[str, ...] | None:
+        """The names of the columns if `row` is the first of a file without a header; a score must be a number."""
+        for names in self.positional:
+            if len(names) == len(row) and all(
+                _is_number(cell) for name, cell in zip(names, row, strict=True) if name == "score"
+            ):
+                return names
+        return None
 
 
 def file_format(path: str | Path) -> str | None:
@@ -89,6 +91,8 @@ def read_records(source: str | Path, columns: Columns, format: str | None = None
         file, no header where one is needed, a row of the wrong width.
     """
     if str(source) == STDIN:
+        if sys.stdin is None:
+            raise DataError("standard input is closed")
         yield from _read_stream(sys.stdin.buffer, "standard input", columns, format)
         return
     path = Path(source)
@@ -193,11 +197,13 @@ def _read_delimited(lines: Iterator[str], name: str, columns: Columns, format: s
         if header is None:
             names = tuple(cell.strip().lower() for cell in row)
             if columns.known.intersection(names):
+                if repeated := {name for name in names if name and names.count(name) > 1}:
+                    raise DataError(f"{where}: the header has two columns {min(repeated)}")
                 header = names
                 continue
-            if not columns.looks_like_data(row):
+            header = columns.without_header(row)
+            if header is None:
                 raise DataError(f"{where}: {_header_needed(columns, row)}")
-            header = columns.positional
         if len(row) != len(header):
             raise DataError(f"{where}: {len(row)} columns where {len(header)} are expected (an unquoted delimiter?)")
         yield Record(where, number, dict(zip(header, row, strict=True)))
@@ -205,7 +211,7 @@ def _read_delimited(lines: Iterator[str], name: str, columns: Columns, format: s
 
 def _header_needed(columns: Columns, row: Sequence[str]) -> str:
     found = ", ".join(cell.strip()[:30] for cell in row)
-    without = f"; without a header, just the columns {', '.join(columns.positional)}" if columns.positional else ""
+    without = "".join(f"; without a header, just {', '.join(names)}" for names in columns.positional)
     return f"missing column: no header with any of {', '.join(sorted(columns.known))} (found: {found}){without}"
 
 
@@ -228,7 +234,7 @@ def _read_parquet(path: Path, name: str) -> Iterator[Record]:
                 for row in batch.to_pylist():
                     number += 1
                     yield Record(f"{name}: row {number}", number, row)
-    except (pyarrow.ArrowException, io.UnsupportedOperation) as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{name}: not a readable parquet file ({str(error).splitlines()[0]})") from error
 
 

@@ -8,6 +8,7 @@ which makes every term pay by the square of its mean weight over the batch and s
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import shutil
@@ -15,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -37,65 +38,20 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.integrations import integration_utils
 from transformers.trainer_utils import get_last_checkpoint
 
 from sparse_sts_index.encoder import SparseStsEncoder
-from sparse_sts_index.errors import ModelError
-from sparse_sts_index.evaluation import CosineEvaluation, evaluate_cosine
+from sparse_sts_index.errors import TrainingError
+from sparse_sts_index.evaluation import CosineEvaluation, check_gold, evaluate_cosine
 from sparse_sts_index.files import atomic_writer
-from sparse_sts_index.models import DEFAULT_BASE_MODEL, load_splade, no_progress_bars
+from sparse_sts_index.models import load_splade, no_progress_bars
 from sparse_sts_index.pairs import Pairs
+from sparse_sts_index.recipe import TrainingSettings
 
-Precision = Literal["auto", "float32", "bfloat16"]
 _BEST_METRIC = "eval_dev_spearman_cosine"
-_SETTINGS_FILE = "settings.json"
+_IDENTITY_FILE = "run.json"  # of the run that the checkpoints beside it belong to
 _REPORT_FILE = "sparse_sts_training.json"
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """Everything that decides what a training run gives, apart from the pairs.
-
-    Attributes
-    ----------
-    base_model : str
-        Folder, hub id or ``"tiny"``.
-    epochs : float
-        Passes over the training pairs.
-    batch_size : int
-        Pairs a step.
-    learning_rate : float
-        Peak of the linear schedule.
-    warmup : float
-        Share of the steps, 0..1, over which the learning rate rises from zero.
-    regularizer_weight : float
-        Weight of the FLOPS regulariser against the cosine loss; larger is sparser.
-    max_length : int, optional
-        Longest input in tokens; longer sentences are cut. Default: the base model's own.
-    seed : int
-        Seeds initialisation, shuffling and dropout; on a CPU it decides the result to the bit.
-    device : str, optional
-        A torch device. Default: a GPU if there is one.
-    precision : {"auto", "float32", "bfloat16"}
-        ``"bfloat16"`` trains under bfloat16 autocast; ``"auto"`` does so on a GPU that has it, and nowhere else.
-    eval_steps : int, optional
-        Steps between evaluations on the dev pairs, each with a checkpoint. Default: a quarter of an epoch.
-    patience : int, optional
-        Stop after this many evaluations without a better dev Spearman. Default: never.
-    """
-
-    base_model: str = DEFAULT_BASE_MODEL
-    epochs: float = 1.0
-    batch_size: int = 16
-    learning_rate: float = 5e-5
-    warmup: float = 0.0
-    regularizer_weight: float = 3e-3
-    max_length: int | None = None
-    seed: int = 42
-    device: str | None = None
-    precision: Precision = "auto"
-    eval_steps: int | None = None
-    patience: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +85,7 @@ class TrainingReport:
     steps, best_step : int
         Optimizer steps made, and the one whose checkpoint is the model.
     seconds : float
-        Training time, evaluations included.
+        Training time, evaluations included; of a resumed run, since it was resumed.
     fingerprint : str
         Of the saved model.
     dev, test : CosineEvaluation or None
@@ -174,7 +130,7 @@ def train(
         Only measured on, once, at the end.
     settings : TrainingSettings, optional
     resume : bool
-        Go on from the last checkpoint of an interrupted run with the same settings.
+        Go on from the last checkpoint of an interrupted run with the same settings and pairs.
     overwrite : bool
         Replace a model that is in `output`, and drop the checkpoints of an interrupted run.
     report_to : iterable of str
@@ -189,30 +145,43 @@ def train(
     Raises
     ------
     DataError
-        Pairs without scores.
+        Pairs without scores, or dev or test pairs that all have the same.
     ModelError
-        The base model does not load, `output` is taken, there is nothing to resume or it had other settings, or the
-        device is not there or lacks bfloat16.
+        The base model does not load.
+    TrainingError
+        `output` is taken or cannot be written, there is nothing to resume or it had other settings, the device is not
+        there or lacks bfloat16, a reporting tool is not installed, or `max_length` is beyond the base model's.
     """
     settings = settings or TrainingSettings()
-    output = Path(output)
+    output = Path(output).resolve()
     checkpoints = output.with_name(output.name + ".checkpoints")
     steps_per_epoch = math.ceil(len(train_pairs) / settings.batch_size)
     eval_steps = settings.eval_steps or max(1, steps_per_epoch // 4)
-    bfloat16 = _check_device(settings)
-    last_checkpoint = _prepare_output(output, checkpoints, settings, resume, overwrite)
+    for pairs in (dev_pairs, test_pairs):
+        if pairs is not None:
+            check_gold(pairs.gold)
     columns = _columns(train_pairs)
+    identity = {**dataclasses.asdict(settings), "data": _sha256(train_pairs, dev_pairs)}
+    bfloat16 = _check_device(settings)
+    reporting = _check_reporting(report_to)
+    last_checkpoint = _check_output(output, checkpoints, identity, resume, overwrite)
 
     set_seed(settings.seed)  # before loading: a model without a head gets a random one
     model = load_splade(settings.base_model, device=settings.device)
     if settings.max_length is not None:
+        if settings.max_length > model.max_seq_length:
+            raise TrainingError(f"max length {settings.max_length} is beyond the base model's {model.max_seq_length}")
         model.max_seq_length = settings.max_length
     _describe(model, settings, train_pairs)
-    fresh_checkpoints = not checkpoints.exists()
+    if last_checkpoint is None and checkpoints.exists():
+        shutil.rmtree(checkpoints)
     try:
-        checkpoints.mkdir(parents=True, exist_ok=True)
-        with atomic_writer(checkpoints / _SETTINGS_FILE) as file:
-            json.dump(dataclasses.asdict(settings), file, indent=2)
+        try:
+            checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"cannot write {checkpoints}: {error.strerror}") from error
+        with atomic_writer(checkpoints / _IDENTITY_FILE) as file:
+            json.dump(identity, file, indent=2)
         loss = SpladeLoss(
             model,
             loss=SparseCosineSimilarityLoss(model),
@@ -221,7 +190,7 @@ def train(
         )
         trainer = SparseEncoderTrainer(
             model=model,
-            args=_arguments(checkpoints, settings, eval_steps, bfloat16, model.device.type == "cpu", report_to),
+            args=_arguments(checkpoints, settings, eval_steps, bfloat16, model.device.type == "cpu", reporting),
             train_dataset=Dataset.from_dict(columns),
             loss=loss,
             evaluator=_evaluator(dev_pairs, settings),
@@ -232,7 +201,7 @@ def train(
             warnings.filterwarnings("ignore", "Sparse invariant checks", UserWarning)
             result = trainer.train(resume_from_checkpoint=last_checkpoint)
     except BaseException:
-        if fresh_checkpoints and _last_checkpoint(checkpoints) is None:
+        if _last_checkpoint(checkpoints) is None:
             shutil.rmtree(checkpoints, ignore_errors=True)
         raise
     encoder = SparseStsEncoder(model, str(output))
@@ -260,42 +229,64 @@ def _check_device(settings: TrainingSettings) -> bool:
     try:
         device = torch.device(settings.device) if settings.device else None
         if device is not None:
-            torch.empty(0, device=device)
+            torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
-        raise ModelError(f"device {settings.device} cannot be used: {str(error).splitlines()[0]}") from error
+        raise TrainingError(f"device {settings.device} cannot be used: {str(error).splitlines()[0]}") from error
     on_gpu = device.type == "cuda" if device is not None else torch.cuda.is_available()
     if settings.precision == "auto":
         return on_gpu and torch.cuda.is_bf16_supported()
     if settings.precision == "bfloat16" and on_gpu and not torch.cuda.is_bf16_supported():
-        raise ModelError("this GPU has no bfloat16; use precision float32")
+        raise TrainingError("this GPU has no bfloat16; use precision float32")
     return settings.precision == "bfloat16"
 
 
-def _prepare_output(
-    output: Path, checkpoints: Path, settings: TrainingSettings, resume: bool, overwrite: bool
+def _check_reporting(report_to: Iterable[str]) -> list[str]:
+    wanted = list(report_to)
+    utilities: Any = integration_utils
+    available: list[str] = utilities.get_available_reporting_integrations()
+    if missing := [name for name in wanted if name not in available]:
+        raise TrainingError(
+            f"cannot report to {missing[0]}: not installed or not known to transformers "
+            f"(here: {', '.join(available) or 'none'})"
+        )
+    return wanted
+
+
+def _check_output(
+    output: Path, checkpoints: Path, identity: dict[str, Any], resume: bool, overwrite: bool
 ) -> str | None:
-    """Refuse what must not be overwritten; the checkpoint to resume from, if any."""
+    """Refuse what must not be overwritten or cannot be resumed; the checkpoint to go on from, if any."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         if not overwrite:
-            raise ModelError(f"{output} already exists; replace it with overwrite=True, --overwrite")
+            raise TrainingError(f"{output} already exists; replace it with overwrite=True, --overwrite")
         if not (output / "modules.json").is_file():
-            raise ModelError(f"{output} is not a model folder; it will not be overwritten")
+            raise TrainingError(f"{output} is not a model folder; it will not be overwritten")
+    if checkpoints.exists() and not (checkpoints / _IDENTITY_FILE).is_file():
+        raise TrainingError(f"{checkpoints} is where checkpoints would go, but it is something else")
     last = _last_checkpoint(checkpoints)
-    if resume:
-        if last is None:
-            raise ModelError(f"nothing to resume: no checkpoint in {checkpoints}")
-        before = json.loads((checkpoints / _SETTINGS_FILE).read_text(encoding="utf-8"))
-        now = dataclasses.asdict(settings)
-        if changed := [f"{name} {before.get(name)} (now {now[name]})" for name in now if now[name] != before.get(name)]:
-            raise ModelError(f"cannot resume {output}: it was started with {', '.join(changed)}")
-        return last
-    if last is not None and not overwrite:
-        raise ModelError(
-            f"an interrupted run is in {checkpoints}: go on with resume=True, --resume, "
-            "or start again with overwrite=True, --overwrite"
-        )
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return None
+    if not resume:
+        if last is not None and not overwrite:
+            raise TrainingError(
+                f"an interrupted run is in {checkpoints}: go on with resume=True, --resume, "
+                "or start again with overwrite=True, --overwrite"
+            )
+        return None
+    if last is None:
+        raise TrainingError(f"nothing to resume: no checkpoint in {checkpoints}")
+    try:
+        before = json.loads((checkpoints / _IDENTITY_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"cannot resume: {checkpoints / _IDENTITY_FILE} cannot be read") from error
+    if changed := [f"{key} {before.get(key)} (now {now})" for key, now in identity.items() if now != before.get(key)]:
+        raise TrainingError(f"cannot resume {output}: it was started with {', '.join(changed)}")
+    return last
+
+
+def _sha256(*splits: Pairs) -> str:
+    digest = hashlib.sha256()
+    for pairs in splits:
+        digest.update(json.dumps(_columns(pairs)).encode())
+    return digest.hexdigest()[:16]
 
 
 def _last_checkpoint(checkpoints: Path) -> str | None:
@@ -310,7 +301,7 @@ def _arguments(
     eval_steps: int,
     bfloat16: bool,
     use_cpu: bool,
-    report_to: Iterable[str],
+    reporting: list[str],
 ) -> SparseEncoderTrainingArguments:
     return SparseEncoderTrainingArguments(
         output_dir=str(checkpoints),
@@ -330,7 +321,7 @@ def _arguments(
         metric_for_best_model=_BEST_METRIC,
         greater_is_better=True,
         logging_steps=eval_steps,
-        report_to=list(report_to) or "none",
+        report_to=reporting or "none",
         disable_tqdm=True,
     )
 
@@ -395,6 +386,7 @@ def _describe(model: SparseEncoder, settings: TrainingSettings, pairs: Pairs) ->
 
 def _save(model: SparseEncoder, report: TrainingReport, output: Path) -> None:
     partial = output.with_name(f".{output.name}.partial")
+    aside = output.with_name(f".{output.name}.replaced")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         with no_progress_bars():
@@ -406,11 +398,18 @@ def _save(model: SparseEncoder, report: TrainingReport, output: Path) -> None:
         (partial / _REPORT_FILE).write_text(
             json.dumps(dataclasses.asdict(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
         )
-        if output.exists():
-            shutil.rmtree(output)
-        partial.rename(output)
+        if output.exists():  # a folder cannot be replaced in one step: step aside, and back if need be
+            shutil.rmtree(aside, ignore_errors=True)
+            output.rename(aside)
+        try:
+            partial.rename(output)
+        except OSError:
+            if aside.exists():
+                aside.rename(output)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
-        raise ModelError(f"cannot save the model to {output}: {error.strerror or error}") from error
+        raise TrainingError(f"cannot save the model to {output}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sentence_transformers import SparseEncoder
 
-from sparse_sts_index import ModelError, SparseStsEncoder, load_pairs
+from sparse_sts_index import DataError, ModelError, SparseStsEncoder, load_pairs
 from sparse_sts_index.models import tiny_folder
 from sparse_sts_index.quantizer import pairwise_dot
 
@@ -46,6 +46,15 @@ def test_score_pairs_is_the_cosine(tiny: SparseStsEncoder) -> None:
     np.testing.assert_allclose(scores, pairwise_dot(tiny.encode(first), tiny.encode(second)), atol=1e-6)
     with pytest.raises(ValueError, match="2 sentences cannot be paired with 1"):
         tiny.score_pairs(first, ["x"])
+
+
+def test_what_is_not_a_list_of_sentences(tiny: SparseStsEncoder) -> None:
+    with pytest.raises(ValueError, match="not one string"):
+        tiny.encode("abc")
+    with pytest.raises(ValueError, match="not strings"):
+        tiny.score_pairs("ab", "cd")
+    with pytest.raises(DataError, match="sentence 2: text holds an unpaired surrogate"):
+        tiny.encode(["fine", "\udcff"])
 
 
 def test_fingerprint_follows_the_model_not_its_place(tiny: SparseStsEncoder, tmp_path: Path) -> None:

@@ -48,8 +48,14 @@ def test_atomic_writer(tmp_path: Path) -> None:
             file.writelines(["lost", "\ud800"])
         assert path.read_bytes() == path_before
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.txt", "a.txt.gz"]
-    with (
-        pytest.raises(DataError, match="cannot write .*No such file or directory"),
-        atomic_writer(tmp_path / "x" / "y"),
-    ):
-        pass
+    for path, message in ((tmp_path / "x" / "y", "no folder"), (tmp_path, "it is a folder")):
+        with pytest.raises(DataError, match=f"cannot write .*{message}"), atomic_writer(path):
+            pass
+    (tmp_path / "link").symlink_to(tmp_path / "a.txt")
+    with atomic_writer(tmp_path / "link") as file:
+        file.write("through the link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "a.txt").read_text() == "through the link"
+    with atomic_writer("/dev/null") as file:
+        file.write("gone")
+    assert not Path("/dev/null").is_file()

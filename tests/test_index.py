@@ -112,11 +112,17 @@ def test_failed_builds_leave_things_as_they_were(tmp_path: Path, tiny: SparseSts
         SparseStsIndex.build(path, [Document("x", "a"), Document("x", "b")], tiny)
     with pytest.raises(DataError, match="no documents"):
         SparseStsIndex.build(path, [], tiny)
-    assert not path.exists()
+    assert not (tmp_path / "new").exists()
+    path.mkdir(parents=True)  # a folder of the caller's stays
+    with pytest.raises(DataError):
+        SparseStsIndex.build(path, [], tiny)
+    assert list(path.iterdir()) == []
 
     SparseStsIndex.build(path, SMALL, tiny).close()
+    (path / ".manifest.json.123.partial").touch()  # as a killed build might leave it
     with pytest.raises(ImpactIndexError, match="already holds an index"):
         SparseStsIndex.build(path, SMALL, tiny)
+    (path / ".manifest.json.123.partial").unlink()
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
     with pytest.raises(DataError):
         SparseStsIndex.build(path, [*SMALL, Document("1", "again")], tiny, overwrite=True)
@@ -144,6 +150,7 @@ def test_what_is_not_an_index(tmp_path: Path, sample_index: SparseStsIndex) -> N
         ("foreign", {}, "that sparse-sts did not build"),
         ("newer", {"sparse-sts-manifest": '{"format_version": 99}'}, "index format version 99"),
         ("broken", {"sparse-sts-manifest": "{"}, "manifest cannot be read"),
+        ("short", {"sparse-sts-manifest": '{"format_version": 1}'}, "manifest cannot be read"),
     ):
         with ImpactWriter(tmp_path / name / "lucene") as writer:
             writer.commit(user_data)
@@ -174,6 +181,20 @@ def test_a_model_that_has_moved(tmp_path: Path, tiny: SparseStsEncoder) -> None:
         index.search(["cat"])
     with SparseStsIndex.open(tmp_path / "index", tmp_path / "moved") as index:
         assert index.search(["cat"], 1)[0][0].id == "1"
+
+
+def test_a_folder_called_tiny_does_not_take_the_name(
+    tmp_path: Path, tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    with SparseStsIndex.build("index", SMALL, tiny) as index:
+        assert index.manifest.model == "tiny"
+
+
+def test_more_hits_than_documents(sample_index: SparseStsIndex) -> None:
+    (hits,) = sample_index.search(["a cat"], 2**40)
+    assert 1 < len(hits) <= 1000
 
 
 @pytest.mark.parametrize(("texts", "k", "message"), [("cat", 1, "not one string"), (["cat"], 0, "at least 1")])

@@ -82,6 +82,7 @@ def test_bad_pairs(write: Write, content: str, message: str) -> None:
         ('{"sentence1": "a", "sentence2": null, "score": 1}', ":1: sentence2 must be a string, found nothing"),
         ('{"sentence1": "a", "sentence2": 3, "score": 1}', ":1: sentence2 must be a string, found int"),
         ('{"sentence1": "a", "sentence2": "b", "score": true}', ":1: score True is not a number"),
+        ('{"sentence1": "a", "sentence2": "b", "score": 1' + "0" * 400 + "}", ":1: score 10+ is not a number"),
         ('{"sentence1": "a", "sentence2": "b", "score": null}', ":1: score None is not a number"),
         ('{"sentence1": "a\\ud800", "sentence2": "b", "score": 1}', "unpaired surrogate at character 2"),
     ],
@@ -99,7 +100,7 @@ def test_score_range_is_stated_not_guessed(write: Write) -> None:
 
 
 def test_pairs_without_scores(write: Write) -> None:
-    for content in ("sentence1,sentence2\na,b\n", "a,b\n", "sentence1,sentence2,score\na,b,99\n"):
+    for content in ("sentence1,sentence2\na,b\n", "a,b\n", "a,b,4.5\n", "sentence1,sentence2,score\na,b,99\n"):
         pairs = load_pairs(write("p.csv", content), scored=False)
         assert (pairs.sentence1, pairs.sentence2, pairs.scores) == (["a"], ["b"], None)
     with pytest.raises(DataError, match="no scores"):

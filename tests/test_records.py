@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.records import Columns, read_records
 
-COLUMNS = Columns(frozenset({"a", "b"}), ("a", "b"))
+COLUMNS = Columns(frozenset({"a", "b"}), (("a", "b"),))
 Write = Callable[..., Path]
 
 
@@ -62,6 +62,7 @@ def test_rows_name_their_line(write: Write) -> None:
         ("x.csv", "a,b\n1,2,3\n", ":2: 3 columns where 2 are expected"),
         ("x.csv", 'a,b\n"1,2\n', ":2: malformed csv"),
         ("x.csv", "c,d,e\n1,2,3\n", ":1: missing column: no header with any of a, b"),
+        ("x.csv", "a,b,A\n1,2,3\n", ":1: the header has two columns a"),
         ("x.jsonl.gz", b"not gzip", "broken gzip file"),
         ("x.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 1000)[:-20], "broken gzip file"),
         ("x.parquet", b"PAR1 is not enough", "not a readable parquet file"),
@@ -71,6 +72,21 @@ def test_rows_name_their_line(write: Write) -> None:
 def test_bad_files_are_refused_with_their_line(write: Write, name: str, content: str | bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
         values(write(name, content))
+
+
+def test_parquet_with_text_that_is_not_utf8(tmp_path: Path) -> None:
+    bad = pyarrow.Array.from_buffers(
+        pyarrow.string(), 1, [None, pyarrow.py_buffer(b"\0\0\0\0\1\0\0\0"), pyarrow.py_buffer(b"\xff")]
+    )
+    pyarrow.parquet.write_table(pyarrow.table({"a": bad}), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match="not a readable parquet file"):
+        values(tmp_path / "x.parquet")
+
+
+def test_closed_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(DataError, match="standard input is closed"):
+        values("-")
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

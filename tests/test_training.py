@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from sentence_transformers import SparseEncoder
 
-from sparse_sts_index import DataError, ModelError, Pairs, SparseStsEncoder, TrainingSettings, load_pairs, train
+from sparse_sts_index import (
+    DataError,
+    ModelError,
+    Pairs,
+    SparseStsEncoder,
+    TrainingError,
+    TrainingSettings,
+    load_pairs,
+    train,
+)
 from sparse_sts_index.evaluation import evaluate_cosine
 from sparse_sts_index.training import TrainingProgress
 
@@ -93,9 +102,14 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
     with pytest.raises(KeyboardInterrupt):
         train(output, *splits, SETTINGS, progress=interrupt)
     assert not output.exists()
-    with pytest.raises(ModelError, match="an interrupted run is in .*model.checkpoints"):
+    with pytest.raises(TrainingError, match="an interrupted run is in .*model.checkpoints"):
         train(output, *splits, SETTINGS)
-    with pytest.raises(ModelError, match=r"it was started with learning_rate 0.0002 \(now 0.1\)"):
+    other_data = (some(splits[0], 95), *splits[1:])
+    with pytest.raises(TrainingError, match=r"it was started with data [0-9a-f]+ \(now"):
+        train(output, *other_data, SETTINGS, resume=True)
+    with pytest.raises(ModelError, match="no model folder"):  # a slip of the pen costs no checkpoint
+        train(output, *splits, dataclasses.replace(SETTINGS, base_model="./nosuch"), overwrite=True)
+    with pytest.raises(TrainingError, match=r"it was started with learning_rate 0.0002 \(now 0.1\)"):
         train(output, *splits, dataclasses.replace(SETTINGS, learning_rate=0.1), resume=True)
     resumed = train(output, *splits, SETTINGS, resume=True)
     assert resumed.fingerprint == SparseStsEncoder.load(trained).fingerprint
@@ -115,15 +129,31 @@ def test_refusals_leave_nothing(splits: tuple[Pairs, Pairs, Pairs], trained: Pat
     for pairs in ((unscored, splits[1]), (splits[0], unscored)):
         with pytest.raises(DataError, match="no scores"):
             train(tmp_path / "model", *pairs, settings=SETTINGS)
+    same = Pairs(["a", "b"], ["c", "d"], np.array([0.5, 0.5]))
+    for pairs in ((splits[0], same, splits[2]), (*splits[:2], same)):
+        with pytest.raises(DataError, match="at least two different scores"):
+            train(tmp_path / "model", *pairs, settings=SETTINGS)
     with pytest.raises(ModelError, match="no model folder"):
         train(tmp_path / "model", *splits, dataclasses.replace(SETTINGS, base_model="./nosuch"))
-    with pytest.raises(ModelError, match="device nonsense cannot be used"):
+    with pytest.raises(TrainingError, match="device meta cannot be used"):
+        train(tmp_path / "model", *splits, dataclasses.replace(SETTINGS, device="meta"))
+    with pytest.raises(TrainingError, match="device nonsense cannot be used"):
         train(tmp_path / "model", *splits, dataclasses.replace(SETTINGS, device="nonsense"))
-    with pytest.raises(ModelError, match="nothing to resume"):
+    with pytest.raises(TrainingError, match="max length 513 is beyond the base model's 512"):
+        train(tmp_path / "model", *splits, dataclasses.replace(SETTINGS, max_length=513))
+    with pytest.raises(TrainingError, match="cannot report to nonsense"):
+        train(tmp_path / "model", *splits, SETTINGS, report_to=["nonsense"])
+    with pytest.raises(TrainingError, match="nothing to resume"):
         train(tmp_path / "model", *splits, SETTINGS, resume=True)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ModelError, match="already exists"):
+    with pytest.raises(TrainingError, match="already exists"):
         train(trained, *splits, SETTINGS)
+    (tmp_path / "model.checkpoints").mkdir()
+    (tmp_path / "model.checkpoints" / "thesis.txt").write_text("all there is of it")
+    for overwrite in (False, True):
+        with pytest.raises(TrainingError, match="is where checkpoints would go, but it is something else"):
+            train(tmp_path / "model", *splits, SETTINGS, overwrite=overwrite)
+    assert (tmp_path / "model.checkpoints" / "thesis.txt").exists()
     (tmp_path / "letter.txt").write_text("dear diary")
-    with pytest.raises(ModelError, match="is not a model folder"):
+    with pytest.raises(TrainingError, match="is not a model folder"):
         train(tmp_path, *splits, SETTINGS, overwrite=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,8 +77,11 @@ def test_models_and_the_hub(sparse_sts: Run, write: Write, tmp_path: Path) -> No
         run = sparse_sts("index", corpus, "--model", model, "--output", tmp_path / "index", **environment)
         assert_refused(run, *parts)
         assert not (tmp_path / "index").exists()
-    run = sparse_sts("train", "--base-model", "tiny", "--output", tmp_path / "model")
+    unreachable = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "https://hub.invalid"}
+    start = time.monotonic()
+    run = sparse_sts("train", "--base-model", "tiny", "--output", tmp_path / "model", **unreachable)
     assert_refused(run, "sentence-transformers/stsb", "the Hugging Face hub is out of reach")
+    assert time.monotonic() - start < 20  # the hub's client alone would retry for longer than that
     assert [entry.name for entry in tmp_path.iterdir()] == ["c.txt"]
 
 
@@ -93,6 +97,19 @@ def test_indexes(sparse_sts: Run, sample_index: SparseStsIndex, tiny: SparseStsE
     assert_refused(
         run, "was built with model tiny", tiny.fingerprint[:12], str(tmp_path / "other"), other.fingerprint[:12]
     )
+
+
+def test_queries_and_outputs(sparse_sts: Run, write: Write, sample_index: SparseStsIndex, tmp_path: Path) -> None:
+    queries = write("q.jsonl", '{"id": "q", "text": "a"}\n{"id": "q", "text": "b"}\n')
+    run = sparse_sts("search", sample_index.path, "--queries", queries, "--format", "trec")
+    assert_refused(run, "q.jsonl:2: duplicate id 'q'")
+    corpus = write("c.txt", "a cat\n")
+    assert_refused(sparse_sts("export", corpus, "--model", "tiny", "--output", tmp_path), "it is a folder")
+    assert_refused(sparse_sts("index", corpus, "--model", "tiny", "--output", corpus), "is a file, not a folder")
+    assert_refused(sparse_sts("score", "dog", "--model", "tiny"), "no such file: dog (score takes two sentences")
+    write("pairs.csv", "a,b,0.5\nc,d,1\n")
+    evaluation = ("evaluate", "--model", "tiny", "--dataset", tmp_path / "pairs.csv", "--output", tmp_path / "no" / "x")
+    assert_refused(sparse_sts(*evaluation), "no folder")
 
 
 def test_no_java(write: Write, tmp_path: Path) -> None:

@@ -1,0 +1,56 @@
+"""The settings of a training run; apart from the training itself so that they cost no import of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sparse_sts_index.hub import DEFAULT_BASE_MODEL
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Everything that decides what a training run gives, apart from the pairs.
+
+    Attributes
+    ----------
+    base_model : str
+        Folder, hub id or ``"tiny"``.
+    epochs : float
+        Passes over the training pairs.
+    batch_size : int
+        Pairs a step.
+    learning_rate : float
+        Peak of the linear schedule.
+    warmup : float
+        Share of the steps, 0..1, over which the learning rate rises from zero.
+    regularizer_weight : float
+        Weight of the FLOPS regulariser against the cosine loss; larger is sparser.
+    max_length : int, optional
+        Longest input in tokens; longer sentences are cut. Default: the base model's own.
+    seed : int
+        Seeds initialisation, shuffling and dropout; on a CPU it decides the result to the bit.
+    device : str, optional
+        A torch device. Default: a GPU if there is one.
+    precision : {"auto", "float32", "bfloat16"}
+        ``"bfloat16"`` trains under bfloat16 autocast; ``"auto"`` does so on a GPU that has it, and nowhere else.
+    eval_steps : int, optional
+        Steps between evaluations on the dev pairs, each with a checkpoint. Default: a quarter of an epoch.
+    patience : int, optional
+        Stop after this many evaluations without a better dev Spearman. Default: never.
+    """
+
+    base_model: str = DEFAULT_BASE_MODEL
+    epochs: float = 1.0
+    batch_size: int = 16
+    learning_rate: float = 5e-5
+    warmup: float = 0.0
+    regularizer_weight: float = 3e-3
+    max_length: int | None = None
+    seed: int = 42
+    device: str | None = None
+    precision: Precision = "auto"
+    eval_steps: int | None = None
+    patience: int | None = None
