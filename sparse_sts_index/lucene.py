@@ -250,6 +250,7 @@ def query_terms(impacts: csr_array, row: int, terms: Sequence[str]) -> tuple[lis
 
 
 def _open_directory(path: Path) -> Any:
+    path = path.absolute()  # Java resolves relative paths from where the process was when Java started
     return java_class(_LUCENE + "store.FSDirectory").open(java_class("java.nio.file.Paths").get(str(path)))
 
 
