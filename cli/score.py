@@ -10,6 +10,7 @@ import click
 
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.pairs import Pairs, load_pairs
+from sparse_sts_index.records import STDIN
 
 from .options import batch_size_option, explain_option, model_option, one_line, show_terms
 
@@ -23,10 +24,10 @@ from .options import batch_size_option, explain_option, model_option, one_line, 
 def score(sentences: tuple[str, ...], model: str, format: str, explain: bool, batch_size: int) -> None:
     """Cosine of two sentences, A and B, or of each pair in a file PAIRS.
 
-    PAIRS is a csv, tsv, jsonl or parquet file with columns sentence1 and sentence2. The cosine is the float one.
+    PAIRS is a csv, tsv, jsonl or parquet file (or - for jsonl on standard input) with columns sentence1 and sentence2. The cosine is the float one.
     """
     if len(sentences) == 1:
-        if not Path(sentences[0]).is_file():
+        if sentences[0] != STDIN and not Path(sentences[0]).is_file():
             raise DataError(f"no such file: {sentences[0]} (score takes two sentences, or one file of pairs)")
         pairs = load_pairs(Path(sentences[0]), scored=False)
     elif len(sentences) == 2:

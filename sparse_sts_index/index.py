@@ -161,11 +161,12 @@ class SparseStsIndex:
         software = _software()  # starts Java: whether there is one is better known before hours of encoding
         encoder = model if isinstance(model, SparseStsEncoder) else SparseStsEncoder.load(model)
         counts = _Counts()
-        fresh = not _holds_index(path)
+        fresh, writing = not _holds_index(path), False
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
             with ImpactWriter(path / LUCENE_FOLDER) as writer:
+                writing = True  # and so nobody else is
                 for chunk in encode_documents(
                     _as_documents(documents), encoder, quantizer, batch_size=batch_size, progress=progress
                 ):
@@ -193,8 +194,7 @@ class SparseStsIndex:
             with atomic_writer(path / MANIFEST_FILE) as file:
                 file.write(manifest.to_json() + "\n")
         except BaseException as error:
-            if fresh:
-                _remove(path, made)
+            _undo(path, made, files=fresh and writing)
             if isinstance(error, OSError):
                 raise ImpactIndexError(f"cannot write {path}: {error.strerror or error}") from error
             raise
@@ -349,12 +349,13 @@ def _holds_index(path: Path) -> bool:
     return any((path / LUCENE_FOLDER).glob("segments_*"))
 
 
-def _remove(path: Path, made: list[Path]) -> None:
-    """Undo a build that failed: the index's own files, and the folders that it `made`, innermost first."""
-    shutil.rmtree(path / LUCENE_FOLDER, ignore_errors=True)
-    (path / MANIFEST_FILE).unlink(missing_ok=True)
+def _undo(path: Path, made: list[Path], files: bool) -> None:
+    """Remove what a failed build leaves: `files` if they are its own, and the folders it `made`, innermost first."""
+    if files:
+        shutil.rmtree(path / LUCENE_FOLDER, ignore_errors=True)
+        (path / MANIFEST_FILE).unlink(missing_ok=True)
     for folder in made:
-        with contextlib.suppress(OSError):  # it was not made, or others have put something in it since
+        with contextlib.suppress(OSError):  # it was not made after all, or something is in it
             folder.rmdir()
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sparse_sts_index.errors import DataError, HubUnreachableError
 from sparse_sts_index.hub import DEFAULT_DATASET, hub_access
-from sparse_sts_index.records import Columns, Record, file_format, read_records, required_text
+from sparse_sts_index.records import STDIN, Columns, Record, file_format, read_records, required_text
 from sparse_sts_index.sample import SAMPLE, SAMPLE_FOLDER, SAMPLE_SCORE_RANGE
 
 _SPLIT_NAMES = {
@@ -71,9 +71,9 @@ def load_pairs(
     Parameters
     ----------
     source : str or Path
-        ``"sample"`` (the pairs embedded in this package); a csv, tsv, jsonl or parquet file, or ``.gz`` of one; a
-        folder with one file a split, named ``train.csv`` or ``anything-train.csv`` and the like; or the id of a data
-        set on the Hugging Face hub. Columns are ``sentence1``, ``sentence2`` and ``score`` (or ``label``); csv and
+        ``"sample"`` (the pairs embedded in this package); a csv, tsv, jsonl or parquet file, or ``.gz`` of one;
+        ``"-"`` for jsonl on standard input; a folder with one file a split, named ``train.csv`` or
+        ``anything-train.csv`` and the like; or the id of a data set on the Hugging Face hub. Columns are ``sentence1``, ``sentence2`` and ``score`` (or ``label``); csv and
         tsv files may leave out the header if they have just these three columns in this order.
     split : {"train", "dev", "validation", "test"}, optional
         Needed for a folder, a hub id or the sample; a single file is one split and is read whole.
@@ -102,7 +102,7 @@ def load_pairs(
     records: Iterable[Record]
     if path.is_dir():
         records = _read_file(_split_file(path, _split_key(split, str(source))), scored)
-    elif path.exists() or file_format(path) or not _HUB_ID.fullmatch(str(source)):
+    elif str(source) == STDIN or path.exists() or file_format(path) or not _HUB_ID.fullmatch(str(source)):
         records = _read_file(path, scored)
     else:
         records = _read_hub(str(source), _split_key(split, str(source)))

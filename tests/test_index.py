@@ -137,6 +137,14 @@ def test_failed_builds_leave_things_as_they_were(tmp_path: Path, tiny: SparseSts
         SparseStsIndex.build(tmp_path / "other", SMALL, tiny, overwrite=True)
 
 
+def test_a_build_beside_another_does_it_no_harm(tmp_path: Path, tiny: SparseStsEncoder) -> None:
+    with ImpactWriter(tmp_path / "index" / "lucene") as first:
+        with pytest.raises(ImpactIndexError, match="another process is writing"):
+            SparseStsIndex.build(tmp_path / "index", SMALL, tiny)
+        first.commit({"from": "the first"})
+    assert list((tmp_path / "index" / "lucene").glob("segments_*"))
+
+
 def test_what_is_not_an_index(tmp_path: Path, sample_index: SparseStsIndex) -> None:
     with pytest.raises(ImpactIndexError, match="no index at"):
         SparseStsIndex.open(tmp_path / "none")

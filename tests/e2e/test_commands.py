@@ -83,6 +83,9 @@ def test_score(sparse_sts: Run, tiny: SparseStsEncoder, tmp_path: Path) -> None:
     lines = succeeded(sparse_sts("score", tmp_path / "pairs.tsv", "--model", "tiny", "--format", "jsonl")).splitlines()
     scores = [json.loads(line)["score"] for line in lines]
     assert scores == pytest.approx(tiny.score_pairs([a, a], [b, a]).tolist(), abs=1e-6)
+    piped = json.dumps({"sentence1": a, "sentence2": b}) + "\n"
+    out = succeeded(sparse_sts("score", "-", "--model", "tiny", "--format", "jsonl", input=piped))
+    assert json.loads(out)["score"] == pytest.approx(scores[0], abs=1e-6)
     out = succeeded(sparse_sts("score", a, b, "--explain", SPARSE_STS_MODEL="tiny")).splitlines()
     assert out[0] == f"{scores[0]:.4f}  {a}  |  {b}"
     assert sum(float(line.split()[3]) for line in out[2:-1]) == pytest.approx(scores[0], abs=0.002)
