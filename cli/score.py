@@ -24,7 +24,8 @@ from .options import batch_size_option, explain_option, model_option, one_line, 
 def score(sentences: tuple[str, ...], model: str, format: str, explain: bool, batch_size: int) -> None:
     """Cosine of two sentences, A and B, or of each pair in a file PAIRS.
 
-    PAIRS is a csv, tsv, jsonl or parquet file (or - for jsonl on standard input) with columns sentence1 and sentence2. The cosine is the float one.
+    PAIRS is a csv, tsv, jsonl or parquet file (or - for jsonl on standard input) with columns sentence1 and
+    sentence2. The cosine is the float one.
     """
     if len(sentences) == 1:
         if sentences[0] != STDIN and not Path(sentences[0]).is_file():

@@ -71,10 +71,11 @@ def load_pairs(
     Parameters
     ----------
     source : str or Path
-        ``"sample"`` (the pairs embedded in this package); a csv, tsv, jsonl or parquet file, or ``.gz`` of one;
-        ``"-"`` for jsonl on standard input; a folder with one file a split, named ``train.csv`` or
-        ``anything-train.csv`` and the like; or the id of a data set on the Hugging Face hub. Columns are ``sentence1``, ``sentence2`` and ``score`` (or ``label``); csv and
-        tsv files may leave out the header if they have just these three columns in this order.
+        ``"sample"`` (the pairs embedded in this package); a csv, tsv, jsonl or parquet file, or ``.gz`` of one; ``"-"``
+        for jsonl on standard input; a folder with one file a split, named ``train.csv`` or ``anything-train.csv`` and
+        the like; or the id of a data set on the Hugging Face hub. Columns are ``sentence1``, ``sentence2`` and
+        ``score`` (or ``label``); csv and tsv files may leave out the header if they have just these three columns in
+        this order.
     split : {"train", "dev", "validation", "test"}, optional
         Needed for a folder, a hub id or the sample; a single file is one split and is read whole.
     score_range : (float, float), optional
