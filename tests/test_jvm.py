@@ -56,6 +56,7 @@ def test_control_c_stays_with_python_and_the_environment_as_it_was() -> None:
     code = (
         "import os, signal\n"
         "from sparse_sts_index.jvm import start_jvm, java_version\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # as a shell's background jobs do not have it
         "before = dict(os.environ); start_jvm(); start_jvm(); assert dict(os.environ) == before\n"
         "try:\n"
         "    os.kill(os.getpid(), signal.SIGINT); import time; time.sleep(5)\n"

@@ -122,7 +122,12 @@ def test_a_build_that_is_killed(sparse_sts: Run, tmp_path: Path, kill: signal.Si
     index = tmp_path / "index"
     script = Path(sys.executable).with_name("sparse-sts")
     command = [script, "index", "sample", "--model", "tiny", "--output", index]
-    build = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    build = subprocess.Popen(
+        [*map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     deadline = time.monotonic() + 300
     while not (index / "lucene" / "write.lock").exists():  # from here on it encodes, for some seconds
         assert build.poll() is None
