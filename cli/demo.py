@@ -36,7 +36,7 @@ def demo(output: Path) -> None:
     _run("search", index, _QUERY, "-k", "1", "--explain")
     _run("search", index, "--queries", "sample", "-k", "5", "--format", "trec", stdout=run)
     _run("score", *_PAIR, "--model", model, "--explain")
-    _run("export", "sample", "--model", model, "--output", vectors)
+    _run("export", "sample", "--model", model, "--output", vectors, "--overwrite")
     _run("evaluate", "--index", index, "--dataset", "sample", "--output", after)
 
     click.secho(f"\nSummary ({time.monotonic() - start:.0f} s)", bold=True)

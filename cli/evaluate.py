@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @dataset_option(default=DEFAULT_DATASET)
 @click.option(
     "--split",
-    type=click.Choice(["train", "dev", "test"]),
+    type=click.Choice(["train", "dev", "validation", "test"]),
     default="test",
     show_default=True,
     help="A single file is one split and is read whole.",

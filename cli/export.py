@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
 from sparse_sts_index.corpus import read_corpus
+from sparse_sts_index.errors import DataError
 from sparse_sts_index.files import atomic_writer, refuse_folder
 from sparse_sts_index.records import STDIN
 
-from .options import batch_size_option, bits_option, corpus_format_option, known_total, model_option, progress_bar
+from .options import (
+    batch_size_option,
+    bits_option,
+    corpus_format_option,
+    known_total,
+    model_option,
+    overwrite_option,
+    progress_bar,
+)
 
 
 @click.command()
@@ -20,13 +30,19 @@ from .options import batch_size_option, bits_option, corpus_format_option, known
 @bits_option
 @batch_size_option
 @corpus_format_option("--format")
-def export(corpus: str, model: str, output: str, bits: int, batch_size: int, format: str | None) -> None:
+@overwrite_option
+def export(
+    corpus: str, model: str, output: str, bits: int, batch_size: int, format: str | None, overwrite: bool
+) -> None:
     """Write CORPUS as quantized vectors in Anserini's JsonVectorCollection format.
 
     CORPUS is a jsonl, csv, tsv, txt or parquet file, - for standard input, or 'sample'.
     """
     total = known_total(corpus, format)
-    refuse_folder(output)
+    if output != STDIN:
+        refuse_folder(output)
+        if Path(output).is_file() and not overwrite:
+            raise DataError(f"{output} already exists; replace it with --overwrite")
 
     from sparse_sts_index.encoder import SparseStsEncoder
     from sparse_sts_index.export import export_vectors

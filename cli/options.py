@@ -73,9 +73,8 @@ def corpus_format_option(name: str) -> Callable[[Command], Command]:
 
 def known_total(corpus: str, format: str | None) -> int | None:
     """Read a corpus for its errors and its size before any work is done on it, if it can be read twice."""
-    if corpus != SAMPLE and Path(corpus).exists() and not Path(corpus).is_file():
-        return None  # a pipe
-    return None if corpus == STDIN else count_documents(corpus, format)
+    once = corpus == STDIN or (corpus != SAMPLE and (Path(corpus).is_fifo() or Path(corpus).is_char_device()))
+    return None if once else count_documents(corpus, format)
 
 
 @contextmanager

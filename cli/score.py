@@ -29,7 +29,8 @@ def score(sentences: tuple[str, ...], model: str, format: str, explain: bool, ba
     """
     if len(sentences) == 1:
         if sentences[0] != STDIN and not Path(sentences[0]).is_file():
-            raise DataError(f"no such file: {sentences[0]} (score takes two sentences, or one file of pairs)")
+            problem = "is a folder" if Path(sentences[0]).is_dir() else "no such file"
+            raise DataError(f"{sentences[0]}: {problem}; score takes two sentences, or one file of pairs")
         pairs = load_pairs(Path(sentences[0]), scored=False)
     elif len(sentences) == 2:
         pairs = Pairs([sentences[0]], [sentences[1]], None)

@@ -44,7 +44,7 @@ def search(
 ) -> None:
     """Find the sentences of INDEX nearest in meaning to each TEXT.
 
-    Scores are cosines, 0 to 1, from the integer impacts; the table says within what error.
+    Scores are cosines, from the integer impacts; the table says within what error (so 1 can come out as 1.002).
     """
     if bool(texts) == bool(queries):
         raise click.UsageError("Give either TEXT or --queries.")
@@ -81,7 +81,7 @@ def _show_table(query: Document, hits: list[Hit]) -> None:
         click.echo("  no sentence shares a term with it")
         return
     width = max(len(one_line(hit.id)) for hit in hits)
-    click.echo(f"  rank  cosine  {'id':<{width}}  sentence   (cosine within ±{hits[0].error:.4f})")
+    click.echo(f"  rank  cosine  {'id':<{width}}  sentence   (cosine within ±{hits[0].error:.2g})")
     for rank, hit in enumerate(hits, 1):
         click.echo(f"  {rank:>4}  {hit.score:.4f}  {one_line(hit.id):<{width}}  {one_line(hit.text)}")
         if hit.explanation is not None:

@@ -104,19 +104,26 @@ def train(
             figures = {"loss": progress.loss, "dev_spearman": progress.dev_spearman}
             bar.set_postfix({name: f"{value:.4f}" for name, value in figures.items() if value is not None})
 
-        report = training.train(
-            output,
-            train_pairs,
-            dev_pairs,
-            test_pairs,
-            TrainingSettings(**settings),  # type: ignore[arg-type]
-            resume=resume,
-            overwrite=overwrite,
-            report_to=report_to,
-            progress=show,
-        )
+        try:
+            report = training.train(
+                output,
+                train_pairs,
+                dev_pairs,
+                test_pairs,
+                TrainingSettings(**settings),  # type: ignore[arg-type]
+                resume=resume,
+                overwrite=overwrite,
+                dataset=dataset + ("" if score_range is None else " (scores {:g} to {:g})".format(*score_range)),
+                report_to=report_to,
+                progress=show,
+            )
+        except KeyboardInterrupt:
+            if training.checkpoints_folder(output).exists():
+                click.echo("\ninterrupted; the same command with --resume goes on from the last checkpoint", err=True)
+            raise
     click.echo(
-        f"{output}: step {report.best_step} of {report.steps}, {report.train_pairs:,} pairs, {report.seconds:.0f} s"
+        f"{output}: {report.steps} steps on {report.train_pairs:,} pairs in {report.seconds:.0f} s; "
+        f"the model is that of step {report.best_step}, the best on dev"
     )
     for name, result in (("dev", report.dev), ("test", report.test)):
         if result is not None:

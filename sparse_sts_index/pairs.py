@@ -102,20 +102,18 @@ def load_pairs(
     path = Path(source)
     records: Iterable[Record]
     if path.is_dir():
-        records = _read_file(_split_file(path, _split_key(split, str(source))), scored)
+        records = _read_file(_split_file(path, _split_key(split, str(source))))
     elif str(source) == STDIN or path.exists() or file_format(path) or not _HUB_ID.fullmatch(str(source)):
-        records = _read_file(path, scored)
+        records = _read_file(path)
     else:
         records = _read_hub(str(source), _split_key(split, str(source)))
     return _collect(records, (low, high), scored, str(source))
 
 
-def _read_file(path: Path, scored: bool) -> Iterable[Record]:
-    with_score = ("sentence1", "sentence2", "score")
-    positional = (with_score,) if scored else (with_score[:2], with_score)
+def _read_file(path: Path) -> Iterable[Record]:
     if file_format(path) == "txt":
         raise DataError(f"{path}: a .txt file holds no pairs; use csv, tsv, jsonl or parquet")
-    return read_records(path, Columns(_KNOWN, positional))
+    return read_records(path, Columns(_KNOWN, ("sentence1", "sentence2", "score")))
 
 
 def _split_key(split: str | None, source: str) -> str:

@@ -48,21 +48,17 @@ class Record:
 class Columns:
     """How to read the columns of a csv or tsv file.
 
-    A first row that holds one of `known` names (case does not matter) is a header. Without one, the columns are those
-    of `positional` (the names that a file without a header may have, in order) that fit the first row.
+    A first row that holds one of `known` names (case does not matter) is a header. Without a header the columns are
+    taken to be `positional`, provided the first row has just as many and a number in the last: without a number it
+    could be a header of other names.
     """
 
     known: frozenset[str]
-    positional: tuple[tuple[str, ...], ...] = ()
+    positional: tuple[str, ...] = ()
 
-    def without_header(self, row: Sequence[str]) -> tuple[str, ...] | None:
-        """The names of the columns if `row` is the first of a file without a header; a score must be a number."""
-        for names in self.positional:
-            if len(names) == len(row) and all(
-                _is_number(cell) for name, cell in zip(names, row, strict=True) if name == "score"
-            ):
-                return names
-        return None
+    def are_in(self, row: Sequence[str]) -> bool:
+        """Whether `row` can be the first row of a file without a header."""
+        return bool(self.positional) and len(row) == len(self.positional) and _is_number(row[-1])
 
 
 def file_format(path: str | Path) -> str | None:
@@ -201,9 +197,9 @@ def _read_delimited(lines: Iterator[str], name: str, columns: Columns, format: s
                     raise DataError(f"{where}: the header has two columns {min(repeated)}")
                 header = names
                 continue
-            header = columns.without_header(row)
-            if header is None:
+            if not columns.are_in(row):
                 raise DataError(f"{where}: {_header_needed(columns, row)}")
+            header = columns.positional
         if len(row) != len(header):
             raise DataError(f"{where}: {len(row)} columns where {len(header)} are expected (an unquoted delimiter?)")
         yield Record(where, number, dict(zip(header, row, strict=True)))
@@ -211,7 +207,7 @@ def _read_delimited(lines: Iterator[str], name: str, columns: Columns, format: s
 
 def _header_needed(columns: Columns, row: Sequence[str]) -> str:
     found = ", ".join(cell.strip()[:30] for cell in row)
-    without = "".join(f"; without a header, just {', '.join(names)}" for names in columns.positional)
+    without = f"; without a header, just {', '.join(columns.positional)}" if columns.positional else ""
     return f"missing column: no header with any of {', '.join(sorted(columns.known))} (found: {found}){without}"
 
 

@@ -81,6 +81,8 @@ class TrainingReport:
     Attributes
     ----------
     settings : TrainingSettings
+    dataset : str or None
+        Where the pairs came from, as the caller put it.
     train_pairs : int
     steps, best_step : int
         Optimizer steps made, and the one whose checkpoint is the model.
@@ -93,6 +95,7 @@ class TrainingReport:
     """
 
     settings: TrainingSettings
+    dataset: str | None
     train_pairs: int
     steps: int
     best_step: int
@@ -111,6 +114,7 @@ def train(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    dataset: str | None = None,
     report_to: Iterable[str] = (),
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> TrainingReport:
@@ -133,6 +137,8 @@ def train(
         Go on from the last checkpoint of an interrupted run with the same settings and pairs.
     overwrite : bool
         Replace a model that is in `output`, and drop the checkpoints of an interrupted run.
+    dataset : str, optional
+        What to call the pairs in the model card.
     report_to : iterable of str
         Integrations of the transformers Trainer, such as ``"wandb"`` or ``"tensorboard"``.
     progress : callable, optional
@@ -154,7 +160,7 @@ def train(
     """
     settings = settings or TrainingSettings()
     output = Path(output).resolve()
-    checkpoints = output.with_name(output.name + ".checkpoints")
+    checkpoints = checkpoints_folder(output)
     steps_per_epoch = math.ceil(len(train_pairs) / settings.batch_size)
     eval_steps = settings.eval_steps or max(1, steps_per_epoch // 4)
     for pairs in (dev_pairs, test_pairs):
@@ -188,12 +194,13 @@ def train(
             document_regularizer_weight=settings.regularizer_weight,
             use_document_regularizer_only=True,
         )
+        dev_evaluator = _evaluator(dev_pairs, settings)
         trainer = SparseEncoderTrainer(
             model=model,
             args=_arguments(checkpoints, settings, eval_steps, bfloat16, model.device.type == "cpu", reporting),
             train_dataset=Dataset.from_dict(columns),
             loss=loss,
-            evaluator=_evaluator(dev_pairs, settings),
+            evaluator=dev_evaluator,
             callbacks=_callbacks(loss, settings, progress),
         )
         trainer.remove_callback(PrinterCallback)
@@ -207,6 +214,7 @@ def train(
     encoder = SparseStsEncoder(model, str(output))
     report = TrainingReport(
         settings=settings,
+        dataset=dataset,
         train_pairs=len(train_pairs),
         steps=trainer.state.global_step,
         best_step=trainer.state.best_global_step or trainer.state.global_step,
@@ -215,9 +223,20 @@ def train(
         dev=evaluate_cosine(encoder, dev_pairs),
         test=evaluate_cosine(encoder, test_pairs) if test_pairs else None,
     )
+    # The card's own tables are of the last step; make them of the saved model.
+    measured: dict[Any, Any] = model.model_card_data.eval_results_dict or {}
+    measured[dev_evaluator] = _card_metrics("dev", report.dev)
+    if test_pairs is not None and report.test is not None:
+        measured[_evaluator(test_pairs, settings, "test")] = _card_metrics("test", report.test)
     _save(model, report, output)
     shutil.rmtree(checkpoints)
     return report
+
+
+def checkpoints_folder(output: str | Path) -> Path:
+    """Where the checkpoints of a run with this `output` are kept until it ends."""
+    output = Path(output).resolve()
+    return output.with_name(output.name + ".checkpoints")
 
 
 def _columns(pairs: Pairs) -> dict[str, list[Any]]:
@@ -256,6 +275,8 @@ def _check_output(
     output: Path, checkpoints: Path, identity: dict[str, Any], resume: bool, overwrite: bool
 ) -> str | None:
     """Refuse what must not be overwritten or cannot be resumed; the checkpoint to go on from, if any."""
+    if resume and (output / "modules.json").is_file() and not checkpoints.exists():
+        raise TrainingError(f"nothing to resume: {output} is complete")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         if not overwrite:
             raise TrainingError(f"{output} already exists; replace it with overwrite=True, --overwrite")
@@ -326,7 +347,7 @@ def _arguments(
     )
 
 
-def _evaluator(pairs: Pairs, settings: TrainingSettings) -> SparseEmbeddingSimilarityEvaluator:
+def _evaluator(pairs: Pairs, settings: TrainingSettings, name: str = "dev") -> SparseEmbeddingSimilarityEvaluator:
     return SparseEmbeddingSimilarityEvaluator(
         pairs.sentence1,
         pairs.sentence2,
@@ -334,7 +355,7 @@ def _evaluator(pairs: Pairs, settings: TrainingSettings) -> SparseEmbeddingSimil
         batch_size=2 * settings.batch_size,
         main_similarity=SimilarityFunction.COSINE,
         similarity_fn_names=["cosine"],
-        name="dev",
+        name=name,
         write_csv=False,
     )
 
@@ -382,6 +403,15 @@ def _describe(model: SparseEncoder, settings: TrainingSettings, pairs: Pairs) ->
     card.task_name = "semantic textual similarity and sparse retrieval"
     card.model_name = f"SPLADE for semantic textual similarity, fine-tuned from {settings.base_model}"
     model.similarity_fn_name = SimilarityFunction.COSINE
+
+
+def _card_metrics(name: str, result: CosineEvaluation) -> dict[str, float]:
+    return {
+        f"{name}_pearson_cosine": result.cosine.pearson,
+        f"{name}_spearman_cosine": result.cosine.spearman,
+        f"{name}_active_dims": result.active_dims,
+        f"{name}_sparsity_ratio": result.sparsity,
+    }
 
 
 def _save(model: SparseEncoder, report: TrainingReport, output: Path) -> None:
@@ -432,7 +462,8 @@ def _card_section(report: TrainingReport) -> str:
     settings = dataclasses.asdict(report.settings)
     lines += [
         "",
-        f"{report.train_pairs:,} training pairs, {report.steps:,} steps in {report.seconds:,.0f} s; the checkpoint of "
+        f"{report.train_pairs:,} training pairs{f' of {report.dataset}' if report.dataset else ''}, "
+        f"{report.steps:,} steps in {report.seconds:,.0f} s; the checkpoint of "
         f"step {report.best_step:,} had the best dev Spearman. Settings:",
         "",
         "```json",

@@ -100,11 +100,13 @@ def test_score_range_is_stated_not_guessed(write: Write) -> None:
 
 
 def test_pairs_without_scores(write: Write) -> None:
-    for content in ("sentence1,sentence2\na,b\n", "a,b\n", "a,b,4.5\n", "sentence1,sentence2,score\na,b,99\n"):
+    for content in ("sentence1,sentence2\na,b\n", "a,b,4.5\n", "sentence1,sentence2,score\na,b,99\n"):
         pairs = load_pairs(write("p.csv", content), scored=False)
         assert (pairs.sentence1, pairs.sentence2, pairs.scores) == (["a"], ["b"], None)
     with pytest.raises(DataError, match="no scores"):
         _ = pairs.gold
+    with pytest.raises(DataError, match=":1: missing column: no header"):  # it could be a header as well as a pair
+        load_pairs(write("p.csv", "id,text\n1,a\n"), scored=False)
 
 
 def test_sources_that_are_not_there(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.records import Columns, read_records
 
-COLUMNS = Columns(frozenset({"a", "b"}), (("a", "b"),))
+COLUMNS = Columns(frozenset({"a", "b"}), ("a", "b"))
 Write = Callable[..., Path]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from sentence_transformers import SparseEncoder
 
 from sparse_sts_index import (
@@ -78,6 +79,18 @@ def test_the_card_tells_what_was_measured_and_how(trained: Path) -> None:
         assert f'"{name}": {json.dumps(value)}' in card
 
 
+def test_the_front_matter_is_of_the_saved_model_too(trained: Path) -> None:
+    front = yaml.safe_load((trained / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    report = json.loads((trained / "sparse_sts_training.json").read_text(encoding="utf-8"))
+    (entry,) = front["model-index"]
+    for result in entry["results"]:
+        metrics = {metric["type"]: metric["value"] for metric in result["metrics"]}
+        split = report[result["dataset"]["name"]]
+        assert metrics["spearman_cosine"] == pytest.approx(split["cosine"]["spearman"])
+        assert metrics["active_dims"] == pytest.approx(split["active_dims"])
+    assert {result["dataset"]["name"] for result in entry["results"]} == {"dev", "test"}
+
+
 def test_a_seed_decides_the_result(trained: Path, splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path) -> None:
     seen: list[TrainingProgress] = []
     again = train(tmp_path / "again", *splits, SETTINGS, progress=seen.append)
@@ -148,6 +161,8 @@ def test_refusals_leave_nothing(splits: tuple[Pairs, Pairs, Pairs], trained: Pat
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(TrainingError, match="already exists"):
         train(trained, *splits, SETTINGS)
+    with pytest.raises(TrainingError, match="nothing to resume: .* is complete"):
+        train(trained, *splits, SETTINGS, resume=True)
     (tmp_path / "model.checkpoints").mkdir()
     (tmp_path / "model.checkpoints" / "thesis.txt").write_text("all there is of it")
     for overwrite in (False, True):

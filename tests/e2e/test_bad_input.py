@@ -106,7 +106,7 @@ def test_queries_and_outputs(sparse_sts: Run, write: Write, sample_index: Sparse
     corpus = write("c.txt", "a cat\n")
     assert_refused(sparse_sts("export", corpus, "--model", "tiny", "--output", tmp_path), "it is a folder")
     assert_refused(sparse_sts("index", corpus, "--model", "tiny", "--output", corpus), "is a file, not a folder")
-    assert_refused(sparse_sts("score", "dog", "--model", "tiny"), "no such file: dog (score takes two sentences")
+    assert_refused(sparse_sts("score", "dog", "--model", "tiny"), "dog: no such file; score takes two sentences")
     write("pairs.csv", "a,b,0.5\nc,d,1\n")
     evaluation = ("evaluate", "--model", "tiny", "--dataset", tmp_path / "pairs.csv", "--output", tmp_path / "no" / "x")
     assert_refused(sparse_sts(*evaluation), "no folder")

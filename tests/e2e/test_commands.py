@@ -35,7 +35,7 @@ def test_train_to_evaluate(sparse_sts: Run, tmp_path: Path) -> None:
     model, index = tmp_path / "model", tmp_path / "index"
     dataset = ("--dataset", tmp_path, "--score-range", 0, 5)
     out = succeeded(sparse_sts("train", "--base-model", "tiny", *dataset, "--output", model, "--no-test"))
-    assert "model: step" in out
+    assert "3 steps on 48 pairs" in out
     assert "dev   Pearson" in out
     corpus = "".join(f"{document.text}\n" for document in list(read_corpus("sample"))[:100])
     out = succeeded(sparse_sts("index", "-", "--model", model, "--output", index, "--bits", 10, input=corpus))
@@ -79,7 +79,7 @@ def test_search_formats(sparse_sts: Run, sample_index: SparseStsIndex, tmp_path:
 
 def test_score(sparse_sts: Run, tiny: SparseStsEncoder, tmp_path: Path) -> None:
     a, b = "A cat sleeps.", "The kitten is asleep."
-    (tmp_path / "pairs.tsv").write_text(f"{a}\t{b}\n{a}\t{a}\n", encoding="utf-8")
+    (tmp_path / "pairs.tsv").write_text(f"sentence1\tsentence2\n{a}\t{b}\n{a}\t{a}\n", encoding="utf-8")
     lines = succeeded(sparse_sts("score", tmp_path / "pairs.tsv", "--model", "tiny", "--format", "jsonl")).splitlines()
     scores = [json.loads(line)["score"] for line in lines]
     assert scores == pytest.approx(tiny.score_pairs([a, a], [b, a]).tolist(), abs=1e-6)
@@ -97,7 +97,10 @@ def test_export(sparse_sts: Run, tmp_path: Path) -> None:
     out = succeeded(sparse_sts("export", "-", "--model", "tiny", input=corpus))
     assert json.loads(out)["contents"] == "Zürich 😀"
     (tmp_path / "c.jsonl").write_text(corpus, encoding="utf-8")
-    succeeded(sparse_sts("export", tmp_path / "c.jsonl", "--model", "tiny", "--output", tmp_path / "v.jsonl.gz"))
+    export = ("export", tmp_path / "c.jsonl", "--model", "tiny", "--output", tmp_path / "v.jsonl.gz")
+    succeeded(sparse_sts(*export))
+    assert "already exists; replace it with --overwrite" in sparse_sts(*export).stderr
+    succeeded(sparse_sts(*export, "--overwrite"))
     assert gzip.decompress((tmp_path / "v.jsonl.gz").read_bytes()).decode() == out
 
 
