@@ -158,8 +158,10 @@ def _read_jsonl(lines: Iterator[str], name: str) -> Iterator[Record]:
             continue
         where = f"{name}:{number}"
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            value = json.loads(line.rstrip("\r\n"))
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: malformed JSON ({error.msg} at column {error.colno})") from error
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
             raise DataError(f"{where}: malformed JSON ({error})") from error
         if not isinstance(value, dict):
             raise DataError(f"{where}: expected one JSON object a line, found {type(value).__name__}")

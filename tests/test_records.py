@@ -53,7 +53,7 @@ def test_rows_name_their_line(write: Write) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.jsonl", '{"a": 1}\n{"a": \n', ":2: malformed JSON"),
+        ("x.jsonl", '{"a": 1}\n{"a": \n', r":2: malformed JSON \(Expecting value at column 7\)"),
         ("x.jsonl", '{"a": 1}\n\n[1]\n', ":3: expected one JSON object a line, found list"),
         ("x.jsonl", "[" * 100_000, ":1: malformed JSON"),
         ("x.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', r":2: not UTF-8 \(byte 8 of the line\)"),
