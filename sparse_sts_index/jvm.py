@@ -82,9 +82,12 @@ def start_jvm() -> None:
             return
         home_before = os.environ.get("JAVA_HOME")
         if not jnius_config.vm_running:
-            os.environ["JAVA_HOME"] = str(find_java().home)  # where pyjnius looks
-            jnius_config.add_classpath(str(anserini_jar()))
+            java, jar = find_java(), anserini_jar()
+            os.environ["JAVA_HOME"] = str(java.home)  # where pyjnius looks
+            jnius_config.add_classpath(str(jar))
             jnius_config.add_options("-Xrs")
+            if java.major >= 24:  # which warns of what Lucene 9.9 unmaps its files with
+                jnius_config.add_options("--sun-misc-unsafe-memory-access=allow")
         try:
             from jnius import autoclass
 
