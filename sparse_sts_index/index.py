@@ -161,12 +161,16 @@ class SparseStsIndex:
         software = _software()  # starts Java: whether there is one is better known before hours of encoding
         encoder = model if isinstance(model, SparseStsEncoder) else SparseStsEncoder.load(model)
         counts = _Counts()
-        fresh, writing = not _holds_index(path), False
-        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        ours = not _holds_index(path)  # then whatever comes into the folder is of this build
+        made = [folder for folder in (path / LUCENE_FOLDER, path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
-            with ImpactWriter(path / LUCENE_FOLDER) as writer:
-                writing = True  # and so nobody else is
+            try:
+                writer = ImpactWriter(path / LUCENE_FOLDER)
+            except ImpactIndexError:
+                ours = False  # it may be of another build, which has the lock
+                raise
+            with writer:
                 for chunk in encode_documents(
                     _as_documents(documents), encoder, quantizer, batch_size=batch_size, progress=progress
                 ):
@@ -194,7 +198,7 @@ class SparseStsIndex:
             with atomic_writer(path / MANIFEST_FILE) as file:
                 file.write(manifest.to_json() + "\n")
         except BaseException as error:
-            _undo(path, made, files=fresh and writing)
+            _undo(path, made, files=ours)
             if isinstance(error, OSError):
                 raise ImpactIndexError(f"cannot write {path}: {error.strerror or error}") from error
             raise

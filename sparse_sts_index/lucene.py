@@ -66,18 +66,26 @@ class ImpactWriter:
             config.setRAMBufferSizeMB(_WRITE_BUFFER_MB)
             config.setCommitOnClose(False)
             self._writer = java_class(_LUCENE + "index.IndexWriter")(self._store, config)
-            # One Lucene document, its fields set anew for each of ours: three calls into Java instead of a dozen.
-            self._id = java_class(_LUCENE + "document.StringField")(ID, "", _store_yes())
-            self._id_values = java_class(_LUCENE + "document.BinaryDocValuesField")(
-                ID, java_class(_LUCENE + "util.BytesRef")()
-            )
-            self._raw = java_class(_LUCENE + "document.StoredField")(RAW, "")
-            self._contents = java_class(_LUCENE + "document.Field")(
-                CONTENTS, java_class("java.lang.String")(""), _impact_field_type(), signature=_TEXT_FIELD
-            )
-            self._document = java_class(_LUCENE + "document.Document")()
-            for field in (self._id, self._id_values, self._raw, self._contents):
-                self._document.add(field)
+        try:
+            with _crossing(directory):
+                self._make_document()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+    def _make_document(self) -> None:
+        """One Lucene document, its fields set anew for each of ours: three calls into Java instead of a dozen."""
+        self._id = java_class(_LUCENE + "document.StringField")(ID, "", _store_yes())
+        self._id_values = java_class(_LUCENE + "document.BinaryDocValuesField")(
+            ID, java_class(_LUCENE + "util.BytesRef")()
+        )
+        self._raw = java_class(_LUCENE + "document.StoredField")(RAW, "")
+        self._contents = java_class(_LUCENE + "document.Field")(
+            CONTENTS, java_class("java.lang.String")(""), _impact_field_type(), signature=_TEXT_FIELD
+        )
+        self._document = java_class(_LUCENE + "document.Document")()
+        for field in (self._id, self._id_values, self._raw, self._contents):
+            self._document.add(field)
 
     def __enter__(self) -> Self:
         return self
