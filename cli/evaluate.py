@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from sparse_sts_index.files import atomic_writer, refuse_folder
-from sparse_sts_index.hub import DEFAULT_DATASET
 from sparse_sts_index.pairs import load_pairs
 
 from .options import batch_size_option, dataset_option, model_option, score_range_option
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @model_option(required=False, more=" Default: the one of --index.")
-@dataset_option(default=DEFAULT_DATASET)
+@dataset_option
 @click.option(
     "--split",
     type=click.Choice(["train", "dev", "validation", "test"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -49,17 +50,17 @@ def export(
     from sparse_sts_index.quantizer import Quantizer
 
     encoder = SparseStsEncoder.load(model)
-    documents = read_corpus(corpus, format)
-    quantizer = Quantizer(bits)
-    with progress_bar(total, "exporting") as progress:
-        if output == STDIN:
-            sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-            export_vectors(
-                documents, encoder, sys.stdout, quantizer=quantizer, batch_size=batch_size, progress=progress
-            )
-            return
-        with atomic_writer(output) as file:
-            count = export_vectors(
-                documents, encoder, file, quantizer=quantizer, batch_size=batch_size, progress=progress
-            )
-    click.echo(f"{output}: {count:,} vectors, {bits} bits")
+    if output == STDIN:
+        sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    target = contextlib.nullcontext(sys.stdout) if output == STDIN else atomic_writer(output)
+    with progress_bar(total, "exporting") as progress, target as file:
+        count = export_vectors(
+            read_corpus(corpus, format),
+            encoder,
+            file,
+            quantizer=Quantizer(bits),
+            batch_size=batch_size,
+            progress=progress,
+        )
+    if output != STDIN:
+        click.echo(f"{output}: {count:,} vectors, {bits} bits")

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from sparse_sts_index.corpus import count_documents
 from sparse_sts_index.explain import TermContribution
+from sparse_sts_index.hub import DEFAULT_DATASET
 from sparse_sts_index.records import FORMATS, STDIN
 from sparse_sts_index.sample import SAMPLE
 
@@ -34,18 +35,13 @@ def model_option(required: bool = True, more: str = "") -> Callable[[Command], C
     )
 
 
-def dataset_option(default: str | None = None) -> Callable[[Command], Command]:
-    """``--dataset``."""
-    return click.option(
-        "--dataset",
-        default=default,
-        required=default is None,
-        show_default=True,
-        metavar="PAIRS",
-        help="A csv, tsv, jsonl or parquet file, a folder with a file for each split, a hub data set, or 'sample'.",
-    )
-
-
+dataset_option = click.option(
+    "--dataset",
+    default=DEFAULT_DATASET,
+    show_default=True,
+    metavar="PAIRS",
+    help="A csv, tsv, jsonl or parquet file, a folder with a file for each split, a hub data set, or 'sample'.",
+)
 score_range_option = click.option(
     "--score-range",
     type=(float, float),

@@ -42,8 +42,7 @@ def score(sentences: tuple[str, ...], model: str, format: str, explain: bool, ba
     from sparse_sts_index.quantizer import pairwise_dot
 
     encoder = SparseStsEncoder.load(model)
-    vectors = encoder.encode([*pairs.sentence1, *pairs.sentence2], batch_size=batch_size)
-    first, second = vectors[: len(pairs)], vectors[len(pairs) :]
+    first, second = encoder.encode_pairs(pairs.sentence1, pairs.sentence2, batch_size=batch_size)
     for row, cosine in enumerate(pairwise_dot(first, second).tolist()):
         a, b = pairs.sentence1[row], pairs.sentence2[row]
         explanation = explain_pair(encoder.vocabulary, first[[row]], second[[row]]) if explain else None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sparse_sts_index.corpus import Document, check_ids, read_corpus
+from sparse_sts_index.corpus import Document, check_ids, chunks, read_corpus
 from sparse_sts_index.errors import DataError
 
 from .options import corpus_format_option, explain_option, model_option, one_line, show_terms
@@ -60,19 +59,13 @@ def search(
 
     with SparseStsIndex.open(index, model) as opened:
         some = False
-        for batch in _batches(wanted):
+        for batch in chunks(wanted, _BATCH):
             found = opened.search([query.text for query in batch], k, explain=explain)
             for query, hits in zip(batch, found, strict=True):
                 some = True
                 {"table": _show_table, "jsonl": _show_jsonl, "trec": _show_trec}[format](query, hits)
         if not some:
             raise DataError(f"{queries}: no queries in it")
-
-
-def _batches(queries: Iterable[Document]) -> Iterator[list[Document]]:
-    iterator = iter(queries)
-    while batch := list(itertools.islice(iterator, _BATCH)):
-        yield batch
 
 
 def _show_table(query: Document, hits: list[Hit]) -> None:

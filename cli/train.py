@@ -8,7 +8,6 @@ import click
 from tqdm import tqdm
 
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.hub import DEFAULT_DATASET
 from sparse_sts_index.pairs import Pairs, load_pairs
 from sparse_sts_index.recipe import TrainingSettings
 
@@ -25,7 +24,7 @@ _DEFAULT = TrainingSettings()
     metavar="MODEL",
     help="What to fine-tune: a model folder, a hub id, or 'tiny'.",
 )
-@dataset_option(default=DEFAULT_DATASET)
+@dataset_option
 @click.option("--dev-dataset", metavar="PAIRS", help="Dev pairs, if --dataset is a single file or has no dev split.")
 @click.option("--test-dataset", metavar="PAIRS", help="Test pairs, if --dataset has no test split.")
 @click.option("--no-test", is_flag=True, help="Measure on dev only.")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from scipy.sparse import csr_array
 
-from sparse_sts_index.corpus import Document, check_ids
+from sparse_sts_index.corpus import Document, check_ids, chunks
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.quantizer import Quantizer
 
@@ -61,7 +60,6 @@ def encode_documents(
     ModelError
         The model gives unusable weights.
     """
-    stream = check_ids(documents)
-    while chunk := list(itertools.islice(stream, _CHUNK)):
+    for chunk in chunks(check_ids(documents), _CHUNK):
         vectors = encoder.encode([d.text for d in chunk], batch_size=batch_size, progress=progress)
         yield Chunk(chunk, vectors, quantizer.quantize(vectors))

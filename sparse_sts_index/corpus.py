@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,13 @@ def check_ids(documents: Iterable[Document]) -> Iterator[Document]:
             raise DataError(f"{document.where or f'document {ordinal}'}: duplicate id {document.id!r}")
         seen.add(document.id)
         yield document
+
+
+def chunks(documents: Iterable[Document], size: int) -> Iterator[list[Document]]:
+    """Consecutive documents, `size` at a time, the last time perhaps fewer; read as needed."""
+    iterator = iter(documents)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk
 
 
 def count_documents(source: str | Path, format: str | None = None) -> int:

@@ -142,6 +142,33 @@ class SparseStsEncoder:
         vectors.sort_indices()
         return vectors
 
+    def encode_pairs(self, a: Sequence[str], b: Sequence[str], *, batch_size: int = 32) -> tuple[csr_array, csr_array]:
+        """Encode both sides of sentence pairs, as :meth:`encode` does.
+
+        Parameters
+        ----------
+        a, b : sequence of str, length n
+        batch_size : int
+            Sentences a forward pass.
+
+        Returns
+        -------
+        two csr_array of float32, shape (n, vocab)
+
+        Raises
+        ------
+        DataError, ModelError
+            See :meth:`encode`.
+        ValueError
+            `a` and `b` differ in length, or are bare strings.
+        """
+        if isinstance(a, str) or isinstance(b, str):
+            raise ValueError("expected two sequences of sentences, not strings")
+        if len(a) != len(b):
+            raise ValueError(f"{len(a)} sentences cannot be paired with {len(b)}")
+        vectors = self.encode([*a, *b], batch_size=batch_size)
+        return vectors[: len(a)], vectors[len(a) :]
+
     def score_pairs(self, a: Sequence[str], b: Sequence[str], *, batch_size: int = 32) -> NDArray[np.float64]:
         """Cosine of each sentence of `a` with the one of `b` at its side.
 
@@ -161,9 +188,4 @@ class SparseStsEncoder:
         ValueError
             `a` and `b` differ in length, or are bare strings.
         """
-        if isinstance(a, str) or isinstance(b, str):
-            raise ValueError("expected two sequences of sentences, not strings")
-        if len(a) != len(b):
-            raise ValueError(f"{len(a)} sentences cannot be paired with {len(b)}")
-        vectors = self.encode([*a, *b], batch_size=batch_size)
-        return pairwise_dot(vectors[: len(a)], vectors[len(a) :])
+        return pairwise_dot(*self.encode_pairs(a, b, batch_size=batch_size))

@@ -129,12 +129,8 @@ def evaluate_cosine(encoder: SparseStsEncoder, pairs: Pairs, *, batch_size: int 
 
     Parameters and errors are those of :func:`evaluate`.
     """
-    return _evaluate_vectors(*_encode(encoder, pairs, batch_size), pairs.gold)
-
-
-def _encode(encoder: SparseStsEncoder, pairs: Pairs, batch_size: int) -> tuple[csr_array, csr_array]:
-    vectors = encoder.encode([*pairs.sentence1, *pairs.sentence2], batch_size=batch_size)
-    return vectors[: len(pairs)], vectors[len(pairs) :]
+    first, second = encoder.encode_pairs(pairs.sentence1, pairs.sentence2, batch_size=batch_size)
+    return _evaluate_vectors(first, second, pairs.gold)
 
 
 def _evaluate_vectors(first: csr_array, second: csr_array, gold: NDArray[np.float64]) -> CosineEvaluation:
@@ -179,7 +175,7 @@ def evaluate(
     gold = pairs.gold
     check_gold(gold)
     quantizer = quantizer or Quantizer()
-    first, second = _encode(encoder, pairs, batch_size)
+    first, second = encoder.encode_pairs(pairs.sentence1, pairs.sentence2, batch_size=batch_size)
     impacts = quantizer.quantize(first), quantizer.quantize(second)
     quantized = _lucene_scores(*impacts, encoder.vocabulary.terms) / quantizer.scale**2
     bounds = cosine_error_bound(first, quantizer, float(quantizer.errors(second).max()))
