@@ -10,8 +10,9 @@ import click
 
 from sparse_sts_index.files import atomic_writer, refuse_folder
 from sparse_sts_index.pairs import load_pairs
+from sparse_sts_index.precision import Precision
 
-from .options import batch_size_option, dataset_option, model_option, score_range_option
+from .options import dataset_option, model_option, precision_option, score_range_option
 
 if TYPE_CHECKING:
     from sparse_sts_index.evaluation import Evaluation
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     "--index", type=click.Path(path_type=Path), help="Quantize as this index does, and check that the model is its own."
 )
 @click.option("--bits", type=click.IntRange(2, 16), help="Bits of the impacts. [default: those of --index, else 8]")
-@batch_size_option
+@precision_option(of_index=True)
 @click.option("--format", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the JSON to this file, too.")
 def evaluate(
@@ -42,7 +43,7 @@ def evaluate(
     score_range: tuple[float, float] | None,
     index: Path | None,
     bits: int | None,
-    batch_size: int,
+    precision: Precision | None,
     format: str,
     output: Path | None,
 ) -> None:
@@ -61,11 +62,11 @@ def evaluate(
     from sparse_sts_index.quantizer import Quantizer
 
     if index is not None:
-        with SparseStsIndex.open(index, model) as opened:
+        with SparseStsIndex.open(index, model, precision=precision) as opened:
             encoder, quantizer = opened.encoder, opened.quantizer
     else:
-        encoder, quantizer = SparseStsEncoder.load(str(model)), Quantizer(bits or 8)
-    result = evaluation.evaluate(encoder, pairs, quantizer=quantizer, batch_size=batch_size)
+        encoder, quantizer = SparseStsEncoder.load(str(model), precision=precision or "auto"), Quantizer(bits or 8)
+    result = evaluation.evaluate(encoder, pairs, quantizer=quantizer)
     report = {
         "dataset": dataset,
         "split": None if Path(dataset).is_file() else split,

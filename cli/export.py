@@ -11,15 +11,16 @@ import click
 from sparse_sts_index.corpus import read_corpus
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.files import atomic_writer, refuse_folder
+from sparse_sts_index.precision import Precision
 from sparse_sts_index.records import STDIN
 
 from .options import (
-    batch_size_option,
     bits_option,
     corpus_format_option,
     known_total,
     model_option,
     overwrite_option,
+    precision_option,
     progress_bar,
 )
 
@@ -29,11 +30,11 @@ from .options import (
 @model_option()
 @click.option("--output", default=STDIN, show_default=True, help="A .jsonl or .jsonl.gz file, or - for stdout.")
 @bits_option
-@batch_size_option
+@precision_option()
 @corpus_format_option("--format")
 @overwrite_option
 def export(
-    corpus: str, model: str, output: str, bits: int, batch_size: int, format: str | None, overwrite: bool
+    corpus: str, model: str, output: str, bits: int, precision: Precision, format: str | None, overwrite: bool
 ) -> None:
     """Write CORPUS as quantized vectors in Anserini's JsonVectorCollection format.
 
@@ -49,7 +50,7 @@ def export(
     from sparse_sts_index.export import export_vectors
     from sparse_sts_index.quantizer import Quantizer
 
-    encoder = SparseStsEncoder.load(model)
+    encoder = SparseStsEncoder.load(model, precision=precision)
     if output == STDIN:
         sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     target = contextlib.nullcontext(sys.stdout) if output == STDIN else atomic_writer(output)
@@ -59,7 +60,6 @@ def export(
             encoder,
             file,
             quantizer=Quantizer(bits),
-            batch_size=batch_size,
             progress=progress,
         )
     if output != STDIN:

@@ -7,14 +7,15 @@ from pathlib import Path
 import click
 
 from sparse_sts_index.corpus import read_corpus
+from sparse_sts_index.precision import Precision
 
 from .options import (
-    batch_size_option,
     bits_option,
     corpus_format_option,
     known_total,
     model_option,
     overwrite_option,
+    precision_option,
     progress_bar,
 )
 
@@ -24,11 +25,11 @@ from .options import (
 @model_option()
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the index.")
 @bits_option
-@batch_size_option
+@precision_option()
 @corpus_format_option("--format")
 @overwrite_option
 def index(
-    corpus: str, model: str, output: Path, bits: int, batch_size: int, format: str | None, overwrite: bool
+    corpus: str, model: str, output: Path, bits: int, precision: Precision, format: str | None, overwrite: bool
 ) -> None:
     """Build a Lucene impact index of the sentences in CORPUS.
 
@@ -47,7 +48,7 @@ def index(
             read_corpus(corpus, format),
             model,
             quantizer=Quantizer(bits),
-            batch_size=batch_size,
+            precision=precision,
             overwrite=overwrite,
             progress=progress,
         ) as built,

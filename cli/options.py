@@ -14,6 +14,7 @@ from tqdm import tqdm
 from sparse_sts_index.corpus import count_documents
 from sparse_sts_index.explain import TermContribution
 from sparse_sts_index.hub import DEFAULT_DATASET
+from sparse_sts_index.precision import PRECISIONS
 from sparse_sts_index.records import FORMATS, STDIN
 from sparse_sts_index.sample import SAMPLE
 
@@ -35,6 +36,18 @@ def model_option(required: bool = True, more: str = "") -> Callable[[Command], C
     )
 
 
+def precision_option(of_index: bool = False) -> Callable[[Command], Command]:
+    """``--precision``."""
+    return click.option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default=None if of_index else "auto",
+        show_default=not of_index,
+        help="What the model's layers compute in; auto: bfloat16 where the processor has it, else float32."
+        + (" [default: as the documents of the index]" if of_index else ""),
+    )
+
+
 dataset_option = click.option(
     "--dataset",
     default=DEFAULT_DATASET,
@@ -50,9 +63,6 @@ score_range_option = click.option(
 )
 bits_option = click.option(
     "--bits", type=click.IntRange(2, 16), default=8, show_default=True, help="Bits of the largest impact."
-)
-batch_size_option = click.option(
-    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Sentences a forward pass."
 )
 explain_option = click.option("--explain", is_flag=True, help="Show the shared terms and what each adds to the score.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")

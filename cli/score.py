@@ -10,9 +10,10 @@ import click
 
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.pairs import Pairs, load_pairs
+from sparse_sts_index.precision import Precision
 from sparse_sts_index.records import STDIN
 
-from .options import batch_size_option, explain_option, model_option, one_line, show_terms
+from .options import explain_option, model_option, one_line, precision_option, show_terms
 
 
 @click.command()
@@ -20,8 +21,8 @@ from .options import batch_size_option, explain_option, model_option, one_line, 
 @model_option()
 @click.option("--format", type=click.Choice(["table", "jsonl"]), default="table", show_default=True)
 @explain_option
-@batch_size_option
-def score(sentences: tuple[str, ...], model: str, format: str, explain: bool, batch_size: int) -> None:
+@precision_option()
+def score(sentences: tuple[str, ...], model: str, format: str, explain: bool, precision: Precision) -> None:
     """Cosine of two sentences, A and B, or of each pair in a file PAIRS.
 
     PAIRS is a csv, tsv, jsonl or parquet file (or - for jsonl on standard input) with columns sentence1 and
@@ -41,8 +42,8 @@ def score(sentences: tuple[str, ...], model: str, format: str, explain: bool, ba
     from sparse_sts_index.explain import explain_pair
     from sparse_sts_index.quantizer import pairwise_dot
 
-    encoder = SparseStsEncoder.load(model)
-    first, second = encoder.encode_pairs(pairs.sentence1, pairs.sentence2, batch_size=batch_size)
+    encoder = SparseStsEncoder.load(model, precision=precision)
+    first, second = encoder.encode_pairs(pairs.sentence1, pairs.sentence2)
     for row, cosine in enumerate(pairwise_dot(first, second).tolist()):
         a, b = pairs.sentence1[row], pairs.sentence2[row]
         explanation = explain_pair(encoder.vocabulary, first[[row]], second[[row]]) if explain else None

@@ -12,8 +12,9 @@ import click
 
 from sparse_sts_index.corpus import Document, check_ids, chunks, read_corpus
 from sparse_sts_index.errors import DataError
+from sparse_sts_index.precision import Precision
 
-from .options import corpus_format_option, explain_option, model_option, one_line, show_terms
+from .options import corpus_format_option, explain_option, model_option, one_line, precision_option, show_terms
 
 if TYPE_CHECKING:
     from sparse_sts_index.index import Hit
@@ -30,6 +31,7 @@ _RUN_TAG = "sparse-sts"
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Hits a query.")
 @click.option("--format", type=click.Choice(["table", "jsonl", "trec"]), default="table", show_default=True)
 @explain_option
+@precision_option(of_index=True)
 @model_option(required=False, more=" Default: the one the index was built with.")
 def search(
     index: Path,
@@ -39,6 +41,7 @@ def search(
     k: int,
     format: str,
     explain: bool,
+    precision: Precision | None,
     model: str | None,
 ) -> None:
     """Find the sentences of INDEX nearest in meaning to each TEXT.
@@ -57,7 +60,7 @@ def search(
 
     from sparse_sts_index.index import SparseStsIndex
 
-    with SparseStsIndex.open(index, model) as opened:
+    with SparseStsIndex.open(index, model, precision=precision) as opened:
         some = False
         for batch in chunks(wanted, _BATCH):
             found = opened.search([query.text for query in batch], k, explain=explain)

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.pairs import Pairs, load_pairs
+from sparse_sts_index.precision import PRECISIONS
 from sparse_sts_index.recipe import TrainingSettings
 
 from .options import dataset_option, overwrite_option, score_range_option
@@ -56,7 +57,7 @@ _DEFAULT = TrainingSettings()
 @click.option("--device", help="A torch device. [default: a GPU if there is one]")
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16"]),
+    type=click.Choice(PRECISIONS),
     default=_DEFAULT.precision,
     show_default=True,
     help="auto: bfloat16 on a GPU that has it, else float32.",

@@ -5,26 +5,48 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
 from scipy.sparse import csr_array
 from sentence_transformers import SparseEncoder
 from sentence_transformers.sparse_encoder.modules import SpladePooling
+from sentence_transformers.util import batch_to_device
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from sparse_sts_index.errors import ModelError
+from sparse_sts_index.fused import fuse, term_weights
 from sparse_sts_index.models import load_splade, tokenizer_vocabulary
-from sparse_sts_index.quantizer import l2_normalize, pairwise_dot
+from sparse_sts_index.precision import Precision, encoding_precision
+from sparse_sts_index.quantizer import keep_largest, l2_normalize, pairwise_dot
 from sparse_sts_index.records import check_unicode
 from sparse_sts_index.vocabulary import Vocabulary
 
 #: Sentences that the fingerprint's tokenizer probe is taken from: case, accents, CJK, digits, punctuation, subwords.
 _PROBE = ("Héllo WORLD's naïve café—12.5%", "東京 playing 3,000 C++ e-mails :-)", "unaffordability's Straße\u00a0№7 😀")
+_TOKENIZED_TOGETHER = 512  # sentences
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedSentences:
+    """Sentences as the model takes them, in batches of similar length.
+
+    Attributes
+    ----------
+    count : int
+        Sentences in all.
+    batches : list of (ndarray of int64, dict)
+        Each with the sentences' positions in the input, and features for the model.
+    """
+
+    count: int
+    batches: list[tuple[NDArray[np.int64], dict[str, Any]]]
 
 
 class SparseStsEncoder:
@@ -35,19 +57,34 @@ class SparseStsEncoder:
     Parameters
     ----------
     model : sentence_transformers.SparseEncoder
-        A model with a masked-language-model head and ``SpladePooling``.
+        A model with a masked-language-model head and ``SpladePooling``. It gets the fused head, in place; see
+        :func:`sparse_sts_index.fused.fuse`.
     name : str
         What to call it in manifests and messages.
+    precision : {"auto", "float32", "bfloat16"}
+        What the transformer's layers compute in; see :func:`~sparse_sts_index.precision.encoding_precision`. Term
+        weights are sums in float32 of their output either way.
+    batch_tokens : int, optional
+        Tokens a forward pass, padding included. Default: 1,024 on a CPU, 16,384 elsewhere.
     """
 
-    def __init__(self, model: SparseEncoder, name: str) -> None:
-        self.model = model
+    def __init__(
+        self,
+        model: SparseEncoder,
+        name: str,
+        *,
+        precision: Precision = "auto",
+        batch_tokens: int | None = None,
+    ) -> None:
+        self.model = fuse(model)
         self.name = name
+        self.precision = encoding_precision(precision, model.device)
+        self.batch_tokens = batch_tokens or (1024 if model.device.type == "cpu" else 16384)
 
     @classmethod
-    def load(cls, name: str | Path, *, device: str | None = None) -> SparseStsEncoder:
+    def load(cls, name: str | Path, *, device: str | None = None, precision: Precision = "auto") -> SparseStsEncoder:
         """Load a model by folder, hub id or ``"tiny"``; see :func:`sparse_sts_index.models.load_splade`."""
-        return cls(load_splade(name, device=device), str(name))
+        return cls(load_splade(name, device=device), str(name), precision=precision)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -88,18 +125,12 @@ class SparseStsEncoder:
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
 
-    def encode(
-        self, sentences: Sequence[str], *, batch_size: int = 32, progress: Callable[[int], None] | None = None
-    ) -> csr_array:
+    def encode(self, sentences: Sequence[str], *, progress: Callable[[int], None] | None = None) -> csr_array:
         """Encode sentences.
-
-        Sentences are batched with others of similar length, which keeps padding low; the result is in input order.
 
         Parameters
         ----------
         sentences : sequence of str, length n
-        batch_size : int
-            Sentences a forward pass. Memory grows with ``batch_size * tokens * vocab``.
         progress : callable, optional
             Called after each batch with the number of sentences in it.
 
@@ -117,39 +148,80 @@ class SparseStsEncoder:
         ValueError
             `sentences` is a bare string.
         """
+        return self.encode_tokens(self.tokenize(sentences), progress=progress)
+
+    def tokenize(self, sentences: Sequence[str]) -> TokenizedSentences:
+        """The first half of :meth:`encode`, which takes no model: the two can go on side by side.
+
+        Sentences are batched with others of their length, as many as :attr:`batch_tokens` allows.
+
+        Raises
+        ------
+        DataError, ValueError
+            See :meth:`encode`.
+        """
         if isinstance(sentences, str):
             raise ValueError("expected a sequence of sentences, not one string")
         for number, sentence in enumerate(sentences, 1):
             check_unicode(sentence, "text", f"sentence {number}")
-        order = sorted(range(len(sentences)), key=lambda i: len(sentences[i]), reverse=True)
-        blocks = [csr_array((0, len(self.vocabulary)), dtype=np.float32)]
-        for start in range(0, len(order), batch_size):
-            batch = [sentences[i] for i in order[start : start + batch_size]]
-            weights = self.model.encode(
-                batch,
-                batch_size=len(batch),
-                convert_to_sparse_tensor=False,
-                save_to_cpu=True,
-                show_progress_bar=False,
-            )
-            blocks.append(csr_array(weights.float().numpy()))
-            if progress is not None:
-                progress(len(batch))
-        by_length = sparse.vstack(blocks, format="csr")
-        if not np.isfinite(by_length.data).all() or (by_length.data < 0).any():
-            raise ModelError(f"model {self.name} gives term weights that are negative or not finite")
-        vectors = l2_normalize(by_length[np.argsort(order)])
-        vectors.sort_indices()
-        return vectors
+        prompt = self.model.prompts.get(self.model.default_prompt_name or "")
+        batches: list[tuple[NDArray[np.int64], dict[str, Any]]] = []
+        # Similar characters first, so that a call of the tokenizer pads little; then by tokens.
+        by_characters = sorted(range(len(sentences)), key=lambda i: len(sentences[i]), reverse=True)
+        for start in range(0, len(sentences), _TOKENIZED_TOGETHER):
+            some = by_characters[start : start + _TOKENIZED_TOGETHER]
+            features = self.model.preprocess([sentences[i] for i in some], prompt=prompt)
+            lengths = features["attention_mask"].sum(dim=1)
+            order = lengths.argsort(descending=True, stable=True)
+            positions = np.array(some, dtype=np.int64)[order.numpy()]
+            done = 0
+            while done < len(some):
+                longest = max(1, int(lengths[order[done]]))
+                rows = order[done : done + max(1, self.batch_tokens // longest)]
+                batches.append((positions[done : done + len(rows)], _cut(features, rows, longest)))
+                done += len(rows)
+        return TokenizedSentences(len(sentences), batches)
 
-    def encode_pairs(self, a: Sequence[str], b: Sequence[str], *, batch_size: int = 32) -> tuple[csr_array, csr_array]:
+    def encode_tokens(
+        self, sentences: TokenizedSentences, *, progress: Callable[[int], None] | None = None
+    ) -> csr_array:
+        """The second half of :meth:`encode`, from what :meth:`tokenize` gives.
+
+        Raises
+        ------
+        ModelError
+            See :meth:`encode`.
+        """
+        model = self.model
+        model.eval()
+        values = [np.empty(0, dtype=np.float32)]
+        rows, terms = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+        # One autocast for all: it keeps the weights' bfloat16 form while it lasts.
+        bfloat16 = self.precision == "bfloat16"
+        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
+            for positions, features in sentences.batches:
+                weights = term_weights(model, batch_to_device(dict(features), model.device))
+                values.append(weights.values.float().cpu().numpy())
+                rows.append(positions[weights.rows.cpu().numpy()])
+                terms.append(weights.terms.cpu().numpy())
+                if progress is not None:
+                    progress(len(positions))
+        shape = sentences.count, len(self.vocabulary)
+        data = np.concatenate(values)
+        if not np.isfinite(data).all() or (data < 0).any():
+            raise ModelError(f"model {self.name} gives term weights that are negative or not finite")
+        vectors = csr_array((data, (np.concatenate(rows), np.concatenate(terms))), shape=shape)
+        vectors.sort_indices()
+        if model.max_active_dims is not None:
+            vectors = keep_largest(vectors, model.max_active_dims)
+        return l2_normalize(vectors)
+
+    def encode_pairs(self, a: Sequence[str], b: Sequence[str]) -> tuple[csr_array, csr_array]:
         """Encode both sides of sentence pairs, as :meth:`encode` does.
 
         Parameters
         ----------
         a, b : sequence of str, length n
-        batch_size : int
-            Sentences a forward pass.
 
         Returns
         -------
@@ -166,17 +238,15 @@ class SparseStsEncoder:
             raise ValueError("expected two sequences of sentences, not strings")
         if len(a) != len(b):
             raise ValueError(f"{len(a)} sentences cannot be paired with {len(b)}")
-        vectors = self.encode([*a, *b], batch_size=batch_size)
+        vectors = self.encode([*a, *b])
         return vectors[: len(a)], vectors[len(a) :]
 
-    def score_pairs(self, a: Sequence[str], b: Sequence[str], *, batch_size: int = 32) -> NDArray[np.float64]:
+    def score_pairs(self, a: Sequence[str], b: Sequence[str]) -> NDArray[np.float64]:
         """Cosine of each sentence of `a` with the one of `b` at its side.
 
         Parameters
         ----------
         a, b : sequence of str, length n
-        batch_size : int
-            Sentences a forward pass.
 
         Returns
         -------
@@ -188,4 +258,9 @@ class SparseStsEncoder:
         ValueError
             `a` and `b` differ in length, or are bare strings.
         """
-        return pairwise_dot(*self.encode_pairs(a, b, batch_size=batch_size))
+        return pairwise_dot(*self.encode_pairs(a, b))
+
+
+def _cut(features: dict[str, Any], rows: Tensor, length: int) -> dict[str, Any]:
+    """Some rows of a batch of right-padded features, without the padding that none of them needs."""
+    return {name: value[rows, :length] if isinstance(value, Tensor) else value for name, value in features.items()}

@@ -124,12 +124,12 @@ def correlation(similarity: NDArray[np.float64], gold: NDArray[np.float64]) -> C
         )
 
 
-def evaluate_cosine(encoder: SparseStsEncoder, pairs: Pairs, *, batch_size: int = 32) -> CosineEvaluation:
+def evaluate_cosine(encoder: SparseStsEncoder, pairs: Pairs) -> CosineEvaluation:
     """Compare a model's float cosines with the gold scores of pairs; no Lucene involved.
 
     Parameters and errors are those of :func:`evaluate`.
     """
-    first, second = encoder.encode_pairs(pairs.sentence1, pairs.sentence2, batch_size=batch_size)
+    first, second = encoder.encode_pairs(pairs.sentence1, pairs.sentence2)
     return _evaluate_vectors(first, second, pairs.gold)
 
 
@@ -147,9 +147,7 @@ def _mean_active_dims(first: csr_array, second: csr_array) -> float:
     return (first.nnz + second.nnz) / (first.shape[0] + second.shape[0])
 
 
-def evaluate(
-    encoder: SparseStsEncoder, pairs: Pairs, *, quantizer: Quantizer | None = None, batch_size: int = 32
-) -> Evaluation:
+def evaluate(encoder: SparseStsEncoder, pairs: Pairs, *, quantizer: Quantizer | None = None) -> Evaluation:
     """Compare a model's cosines, and their quantized form as Lucene computes it, with the gold scores of pairs.
 
     For the latter the second sentences are written to a temporary Lucene index, and each first sentence is scored
@@ -162,8 +160,6 @@ def evaluate(
         With scores.
     quantizer : Quantizer, optional
         Default: 8 bits.
-    batch_size : int
-        Sentences a forward pass.
 
     Raises
     ------
@@ -175,7 +171,7 @@ def evaluate(
     gold = pairs.gold
     check_gold(gold)
     quantizer = quantizer or Quantizer()
-    first, second = encoder.encode_pairs(pairs.sentence1, pairs.sentence2, batch_size=batch_size)
+    first, second = encoder.encode_pairs(pairs.sentence1, pairs.sentence2)
     impacts = quantizer.quantize(first), quantizer.quantize(second)
     quantized = _lucene_scores(*impacts, encoder.vocabulary.terms) / quantizer.scale**2
     bounds = cosine_error_bound(first, quantizer, float(quantizer.errors(second).max()))

@@ -7,6 +7,7 @@ empty vector, which :meth:`sparse_sts_index.index.SparseStsIndex.build` keeps.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from typing import IO
@@ -24,7 +25,6 @@ def export_vectors(
     file: IO[str],
     *,
     quantizer: Quantizer | None = None,
-    batch_size: int = 32,
     progress: Callable[[int], None] | None = None,
 ) -> int:
     """Write the quantized vectors of documents.
@@ -37,10 +37,8 @@ def export_vectors(
         See :func:`sparse_sts_index.files.atomic_writer` for one that is never left half-written.
     quantizer : Quantizer, optional
         Default: 8 bits.
-    batch_size : int
-        Sentences a forward pass.
     progress : callable, optional
-        Called with the number of documents encoded since its last call.
+        Called with the number of documents encoded since its last call, from another thread.
 
     Returns
     -------
@@ -55,10 +53,11 @@ def export_vectors(
         The model gives unusable weights.
     """
     count = 0
-    chunks = encode_documents(documents, encoder, quantizer or Quantizer(), batch_size=batch_size, progress=progress)
-    for chunk in chunks:
-        count += len(chunk.documents)
-        file.writelines(_lines(chunk, encoder.vocabulary.terms))
+    chunks = encode_documents(documents, encoder, quantizer or Quantizer(), progress=progress)
+    with contextlib.closing(chunks):
+        for chunk in chunks:
+            count += len(chunk.documents)
+            file.writelines(_lines(chunk, encoder.vocabulary.terms))
     if not count:
         raise DataError("no documents to export")
     return count

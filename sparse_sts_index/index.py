@@ -30,6 +30,7 @@ from sparse_sts_index.jvm import java_version
 from sparse_sts_index.lucene import ImpactReader, ImpactWriter, lucene_version, query_terms
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.models import TINY
+from sparse_sts_index.precision import Precision
 from sparse_sts_index.quantizer import Quantizer, cosine_error_bound
 
 LUCENE_FOLDER, MANIFEST_FILE = "lucene", "manifest.json"
@@ -67,14 +68,28 @@ class SparseStsIndex:
     Open one with :meth:`open`, or make one with :meth:`build`. Usable as a context manager.
     """
 
-    def __init__(self, path: Path, reader: ImpactReader, manifest: Manifest, model: SparseStsEncoder | str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        reader: ImpactReader,
+        manifest: Manifest,
+        model: SparseStsEncoder | str,
+        precision: Precision,
+    ) -> None:
         self.path = path
         self.manifest = manifest
         self._reader = reader
         self._model = model
+        self._precision = precision
 
     @classmethod
-    def open(cls, path: str | Path, model: SparseStsEncoder | str | Path | None = None) -> Self:
+    def open(
+        cls,
+        path: str | Path,
+        model: SparseStsEncoder | str | Path | None = None,
+        *,
+        precision: Precision | None = None,
+    ) -> Self:
         """Open an index for searching.
 
         Parameters
@@ -83,6 +98,8 @@ class SparseStsIndex:
             What :meth:`build` was given.
         model : SparseStsEncoder, str or Path, optional
             The encoder, or where to load it from. Default: where the manifest says it was. Loaded when first needed.
+        precision : {"auto", "float32", "bfloat16"}, optional
+            Of a model that is to be loaded. Default: what the documents were encoded in.
 
         Raises
         ------
@@ -107,7 +124,8 @@ class SparseStsIndex:
             raise
         if model is None:
             model = manifest.model
-        return cls(path, reader, manifest, model if isinstance(model, SparseStsEncoder) else str(model))
+        encoder = model if isinstance(model, SparseStsEncoder) else str(model)
+        return cls(path, reader, manifest, encoder, precision or manifest.precision)
 
     @classmethod
     def build(
@@ -117,7 +135,7 @@ class SparseStsIndex:
         model: SparseStsEncoder | str | Path,
         *,
         quantizer: Quantizer | None = None,
-        batch_size: int = 32,
+        precision: Precision = "auto",
         overwrite: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> Self:
@@ -136,12 +154,12 @@ class SparseStsIndex:
             The encoder, or where to load it from.
         quantizer : Quantizer, optional
             For documents and queries. Default: 8 bits.
-        batch_size : int
-            Sentences a forward pass.
+        precision : {"auto", "float32", "bfloat16"}
+            Of a model that is to be loaded; see :class:`~sparse_sts_index.encoder.SparseStsEncoder`.
         overwrite : bool
             Replace an index that is there.
         progress : callable, optional
-            Called with the number of documents encoded since its last call.
+            Called with the number of documents encoded since its last call, from another thread.
 
         Raises
         ------
@@ -159,7 +177,7 @@ class SparseStsIndex:
         quantizer = quantizer or Quantizer()
         _check_target(path, overwrite)
         software = _software()  # starts Java: whether there is one is better known before hours of encoding
-        encoder = model if isinstance(model, SparseStsEncoder) else SparseStsEncoder.load(model)
+        encoder = model if isinstance(model, SparseStsEncoder) else SparseStsEncoder.load(model, precision=precision)
         counts = _Counts()
         ours = not _holds_index(path)  # then whatever comes into the folder is of this build
         made = [folder for folder in (path / LUCENE_FOLDER, path, *path.parents) if not folder.exists()]
@@ -170,10 +188,9 @@ class SparseStsIndex:
             except ImpactIndexError:
                 ours = False  # it may be of another build, which has the lock
                 raise
-            with writer:
-                for chunk in encode_documents(
-                    _as_documents(documents), encoder, quantizer, batch_size=batch_size, progress=progress
-                ):
+            chunks = encode_documents(_as_documents(documents), encoder, quantizer, progress=progress)
+            with writer, contextlib.closing(chunks):
+                for chunk in chunks:
                     ids, texts = zip(*((document.id, document.text) for document in chunk.documents), strict=True)
                     writer.add(ids, texts, chunk.impacts, encoder.vocabulary.terms)
                     counts.add(chunk.impacts, quantizer.errors(chunk.vectors))
@@ -184,6 +201,7 @@ class SparseStsIndex:
                     model=_location(encoder.name),
                     model_fingerprint=encoder.fingerprint,
                     vocabulary_sha256=encoder.vocabulary.sha256,
+                    precision=encoder.precision,
                     document_bits=quantizer.bits,
                     query_bits=quantizer.bits,
                     max_document_error=counts.max_error,
@@ -220,7 +238,7 @@ class SparseStsIndex:
             encoder = self._model
         else:
             try:
-                encoder = SparseStsEncoder.load(self._model)
+                encoder = SparseStsEncoder.load(self._model, precision=self._precision)
             except ModelError as error:
                 if self._model != manifest.model:
                     raise

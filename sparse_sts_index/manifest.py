@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparse_sts_index.errors import ImpactIndexError
+from sparse_sts_index.precision import Precision
 
 #: Version of the on-disk form. Raised whenever an older reader would misread an index.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Manifest:
         See :attr:`sparse_sts_index.encoder.SparseStsEncoder.fingerprint`.
     vocabulary_sha256 : str
         See :attr:`sparse_sts_index.vocabulary.Vocabulary.sha256`.
+    precision : {"float32", "bfloat16"}
+        What the documents were encoded in; see :mod:`sparse_sts_index.precision`.
     document_bits, query_bits : int
         Bits of the quantizers; the scales are ``2**bits - 1``.
     max_document_error : float
@@ -46,6 +49,7 @@ class Manifest:
     model: str
     model_fingerprint: str
     vocabulary_sha256: str
+    precision: Precision
     document_bits: int
     query_bits: int
     max_document_error: float

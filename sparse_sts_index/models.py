@@ -14,6 +14,7 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 from transformers.utils import logging as transformers_logging
 
 from sparse_sts_index.errors import HubUnreachableError, ModelError
+from sparse_sts_index.fused import fuse
 from sparse_sts_index.hub import hub_access
 
 #: The name of the small model that pip can bring.
@@ -29,7 +30,7 @@ _TINY_SHA256 = {
 
 
 def load_splade(name: str | Path, *, device: str | None = None) -> SparseEncoder:
-    """Load a SPLADE model with sentence-transformers.
+    """Load a SPLADE model with sentence-transformers, and give it the fused head.
 
     Parameters
     ----------
@@ -62,7 +63,7 @@ def load_splade(name: str | Path, *, device: str | None = None) -> SparseEncoder
         raise _load_error(str(name), local, reachable, error) from error
     if not any(isinstance(module, SpladePooling) for module in model.modules()):
         raise ModelError(f"{name} is not a SPLADE model: it has no masked-language-model head")
-    return model
+    return fuse(model)
 
 
 def tiny_folder() -> Path:

@@ -46,6 +46,27 @@ def l2_normalize(weights: csr_array) -> csr_array:
     return csr_array((scaled, weights.indices, weights.indptr), shape=weights.shape)
 
 
+def keep_largest(weights: csr_array, count: int) -> csr_array:
+    """Keep the `count` largest weights of each row; of equal ones, those of the lower terms.
+
+    Parameters
+    ----------
+    weights : csr_array of float, shape (n, vocab)
+        With sorted indices.
+    count : int
+
+    Returns
+    -------
+    csr_array, shape (n, vocab)
+    """
+    order = np.lexsort((-weights.data, _rows(weights)))  # stable; rows stay together, each with its largest first
+    rank = np.arange(weights.nnz) - np.repeat(weights.indptr[:-1], np.diff(weights.indptr))
+    kept = weights.copy()
+    kept.data[order[rank >= count]] = 0
+    kept.eliminate_zeros()
+    return kept
+
+
 @dataclass(frozen=True)
 class Quantizer:
     """Linear quantization of unit vectors to ``bits`` bits.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from sparse_sts_index.hub import DEFAULT_BASE_MODEL
-
-Precision = Literal["auto", "float32", "bfloat16"]
+from sparse_sts_index.precision import Precision
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from sentence_transformers.sparse_encoder import (
 )
 from sentence_transformers.sparse_encoder.callbacks.splade_callbacks import SpladeRegularizerWeightSchedulerCallback
 from sentence_transformers.sparse_encoder.evaluation import SparseEmbeddingSimilarityEvaluator
-from sentence_transformers.sparse_encoder.losses import SparseCosineSimilarityLoss, SpladeLoss
+from sentence_transformers.sparse_encoder.losses import SparseCosineSimilarityLoss
 from sentence_transformers.util import SimilarityFunction
 from transformers import (
     EarlyStoppingCallback,
@@ -45,6 +45,7 @@ from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.evaluation import CosineEvaluation, check_gold, evaluate_cosine
 from sparse_sts_index.files import atomic_writer
+from sparse_sts_index.losses import SparseSpladeLoss
 from sparse_sts_index.models import load_splade, no_progress_bars
 from sparse_sts_index.pairs import Pairs
 from sparse_sts_index.recipe import TrainingSettings
@@ -188,13 +189,13 @@ def train(
             raise TrainingError(f"cannot write {checkpoints}: {error.strerror}") from error
         with atomic_writer(checkpoints / _IDENTITY_FILE) as file:
             json.dump(identity, file, indent=2)
-        loss = SpladeLoss(
+        loss = SparseSpladeLoss(
             model,
             loss=SparseCosineSimilarityLoss(model),
             document_regularizer_weight=settings.regularizer_weight,
             use_document_regularizer_only=True,
         )
-        dev_evaluator = _evaluator(dev_pairs, settings)
+        dev_evaluator = _Evaluator(dev_pairs, "dev")
         trainer = SparseEncoderTrainer(
             model=model,
             args=_arguments(checkpoints, settings, eval_steps, bfloat16, model.device.type == "cpu", reporting),
@@ -211,7 +212,7 @@ def train(
         if _last_checkpoint(checkpoints) is None:
             shutil.rmtree(checkpoints, ignore_errors=True)
         raise
-    encoder = SparseStsEncoder(model, str(output))
+    encoder = SparseStsEncoder(model, str(output), precision="float32")
     report = TrainingReport(
         settings=settings,
         dataset=dataset,
@@ -227,7 +228,7 @@ def train(
     measured: dict[Any, Any] = model.model_card_data.eval_results_dict or {}
     measured[dev_evaluator] = _card_metrics("dev", report.dev)
     if test_pairs is not None and report.test is not None:
-        measured[_evaluator(test_pairs, settings, "test")] = _card_metrics("test", report.test)
+        measured[_Evaluator(test_pairs, "test")] = _card_metrics("test", report.test)
     _save(model, report, output)
     shutil.rmtree(checkpoints)
     return report
@@ -347,21 +348,33 @@ def _arguments(
     )
 
 
-def _evaluator(pairs: Pairs, settings: TrainingSettings, name: str = "dev") -> SparseEmbeddingSimilarityEvaluator:
-    return SparseEmbeddingSimilarityEvaluator(
-        pairs.sentence1,
-        pairs.sentence2,
-        pairs.gold.tolist(),
-        batch_size=2 * settings.batch_size,
-        main_similarity=SimilarityFunction.COSINE,
-        similarity_fn_names=["cosine"],
-        name=name,
-        write_csv=False,
-    )
+class _Evaluator(SparseEmbeddingSimilarityEvaluator):
+    """Measures with :func:`evaluate_cosine`; to the trainer and the model card it is what it derives from."""
+
+    def __init__(self, pairs: Pairs, name: str) -> None:
+        super().__init__(
+            pairs.sentence1,
+            pairs.sentence2,
+            pairs.gold.tolist(),
+            main_similarity=SimilarityFunction.COSINE,
+            similarity_fn_names=["cosine"],
+            name=name,
+            write_csv=False,
+        )
+        self.primary_metric = f"{name}_spearman_cosine"
+        self._pairs = pairs
+
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
+    ) -> dict[str, float]:
+        encoder = SparseStsEncoder(model, self.name, precision="float32")
+        metrics = _card_metrics(self.name, evaluate_cosine(encoder, self._pairs))
+        self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
+        return metrics
 
 
 def _callbacks(
-    loss: SpladeLoss, settings: TrainingSettings, progress: Callable[[TrainingProgress], None] | None
+    loss: SparseSpladeLoss, settings: TrainingSettings, progress: Callable[[TrainingProgress], None] | None
 ) -> list[TrainerCallback]:
     # The regulariser's weight rises over the first third of the run, as the trainer would arrange (with a warning).
     callbacks: list[TrainerCallback] = [SpladeRegularizerWeightSchedulerCallback(loss)]

@@ -15,7 +15,7 @@ from sparse_sts_index import SparseStsEncoder, SparseStsIndex, read_corpus
 
 @pytest.fixture(scope="session")
 def tiny() -> SparseStsEncoder:
-    return SparseStsEncoder.load("tiny")
+    return SparseStsEncoder.load("tiny", precision="float32")
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def trained(splits: tuple[Pairs, Pairs, Pairs], tmp_path_factory: pytest.TempPat
 
 
 def test_the_saved_model(trained: Path, splits: tuple[Pairs, Pairs, Pairs], tiny: SparseStsEncoder) -> None:
-    encoder = SparseStsEncoder.load(trained)
+    encoder = SparseStsEncoder.load(trained, precision="float32")
     report = json.loads((trained / "sparse_sts_training.json").read_text(encoding="utf-8"))
     assert encoder.fingerprint == report["fingerprint"] != tiny.fingerprint
     assert report["settings"] == dataclasses.asdict(SETTINGS)
@@ -64,7 +64,9 @@ def test_plain_sentence_transformers_loads_it(trained: Path) -> None:
     assert model.similarity_fn_name == "cosine"
     theirs = model.encode(sentences, convert_to_sparse_tensor=False).numpy()
     theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
-    np.testing.assert_allclose(SparseStsEncoder.load(trained).encode(sentences).toarray(), theirs, atol=1e-5)
+    np.testing.assert_allclose(
+        SparseStsEncoder.load(trained, precision="float32").encode(sentences).toarray(), theirs, atol=1e-5
+    )
 
 
 def test_the_card_tells_what_was_measured_and_how(trained: Path) -> None:

@@ -80,13 +80,18 @@ def test_search_formats(sparse_sts: Run, sample_index: SparseStsIndex, tmp_path:
 def test_score(sparse_sts: Run, tiny: SparseStsEncoder, tmp_path: Path) -> None:
     a, b = "A cat sleeps.", "The kitten is asleep."
     (tmp_path / "pairs.tsv").write_text(f"sentence1\tsentence2\n{a}\t{b}\n{a}\t{a}\n", encoding="utf-8")
-    lines = succeeded(sparse_sts("score", tmp_path / "pairs.tsv", "--model", "tiny", "--format", "jsonl")).splitlines()
-    scores = [json.loads(line)["score"] for line in lines]
-    assert scores == pytest.approx(tiny.score_pairs([a, a], [b, a]).tolist(), abs=1e-6)
+    score = ("score", tmp_path / "pairs.tsv", "--model", "tiny", "--format", "jsonl", "--precision")
+    expected = tiny.score_pairs([a, a], [b, a]).tolist()
+    scores = [json.loads(line)["score"] for line in succeeded(sparse_sts(*score, "float32")).splitlines()]
+    assert scores == pytest.approx(expected, abs=1e-6)
+    rounded = [json.loads(line)["score"] for line in succeeded(sparse_sts(*score, "bfloat16")).splitlines()]
+    assert rounded != scores
+    assert rounded == pytest.approx(expected, abs=5e-3)
     piped = json.dumps({"sentence1": a, "sentence2": b}) + "\n"
-    out = succeeded(sparse_sts("score", "-", "--model", "tiny", "--format", "jsonl", input=piped))
+    out = succeeded(sparse_sts("score", "-", *score[2:], "float32", input=piped))
     assert json.loads(out)["score"] == pytest.approx(scores[0], abs=1e-6)
-    out = succeeded(sparse_sts("score", a, b, "--explain", SPARSE_STS_MODEL="tiny")).splitlines()
+    out = succeeded(sparse_sts("score", a, b, "--explain", "--precision", "float32", SPARSE_STS_MODEL="tiny"))
+    out = out.splitlines()
     assert out[0] == f"{scores[0]:.4f}  {a}  |  {b}"
     assert sum(float(line.split()[3]) for line in out[2:-1]) == pytest.approx(scores[0], abs=0.002)
     assert out[-1].split() == ["sum", f"{scores[0]:.4f}"]

@@ -1,0 +1,89 @@
+"""The training loss, computed from the few terms that have weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from sentence_transformers.base.losses.merged_forward import merge_feature_batches
+from sentence_transformers.sparse_encoder.losses import FlopsLoss, SparseCosineSimilarityLoss, SpladeLoss
+from torch import Tensor
+
+from sparse_sts_index.fused import TermWeights, term_weights
+
+_EPSILON = 1e-8  # of torch.cosine_similarity
+
+
+class SparseSpladeLoss(SpladeLoss):
+    """``SpladeLoss`` over ``SparseCosineSimilarityLoss``, without a dense row of the vocabulary for each sentence.
+
+    The same losses and gradients, for the one case in which both sentences of a pair are regularised alike
+    (``use_document_regularizer_only``) by a plain ``FlopsLoss``. Whatever else ``SpladeLoss`` can be made of, it leaves
+    to ``SpladeLoss``.
+
+    Parameters are those of ``sentence_transformers.sparse_encoder.losses.SpladeLoss``.
+    """
+
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> dict[str, Tensor]:
+        """The cosine loss and the regulariser's, by name; see ``SpladeLoss``."""
+        columns = list(sentence_features)
+        merged = merge_feature_batches(columns) if self._is_plain() and len(columns) == 2 else None
+        if merged is None or labels is None:
+            losses: dict[str, Tensor] = super().forward(columns, labels)
+            return losses
+        base_loss: Any = self.loss
+        weights = term_weights(self.model, merged)
+        cosines = base_loss.cos_score_transformation(pair_cosines(weights))
+        return {
+            "base_loss": base_loss.loss_fct(cosines, labels.float().view(-1)),
+            "document_regularizer_loss": flops(weights) * self.document_regularizer_weight,
+        }
+
+    def _is_plain(self) -> bool:
+        regularizer = self.document_regularizer
+        return (
+            self.use_document_regularizer_only
+            and type(self.loss) is SparseCosineSimilarityLoss
+            and type(regularizer) is FlopsLoss
+            and regularizer.threshold is None
+        )
+
+
+def pair_cosines(weights: TermWeights) -> Tensor:
+    """Cosine of each row of the first half with the row at the same place in the second.
+
+    Parameters
+    ----------
+    weights : TermWeights
+        With an even number of rows, 2n.
+
+    Returns
+    -------
+    Tensor of float, shape (n,)
+        0 if either row is empty.
+    """
+    pairs, vocabulary = weights.shape[0] // 2, weights.shape[1]
+    norms = weights.values.new_zeros(2 * pairs).index_add(0, weights.rows, weights.values**2)
+    # sqrt has no gradient at 0, which is where an empty row is; its norm is below epsilon in any case.
+    norms = norms.clamp_min(_EPSILON**2).sqrt()
+    # Rows and terms ascend, so the places do: a term of the one is looked up among those of the other.
+    place = (weights.rows % pairs) * vocabulary + weights.terms
+    middle = int((weights.rows < pairs).sum())
+    first, second = place[:middle], place[middle:]
+    at = torch.searchsorted(second, first)
+    shared = ((at < len(second)) & (second[at.clamp_max(len(second) - 1)] == first)).nonzero().squeeze(1)
+    products = weights.values[shared] * weights.values[middle + at[shared]]
+    dots = weights.values.new_zeros(pairs).index_add(0, weights.rows[shared], products)
+    return dots / (norms[:pairs] * norms[pairs:])
+
+
+def flops(weights: TermWeights) -> Tensor:
+    """The FLOPS regulariser, the sum over terms of the squared mean weight (Paria et al. 2020, arXiv:2004.05665).
+
+    Returns
+    -------
+    Tensor of float, shape ()
+    """
+    sums = weights.values.new_zeros(weights.shape[1]).index_add(0, weights.terms, weights.values)
+    return torch.sum((sums / weights.shape[0]) ** 2)

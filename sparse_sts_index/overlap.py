@@ -1,0 +1,44 @@
+"""Run the stages of a pipeline side by side."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def overlap(function: Callable[[T], R], items: Iterable[T], *, ahead: int = 1) -> Iterator[R]:
+    """Apply a function to items in order, in a thread of its own, while the caller is busy with earlier results.
+
+    The items are drawn in the caller's thread, up to `ahead` of them before their turn, so what is in memory is
+    bounded. Stages nest: the items of one may be the results of another. An error comes out where its result would
+    have.
+
+    Parameters
+    ----------
+    function : callable
+        Never runs twice at the same time.
+    items : iterable
+    ahead : int
+        Results to have ready, or under way, beside the one that the caller has.
+
+    Yields
+    ------
+    The results, in order.
+    """
+    executor = ThreadPoolExecutor(max_workers=1)
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(executor.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        # Who gives up does not wait for the result under way.
+        executor.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,370 @@
+r"""The fused SPLADE head: decoder, pooling over tokens and activation in one, computing only what is not zero.
+
+A sentence of tokens :math:`h_1 \dots h_T` has for the vocabulary's term :math:`v` the weight
+
+.. math:: \max_t f(w_v \cdot h_t + b_v), \qquad f(x) = \log(1 + \max(0, x))
+
+(SPLADE with max pooling: Formal et al. 2021, arXiv:2109.10086), and all but some thirty of 30,522 terms have weight
+zero. As :math:`f` is monotone, :math:`\max_t f(x_t) = f(\max_t x_t)`: only the largest logit of a term matters, and
+only where it is positive. :func:`max_logits` finds these in two steps:
+
+1. *Screen.* All logits are computed in low precision, a slice of the vocabulary at a time so that they never leave the
+   cache, and reduced over tokens at once. Let :math:`\hat h, \hat w` be the rounded operands. By Cauchy-Schwarz
+
+   .. math:: |w \cdot h - \hat w \cdot \hat h| \le \lVert w \rVert \lVert h - \hat h \rVert
+             + \lVert w - \hat w \rVert \lVert \hat h \rVert,
+
+   and both residuals are known exactly, so a term whose screened maximum is below zero by more than that bound
+   *cannot* be active. With int8 operands the products are summed exactly in int32.
+2. *Refine.* The few candidates that are left (less than two for each active term, in a trained model) are computed
+   in full precision, which also tells the token that has the maximum.
+
+The result is that of full precision, whatever the screen's: it decides what is computed, never what comes out. The
+gradient of a maximum reaches one token, so the backward pass is a gather over the active (sentence, term) pairs.
+``docs/fused-head.md`` derives all of it, with cost and memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sparse_sts_index.precision import cpu_reports, has_bfloat16
+
+_INT8_MAX = 127
+_SLICE_LOGITS = 2**21  # screened logits at a time: 8 MB of int32, which stay in a shared cache
+_BLOCK_TOKENS = 1024  # screened at a time
+_BLOCK_STEP = 64  # tokens of a block are a multiple of this: few shapes, as each one's first product is compiled
+_GROUP_FILL = 0.9  # least share of a sentence's tokens that are not padding
+_ROUNDING_ROWS = 4096  # rows of the weight rounded at a time
+_REFINE_ELEMENTS = 2**23  # floats gathered at a time: 32 MB
+_SAMPLE_STRIDE = 997  # of the rows by which a change of the weight is noticed
+
+
+def max_logits(
+    hidden: Tensor,
+    lengths: Sequence[int],
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    screen: DecoderScreen | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The positive maxima over each sentence's tokens of the logits of all terms.
+
+    Differentiable in `hidden`, `weight` and `bias`, once. Where tokens tie, the gradient goes to the first, as that of
+    ``torch.max`` does.
+
+    Parameters
+    ----------
+    hidden : Tensor of float, shape (tokens, hidden)
+        What the decoder is applied to: the tokens of all sentences, one sentence after the other, without padding.
+    lengths : sequence of int, length n
+        Tokens of each sentence; 0 is allowed. They sum to ``tokens``.
+    weight : Tensor of float, shape (vocab, hidden)
+        Of the decoder.
+    bias : Tensor of float, shape (vocab,), optional
+    screen : DecoderScreen, optional
+        Keeps the low-precision form of `weight` from call to call.
+
+    Returns
+    -------
+    values : Tensor of float32 (float64 if `hidden` is), shape (nnz,)
+        Positive; NaN where `hidden`, `weight` or `bias` is.
+    rows, terms : Tensor of int64, shape (nnz,)
+        Sentence and term of each value, ordered by sentence.
+
+    Raises
+    ------
+    ValueError
+        `lengths` do not sum to the number of tokens.
+    """
+    if sum(lengths) != hidden.shape[0]:
+        raise ValueError(f"lengths sum to {sum(lengths)}, but there are {hidden.shape[0]} tokens")
+    apply: Any = _MaxLogits.apply
+    with torch.autocast(hidden.device.type, enabled=False):
+        values, rows, terms = apply(hidden, weight, bias, lengths, screen or DecoderScreen())
+    return values, rows, terms
+
+
+class _MaxLogits(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, lengths: Sequence[int], screen: DecoderScreen
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        exact = hidden.to(_working_dtype(hidden))
+        rows, terms = _candidates(exact, lengths, weight, bias, screen)
+        values, tokens = _refine(exact, lengths, weight, bias, rows, terms)
+        active = (values <= 0).logical_not_().nonzero().squeeze(1)  # NaN as well, which must not go unnoticed
+        values, tokens, rows, terms = (x.index_select(0, active) for x in (values, tokens, rows, terms))
+        ctx.save_for_backward(hidden, weight, bias, tokens, terms)
+        ctx.mark_non_differentiable(rows, terms)
+        return values, rows, terms
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, tokens, terms = ctx.saved_tensors
+        column = gradient.unsqueeze(1)
+        to_hidden = to_weight = to_bias = None
+        if ctx.needs_input_grad[0]:
+            to_hidden = _scatter(hidden, tokens, column * weight[terms])
+        if ctx.needs_input_grad[1]:
+            to_weight = _scatter(weight, terms, column * hidden[tokens])
+        if bias is not None and ctx.needs_input_grad[2]:
+            to_bias = _scatter(bias, terms, gradient)
+        return to_hidden, to_weight, to_bias, None, None
+
+
+def _scatter(like: Tensor, index: Tensor, values: Tensor) -> Tensor:
+    total = torch.zeros(like.shape, dtype=values.dtype, device=like.device)
+    return total.index_add_(0, index, values).to(like.dtype)
+
+
+def _working_dtype(hidden: Tensor) -> torch.dtype:
+    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
+
+
+# --- the screen
+
+
+def screen_dtype(device: torch.device) -> torch.dtype:
+    """The type in which logits are screened on a device: the fastest one whose products can be bounded.
+
+    On a CPU int8 where it has VNNI instructions, else bfloat16 or float32, as it has the former or not; on a GPU
+    bfloat16, if it has that. Decided by what the device reports, never by timing.
+    """
+    if device.type == "cpu" and cpu_reports("_is_vnni_supported") and hasattr(torch, "_int_mm"):
+        return torch.int8
+    return torch.bfloat16 if has_bfloat16(device) else torch.float32
+
+
+@dataclass(frozen=True, slots=True)
+class _Rounded:
+    """A matrix whose rows were rounded: ``row = values * scale``, but for a residual."""
+
+    values: Tensor  # (n, hidden), in the screen's type
+    scale: Tensor  # (n, 1) or (1, 1), in the type of the original
+    norm: Tensor  # (n,) Euclidean lengths of the original rows
+    residual: Tensor  # (n,) lengths of what was rounded away
+
+    @classmethod
+    def of(cls, rows: Tensor, dtype: torch.dtype, *, one_scale: bool = False) -> _Rounded:
+        if dtype == torch.int8:
+            largest = rows.abs().amax() if one_scale else rows.abs().amax(dim=1, keepdim=True)
+            scale = (largest / _INT8_MAX).clamp_min(torch.finfo(rows.dtype).tiny)
+            whole = (rows / scale).round_()
+            residual = torch.linalg.vector_norm(torch.addcmul(rows, whole, scale, value=-1), dim=1)
+            return cls(whole.to(dtype), scale, torch.linalg.vector_norm(rows, dim=1), residual)
+        values = rows.to(dtype)
+        residual = torch.linalg.vector_norm(rows - values, dim=1)
+        return cls(values, rows.new_ones(1, 1), torch.linalg.vector_norm(rows, dim=1), residual)
+
+
+@dataclass(slots=True)
+class DecoderScreen:
+    """The decoder's weight in low precision, made when first needed and made anew when the weight has changed.
+
+    Changes are noticed by the tensor's address and version counter, and those made through ``.data``, which count no
+    version, by a sample of rows.
+
+    Attributes
+    ----------
+    dtype : torch.dtype, optional
+        Type to screen in. Default: :func:`screen_dtype` of the weight's device.
+    """
+
+    dtype: torch.dtype | None = None
+    _key: tuple[object, ...] = ()
+    _sample: Tensor | None = None
+    _rounded: _Rounded | None = None
+
+    def rounded(self, weight: Tensor, working: torch.dtype) -> _Rounded:
+        """The rows of `weight`, rounded; scale and lengths in the type `working`."""
+        dtype = self.dtype or screen_dtype(weight.device)
+        version = None if weight.is_inference() else weight._version
+        key = (weight.data_ptr(), version, weight.shape, weight.dtype, weight.device, dtype, working)
+        sample = weight[::_SAMPLE_STRIDE]
+        if self._rounded is None or self._sample is None or key != self._key or not torch.equal(sample, self._sample):
+            # A slice at a time: what is computed on the way stays in the cache.
+            slices = [_Rounded.of(rows.to(working), dtype) for rows in torch.split(weight, _ROUNDING_ROWS)]
+            self._rounded = _Rounded(
+                torch.cat([s.values for s in slices]),
+                torch.cat([s.scale.expand(len(s.norm), 1) for s in slices]),
+                torch.cat([s.norm for s in slices]),
+                torch.cat([s.residual for s in slices]),
+            )
+            self._key, self._sample = key, sample.clone()
+        return self._rounded
+
+
+def _candidates(
+    hidden: Tensor, lengths: Sequence[int], weight: Tensor, bias: Tensor | None, screen: DecoderScreen
+) -> tuple[Tensor, Tensor]:
+    """Sentence and term of every logit that may be positive, ordered by sentence."""
+    rounded = screen.rounded(weight, hidden.dtype)
+    vocabulary = weight.shape[0]
+    slack = _slack(rounded.values.dtype, hidden)
+    offsets = [0, *itertools.accumulate(lengths)]
+    order = sorted((row for row, length in enumerate(lengths) if length), key=lambda row: lengths[row], reverse=True)
+    excluded = torch.empty((len(order), vocabulary), dtype=torch.bool, device=hidden.device)
+    done = 0
+    for block in _blocks([lengths[row] for row in order]):
+        rows = order[done : done + block.sentences]
+        index = block.token_index([offsets[row] for row in rows], [lengths[row] for row in rows])
+        tokens = _Rounded.of(hidden[index.to(hidden.device)], rounded.values.dtype, one_scale=True)
+        # One bound for all tokens of a block: behind a layer norm, their lengths are alike.
+        norm, residual = tokens.norm.max(), tokens.residual.max()
+        bounds = rounded.norm * (residual + slack * norm) + rounded.residual * (norm + residual)
+        thresholds = -bounds if bias is None else -bounds - bias.to(bounds.dtype)
+        if rounded.values.dtype == torch.int8:
+            # In units of the integer products, rounded down. Where there is no bound (NaN), nothing is excluded.
+            thresholds = (thresholds / (tokens.scale * rounded.scale).squeeze(1)).floor_()
+            thresholds = thresholds.nan_to_num_(nan=-math.inf).clamp_(-(2**30), 2**30).to(torch.int32)
+        size = math.ceil(vocabulary / math.ceil(vocabulary * len(index) / _SLICE_LOGITS))
+        buffer = torch.empty(len(index) * size, dtype=_product_dtype(rounded.values), device=hidden.device)
+        maxima = torch.empty((block.sentences, size), dtype=buffer.dtype, device=hidden.device)
+        for start in range(0, vocabulary, size):
+            columns = slice(start, min(start + size, vocabulary))
+            width = columns.stop - start
+            logits = buffer[: len(index) * width].view(len(index), width)
+            _multiply(tokens.values, rounded.values[columns], out=logits)
+            block.maxima(logits, out=maxima[:, :width])
+            torch.le(maxima[:, :width], thresholds[columns], out=excluded[done : done + block.sentences, columns])
+        done += block.sentences
+    positions, terms = excluded.logical_not_().nonzero(as_tuple=True)
+    sentences = torch.tensor(order, dtype=torch.int64, device=hidden.device)[positions]
+    if order != sorted(order):
+        sentences, by_sentence = sentences.sort(stable=True)
+        terms = terms[by_sentence]
+    return sentences, terms
+
+
+def _product_dtype(values: Tensor) -> torch.dtype:
+    return torch.int32 if values.dtype == torch.int8 else values.dtype
+
+
+def _multiply(tokens: Tensor, rows: Tensor, out: Tensor) -> None:
+    if tokens.dtype == torch.int8:
+        torch._int_mm(tokens, rows.T, out=out)
+    else:
+        torch.mm(tokens, rows.T, out=out)
+
+
+def _slack(dtype: torch.dtype, hidden: Tensor) -> float:
+    """Rounding beyond that of the operands, as a share of the product of their lengths.
+
+    Sums over the hidden dimension, in the bounds themselves or in the screen, round in the working type (Higham 2002,
+    Accuracy and Stability of Numerical Algorithms, section 3.1); a bfloat16 screen rounds its result; and a float32
+    product may have been allowed to round its operands (TF32, ``torch.set_float32_matmul_precision``).
+    """
+    sums = 2 * hidden.shape[1] * torch.finfo(hidden.dtype).eps
+    loose = dtype == torch.float32 and (hidden.is_cuda or torch.get_float32_matmul_precision() != "highest")
+    return sums + (2**-7 if loose or dtype == torch.bfloat16 else 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Some sentences, longest first, in groups that are padded to one length each."""
+
+    groups: tuple[tuple[int, int], ...]  # sentences, padded length
+
+    @property
+    def sentences(self) -> int:
+        return sum(sentences for sentences, _ in self.groups)
+
+    def token_index(self, offsets: Sequence[int], lengths: Sequence[int]) -> Tensor:
+        """Where the block's tokens are. Padding repeats a token of the sentence: no maximum is changed by it."""
+        start, length = torch.tensor(offsets), torch.tensor(lengths)
+        parts, done = [], 0
+        for sentences, padded in self.groups:
+            position = torch.arange(padded)
+            group = slice(done, done + sentences)
+            position = torch.where(position < length[group, None], position, 0)
+            parts.append((start[group, None] + position).flatten())
+            done += sentences
+        index = torch.cat(parts)
+        return torch.nn.functional.pad(index, (0, -len(index) % _BLOCK_STEP), value=int(index[0]))
+
+    def maxima(self, logits: Tensor, out: Tensor) -> None:
+        """The largest of each sentence's rows of `logits`, to `out` of shape (sentences, width)."""
+        row = done = 0
+        for sentences, padded in self.groups:
+            group = logits[row : row + sentences * padded].view(sentences, padded, -1)
+            torch.amax(group, dim=1, out=out[done : done + sentences])
+            row += sentences * padded
+            done += sentences
+
+
+def _blocks(lengths: Sequence[int]) -> Iterator[_Block]:
+    """Cut sentences, longest first, into blocks of bounded size."""
+    groups: list[tuple[int, int]] = []
+    tokens = 0
+    for length in lengths:
+        if groups and length >= groups[-1][1] * _GROUP_FILL:
+            sentences, padded = groups[-1]
+            added = padded
+        else:
+            sentences, padded = 0, length
+            added = length
+        if tokens and tokens + added > _BLOCK_TOKENS:
+            yield _Block(tuple(groups))
+            groups, tokens, sentences, padded, added = [], 0, 0, length, length
+        if sentences:
+            groups.pop()
+        groups.append((sentences + 1, padded))
+        tokens += added
+    if groups:
+        yield _Block(tuple(groups))
+
+
+# --- the refinement
+
+
+def _refine(
+    hidden: Tensor, lengths: Sequence[int], weight: Tensor, bias: Tensor | None, rows: Tensor, terms: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The largest logit of each candidate, and the token that has it."""
+    device = hidden.device
+    counts = torch.bincount(rows, minlength=len(lengths)).tolist()
+    length = torch.tensor(lengths, device=device).unsqueeze(1)
+    offset = length.cumsum(0) - length
+    values, tokens = [hidden.new_empty(0)], [rows.new_empty(0)]
+    done = 0
+    for group in _refinement_groups(lengths, counts, hidden.shape[1]):
+        sentences, found, most = group.stop - group.start, sum(counts[group]), max(counts[group])
+        if not found:
+            continue
+        row = rows[done : done + found] - group.start
+        first = torch.tensor([0, *itertools.accumulate(counts[group])], device=device)
+        column = torch.arange(found, device=device) - first[row]
+        padded_terms = terms.new_zeros((sentences, most))
+        padded_terms[row, column] = terms[done : done + found]
+        position = torch.arange(max(lengths[group]), device=device)
+        index = offset[group] + torch.where(position < length[group], position, 0)
+        index.clamp_(max=len(hidden) - 1)  # an empty last sentence has no first token
+        states = hidden.index_select(0, index.flatten()).view(*index.shape, -1)
+        vectors = weight.index_select(0, padded_terms.flatten()).to(hidden.dtype).view(*padded_terms.shape, -1)
+        best, at = torch.bmm(vectors, states.mT).max(dim=2)
+        values.append(best[row, column])
+        tokens.append(index[row, at[row, column]])
+        done += found
+    value = torch.cat(values)
+    return value if bias is None else value + bias[terms].to(value.dtype), torch.cat(tokens)
+
+
+def _refinement_groups(lengths: Sequence[int], counts: Sequence[int], size: int) -> Iterator[slice]:
+    """Consecutive sentences whose padded weights, tokens and logits are together of bounded size."""
+    start = longest = most = 0
+    for row, (length, count) in enumerate(zip(lengths, counts, strict=True)):
+        longest, most = max(longest, length), max(most, count)
+        if row > start and (row + 1 - start) * (most * (size + longest) + longest * size) > _REFINE_ELEMENTS:
+            yield slice(start, row)
+            start, longest, most = row, length, count
+    yield slice(start, len(lengths))
