@@ -72,7 +72,8 @@ def pair_cosines(weights: TermWeights) -> Tensor:
     middle = int((weights.rows < pairs).sum())
     first, second = place[:middle], place[middle:]
     at = torch.searchsorted(second, first)
-    shared = ((at < len(second)) & (second[at.clamp_max(len(second) - 1)] == first)).nonzero().squeeze(1)
+    past_the_end = second.new_full((1,), -1)
+    shared = (torch.cat([second, past_the_end])[at] == first).nonzero().squeeze(1)
     products = weights.values[shared] * weights.values[middle + at[shared]]
     dots = weights.values.new_zeros(pairs).index_add(0, weights.rows[shared], products)
     return dots / (norms[:pairs] * norms[pairs:])

@@ -188,6 +188,8 @@ class DecoderScreen:
     def rounded(self, weight: Tensor, working: torch.dtype) -> _Rounded:
         """The rows of `weight`, rounded; scale and lengths in the type `working`."""
         dtype = self.dtype or screen_dtype(weight.device)
+        if weight.shape[1] == 1 and dtype == torch.int8:
+            dtype = torch.float32  # torch._int_mm misreads the strides of a matrix of one column
         version = None if weight.is_inference() else weight._version
         key = (weight.data_ptr(), version, weight.shape, weight.dtype, weight.device, dtype, working)
         sample = weight[::_SAMPLE_STRIDE]
@@ -261,12 +263,15 @@ def _slack(dtype: torch.dtype, hidden: Tensor) -> float:
     """Rounding beyond that of the operands, as a share of the product of their lengths.
 
     Sums over the hidden dimension, in the bounds themselves or in the screen, round in the working type (Higham 2002,
-    Accuracy and Stability of Numerical Algorithms, section 3.1); a bfloat16 screen rounds its result; and a float32
-    product may have been allowed to round its operands (TF32, ``torch.set_float32_matmul_precision``).
+    Accuracy and Stability of Numerical Algorithms, section 3.1), and so do the few operations that make a threshold of
+    them; a bfloat16 screen rounds its result; and a float32 product may have been allowed to round its operands
+    (TF32, ``torch.set_float32_matmul_precision``).
     """
-    sums = 2 * hidden.shape[1] * torch.finfo(hidden.dtype).eps
+    sums = (2 * hidden.shape[1] + 16) * torch.finfo(hidden.dtype).eps
     loose = dtype == torch.float32 and (hidden.is_cuda or torch.get_float32_matmul_precision() != "highest")
-    return sums + (2**-7 if loose or dtype == torch.bfloat16 else 0.0)
+    if loose or (dtype == torch.bfloat16 and hidden.is_cuda):  # a GPU may also sum in bfloat16, in a few parts
+        return sums + 2**-7
+    return sums + (2**-8 if dtype == torch.bfloat16 else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,4 +372,5 @@ def _refinement_groups(lengths: Sequence[int], counts: Sequence[int], size: int)
         if row > start and (row + 1 - start) * (most * (size + longest) + longest * size) > _REFINE_ELEMENTS:
             yield slice(start, row)
             start, longest, most = row, length, count
-    yield slice(start, len(lengths))
+    if lengths:
+        yield slice(start, len(lengths))

@@ -158,7 +158,7 @@ def test_what_is_not_an_index(tmp_path: Path, sample_index: SparseStsIndex) -> N
         ("foreign", {}, "that sparse-sts did not build"),
         ("newer", {"sparse-sts-manifest": '{"format_version": 99}'}, "index format version 99"),
         ("broken", {"sparse-sts-manifest": "{"}, "manifest cannot be read"),
-        ("short", {"sparse-sts-manifest": '{"format_version": 1}'}, "manifest cannot be read"),
+        ("short", {"sparse-sts-manifest": '{"format_version": 2}'}, "manifest cannot be read"),
     ):
         with ImpactWriter(tmp_path / name / "lucene") as writer:
             writer.commit(user_data)

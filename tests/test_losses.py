@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from sentence_transformers import SparseEncoder
+from sentence_transformers.sparse_encoder.losses import (
+    FlopsLoss,
+    SparseCosineSimilarityLoss,
+    SparseMarginMSELoss,
+    SpladeLoss,
+)
+from torch import Tensor
+
+from sparse_sts_index import load_pairs
+from sparse_sts_index.fused import TermWeights, fuse
+from sparse_sts_index.losses import SparseSpladeLoss, flops, pair_cosines
+from sparse_sts_index.models import tiny_folder
+
+WEIGHT = 3e-3
+
+
+@pytest.fixture(scope="module")
+def models() -> tuple[SparseEncoder, SparseEncoder]:
+    """The stock model and the fused one, training, without dropout."""
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    stock, other = (SparseEncoder(str(tiny_folder()), config_kwargs=no_dropout).train() for _ in range(2))
+    return stock, fuse(other)
+
+
+def losses_and_gradients(
+    loss: SpladeLoss, model: SparseEncoder, columns: list[list[str]], labels: Tensor | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    model.zero_grad()
+    losses = loss([model.preprocess(column) for column in columns], labels)
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    return losses, {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def test_losses_and_gradients_are_those_of_splade_loss(models: tuple[SparseEncoder, SparseEncoder]) -> None:
+    pairs = load_pairs("sample", "train")
+    results: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+    for model, kind in zip(models, (SpladeLoss, SparseSpladeLoss), strict=True):
+        loss = kind(model, SparseCosineSimilarityLoss(model), WEIGHT, use_document_regularizer_only=True)
+        # A pair of equals, one without anything in it, and ordinary ones.
+        first, second = ["a cat", "", *pairs.sentence1[:14]], ["a cat", "a dog", *pairs.sentence2[:14]]
+        labels = torch.tensor([1.0, 0.0, *pairs.gold[:14]])
+        results.append(losses_and_gradients(loss, model, [first, second], labels))
+    (expected, wanted), (found, ours) = results
+    assert found.keys() == expected.keys() == {"base_loss", "document_regularizer_loss"}
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-6, rtol=1e-5)
+    assert ours.keys() == wanted.keys()
+    largest = max(gradient.abs().max().item() for gradient in wanted.values())
+    for name in wanted:
+        torch.testing.assert_close(ours[name] / largest, wanted[name] / largest, atol=1e-5, rtol=0, msg=name)
+
+
+@pytest.mark.parametrize("case", ["two regularizers", "threshold", "three columns", "other loss", "plain model"])
+def test_other_cases_are_left_to_splade_loss(
+    case: str, models: tuple[SparseEncoder, SparseEncoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stock, fused = models
+    sentences = load_pairs("sample", "dev").sentence1
+    columns = [sentences[:4], sentences[4:8]]
+    labels = torch.tensor([0.1, 0.9, 0.5, 0.0])
+    options: dict[str, Any] = {"use_document_regularizer_only": True}
+    if case == "two regularizers":
+        options = {"query_regularizer_weight": 1e-3}
+    if case == "threshold":
+        options["document_regularizer_threshold"] = 10
+    if case == "three columns":
+        columns.append(sentences[8:12])
+    base = SparseMarginMSELoss if case in ("other loss", "three columns") else SparseCosineSimilarityLoss
+    if case == "other loss":
+        columns.append(sentences[8:12])
+    if case == "plain model":
+        fused = stock  # only its output has to be made sparse
+    else:
+        monkeypatch.setattr("sparse_sts_index.losses.pair_cosines", None)
+    expected, _ = losses_and_gradients(SpladeLoss(stock, base(stock), WEIGHT, **options), stock, columns, labels)
+    found, _ = losses_and_gradients(SparseSpladeLoss(fused, base(fused), WEIGHT, **options), fused, columns, labels)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-6, rtol=1e-5)
+
+
+def random_weights(rows: int, density: float, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    dense = torch.rand(rows, 50, generator=generator, dtype=torch.float64)
+    return dense * (torch.rand(rows, 50, generator=generator) < density)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.01, 0.1, 1.0])
+def test_the_sparse_sums_are_the_dense_ones(density: float) -> None:
+    for seed in range(20):
+        dense = random_weights(8, density, seed).requires_grad_()
+        dense_cosines = torch.cosine_similarity(dense[:4], dense[4:])
+        weights = TermWeights.from_dense(dense)
+        torch.testing.assert_close(pair_cosines(weights), dense_cosines)
+        regularizer = FlopsLoss(None).compute_loss_from_embeddings(dense)  # type: ignore[arg-type]
+        torch.testing.assert_close(flops(weights), regularizer)
+        if density:
+            (expected,) = torch.autograd.grad(dense_cosines.sum() + regularizer, dense)
+            (found,) = torch.autograd.grad(pair_cosines(weights).sum() + flops(weights), dense)
+            # The dense gradient reaches zeros as well; behind the head, those come from a relu that lets none through.
+            torch.testing.assert_close(found, expected * (dense != 0))

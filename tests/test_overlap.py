@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from sparse_sts_index.overlap import overlap
+
+
+def test_results_in_order_with_stages_nested() -> None:
+    assert list(overlap(str, overlap(lambda x: x * x, range(20), ahead=3))) == [str(x * x) for x in range(20)]
+    assert list(overlap(str, [])) == []
+
+
+def test_it_goes_on_while_the_caller_is_busy_and_no_further() -> None:
+    drawn: list[int] = []
+    done = [threading.Event() for _ in range(6)]
+
+    def items() -> Iterator[int]:
+        for item in range(6):
+            assert threading.current_thread() is threading.main_thread()
+            drawn.append(item)
+            yield item
+
+    def work(item: int) -> int:
+        assert threading.current_thread() is not threading.main_thread()
+        done[item].set()
+        return item
+
+    results = overlap(work, items(), ahead=1)
+    assert next(results) == 0
+    assert done[1].wait(10)  # without being asked for
+    assert drawn == [0, 1]
+    assert next(results) == 1
+    assert drawn == [0, 1, 2]
+    assert not done[3].is_set()
+    assert list(results) == [2, 3, 4, 5]
+
+
+def test_an_error_comes_where_its_result_would() -> None:
+    results = overlap(lambda x: 1 // x, [1, 2, 0, 3], ahead=2)
+    assert [next(results), next(results)] == [1, 0]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("the disk is gone")
+
+    results = overlap(abs, items(), ahead=0)
+    assert next(results) == 1
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(results)
+
+
+def test_who_gives_up_does_not_wait() -> None:
+    free = threading.Event()
+    started: list[int] = []
+
+    def work(item: int) -> int:
+        started.append(item)
+        if item:
+            free.wait(30)
+        return item
+
+    results = overlap(work, range(5), ahead=3)
+    assert next(results) == 0
+    results.close()  # type: ignore[attr-defined]
+    free.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join(10)
+    assert started in ([0], [0, 1])
