@@ -45,6 +45,7 @@ _BLOCK_STEP = 64  # tokens of a block are a multiple of this: few shapes, as eac
 _GROUP_FILL = 0.9  # least share of a sentence's tokens that are not padding
 _ROUNDING_ROWS = 4096  # rows of the weight rounded at a time
 _REFINE_ELEMENTS = 2**23  # floats gathered at a time: 32 MB
+_WORD = 8  # bytes looked at together
 _SAMPLE_STRIDE = 997  # of the rows by which a change of the weight is noticed
 
 
@@ -215,7 +216,7 @@ def _candidates(
     slack = _slack(rounded.values.dtype, hidden)
     offsets = [0, *itertools.accumulate(lengths)]
     order = sorted((row for row, length in enumerate(lengths) if length), key=lambda row: lengths[row], reverse=True)
-    excluded = torch.empty((len(order), vocabulary), dtype=torch.bool, device=hidden.device)
+    kept = torch.zeros((len(order), vocabulary + -vocabulary % _WORD), dtype=torch.bool, device=hidden.device)
     done = 0
     for block in _blocks([lengths[row] for row in order]):
         rows = order[done : done + block.sentences]
@@ -225,10 +226,14 @@ def _candidates(
         norm, residual = tokens.norm.max(), tokens.residual.max()
         bounds = rounded.norm * (residual + slack * norm) + rounded.residual * (norm + residual)
         thresholds = -bounds if bias is None else -bounds - bias.to(bounds.dtype)
+        if not thresholds.isfinite().all():  # there is no bound; that must not go unnoticed
+            kept[done : done + block.sentences, :vocabulary] = True
+            done += block.sentences
+            continue
         if rounded.values.dtype == torch.int8:
-            # In units of the integer products, rounded down. Where there is no bound (NaN), nothing is excluded.
+            # In units of the integer products, rounded down; of a weight of zeros, the scale is as good as zero.
             thresholds = (thresholds / (tokens.scale * rounded.scale).squeeze(1)).floor_()
-            thresholds = thresholds.nan_to_num_(nan=-math.inf).clamp_(-(2**30), 2**30).to(torch.int32)
+            thresholds = thresholds.clamp_(-(2**30), 2**30).to(torch.int32)
         size = math.ceil(vocabulary / math.ceil(vocabulary * len(index) / _SLICE_LOGITS))
         buffer = torch.empty(len(index) * size, dtype=_product_dtype(rounded.values), device=hidden.device)
         maxima = torch.empty((block.sentences, size), dtype=buffer.dtype, device=hidden.device)
@@ -238,14 +243,22 @@ def _candidates(
             logits = buffer[: len(index) * width].view(len(index), width)
             _multiply(tokens.values, rounded.values[columns], out=logits)
             block.maxima(logits, out=maxima[:, :width])
-            torch.le(maxima[:, :width], thresholds[columns], out=excluded[done : done + block.sentences, columns])
+            torch.gt(maxima[:, :width], thresholds[columns], out=kept[done : done + block.sentences, columns])
         done += block.sentences
-    positions, terms = excluded.logical_not_().nonzero(as_tuple=True)
+    positions, terms = _true(kept)
     sentences = torch.tensor(order, dtype=torch.int64, device=hidden.device)[positions]
     if order != sorted(order):
         sentences, by_sentence = sentences.sort(stable=True)
         terms = terms[by_sentence]
     return sentences, terms
+
+
+def _true(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the few true entries of a mask whose rows are whole words."""
+    words = mask.view(torch.int64)
+    rows, columns = words.nonzero(as_tuple=True)
+    word, byte = words[rows, columns].unsqueeze(1).view(torch.bool).nonzero(as_tuple=True)
+    return rows[word], columns[word] * _WORD + byte
 
 
 def _product_dtype(values: Tensor) -> torch.dtype:

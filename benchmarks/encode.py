@@ -1,0 +1,209 @@
+"""How fast are sentences encoded, and in how much memory, by the fused head and by plain sentence-transformers?
+
+    python benchmarks/encode.py [--sentences FILE] [--rounds 5]
+
+encodes the same sentences with each engine in turn, in one run (see ``harness.py``), checks that all give the same
+vectors, measures the head alone against plain matrix products of its shape, and writes ``results/encode.json`` and
+``results/encode.svg`` (for the plot: ``pip install matplotlib``).
+
+The ONNX and OpenVINO backends of sentence-transformers need an older transformers than this package is tested with. With
+``--backend-python``, the interpreter of an environment of its own (with ``sentence-transformers[openvino]`` and the
+package of the model), the OpenVINO backend takes its turns too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import harness
+import numpy as np
+import torch
+
+STOCK, OPENVINO = "stock", "stock, OpenVINO"
+ENGINES = (STOCK, "stock, bfloat16", "fused", "fused, bfloat16")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sentences", type=Path, help="One a line. Default: the embedded sample's collection.")
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--count", type=int, default=3000, help="Sentences, drawn at random.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--backend-python", type=Path)
+    parser.add_argument("--worker")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(arguments.worker, arguments.model, arguments.sentences, arguments.output)
+        return
+
+    from sparse_sts_index import read_corpus
+    from sparse_sts_index.models import tiny_folder
+
+    sentences = [document.text for document in read_corpus(str(arguments.sentences or "sample"))]
+    sentences = random.Random(0).sample(sorted(set(sentences)), min(arguments.count, len(set(sentences))))
+    model = str(tiny_folder()) if arguments.model == "tiny" else arguments.model
+    engines = dict.fromkeys(ENGINES, sys.executable)
+    if arguments.backend_python:
+        engines[OPENVINO] = str(arguments.backend_python)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "sentences.txt"
+        file.write_text("\n".join(" ".join(sentence.split()) for sentence in sentences), encoding="utf-8")
+        commands = {
+            name: [
+                *(python, __file__, "--worker", name, "--model", model, "--sentences", str(file)),
+                *("--output", f"{folder}/{number}.npz"),
+            ]
+            for number, (name, python) in enumerate(engines.items())
+        }
+        answers = harness.take_turns(commands, arguments.rounds)
+        vectors = [_load(Path(folder) / f"{number}.npz") for number in range(len(engines))]
+    report: dict[str, Any] = {
+        "model": arguments.model,
+        "sentences": len(sentences),
+        "machine": harness.machine(),
+        "unit": "sentences/s",
+        "engines": {name: harness.summarize(answers[name], "sentences_per_second") for name in engines},
+        "head": head(model, sentences),
+    }
+    for (name, engine), found in zip(report["engines"].items(), vectors, strict=True):
+        engine["times_stock"] = engine["median"] / report["engines"][STOCK]["median"]
+        engine["largest_weight_difference"] = float(np.abs((found - vectors[0]).tocoo().data).max(initial=0))
+        engine["least_cosine_with_stock"] = float(np.asarray(found.multiply(vectors[0]).sum(axis=1)).min())
+        print(
+            f"{name:<18} {engine['median']:7.0f}/s  x {engine['times_stock']:5.2f}  "
+            f"loaded {engine['loaded_mib']:5.0f} MiB, peak {engine['peak_mib']:5.0f} MiB  "
+            f"weights differ by {engine['largest_weight_difference']:.1e}, "
+            f"cosine {engine['least_cosine_with_stock']:.6f}"
+        )
+    for name, value in report["head"].items():
+        print(f"{name}: {value:,.1f}" if isinstance(value, float) else f"{name}: {value}")
+    print("wrote", harness.write("encode", report))
+    groups = {
+        "sentences/s": {name: engine["median"] for name, engine in report["engines"].items()},
+        "peak memory above the loaded model, MiB": {
+            name: engine["peak_mib"] - engine["loaded_mib"] for name, engine in report["engines"].items()
+        },
+    }
+    print("wrote", harness.bars("encode", f"Encoding with {arguments.model}, {len(sentences):,} sentences", groups))
+
+
+def work(name: str, model: str, file: Path, output: Path) -> None:
+    """One engine."""
+    sentences = file.read_text(encoding="utf-8").split("\n")
+    if name.startswith("fused"):
+        from sparse_sts_index import SparseStsEncoder
+
+        ours = SparseStsEncoder.load(model, precision="bfloat16" if "bfloat16" in name else "float32")
+        encode = ours.encode
+    else:
+        from sentence_transformers import SparseEncoder
+
+        options: dict[str, Any] = {"backend": "openvino"} if name == OPENVINO else {}
+        if "bfloat16" in name:
+            options = {"model_kwargs": {"dtype": torch.bfloat16}}
+        stock = SparseEncoder(model, **options)
+
+        def encode(sentences: list[str]) -> Any:
+            return stock.encode(sentences, batch_size=32)
+
+    def round_() -> dict[str, Any]:
+        start = time.perf_counter()
+        result = encode(sentences)
+        seconds = time.perf_counter() - start
+        if not output.exists():
+            _save(output, result)
+        return {"seconds": seconds, "sentences_per_second": len(sentences) / seconds}
+
+    harness.serve(round_)
+
+
+def _save(path: Path, vectors: Any) -> None:
+    from scipy import sparse
+
+    if isinstance(vectors, torch.Tensor):
+        coo = vectors.coalesce().float()
+        vectors = sparse.csr_array((coo.values().numpy(), coo.indices().numpy()), shape=tuple(coo.shape))
+        vectors = sparse.diags_array(1 / sparse.linalg.norm(vectors, axis=1)) @ vectors
+    sparse.save_npz(path, sparse.csr_array(vectors))
+
+
+def _load(path: Path) -> Any:
+    from scipy import sparse
+
+    return sparse.load_npz(path).astype(np.float64)
+
+
+@torch.inference_mode()
+def head(model: str, sentences: list[str]) -> dict[str, Any]:
+    """The head alone on one batch, beside plain products of the shape of all its logits, in GFLOP/s of those logits."""
+    from sparse_sts_index import SparseStsEncoder
+    from sparse_sts_index.splade_head import DecoderScreen, max_logits, screen_dtype
+
+    encoder = SparseStsEncoder.load(model, precision="float32")
+    batches = encoder.tokenize(sorted(sentences, key=len)[len(sentences) // 3 :][:512]).batches
+    _, features = max(batches, key=lambda batch: int(batch[1]["attention_mask"].sum()))
+    mlm: Any = encoder.model.transformers_model
+    decoder = mlm.get_output_embeddings()
+    weight, bias = decoder.weight, decoder.bias
+    mask = features["attention_mask"].bool()
+    lengths = mask.sum(dim=1).tolist()
+    caught: list[torch.Tensor] = []
+    hook = decoder.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+    mlm(input_ids=features["input_ids"], attention_mask=features["attention_mask"])
+    hook.remove()
+    hidden = caught[0][mask].contiguous()
+    screen = DecoderScreen()
+    tokens, size = hidden.shape
+    flops = 2 * tokens * size * len(weight)
+
+    def stock() -> torch.Tensor:
+        logits = torch.nn.functional.linear(caught[0], weight, bias)
+        return (logits * mask.unsqueeze(-1)).relu_().log1p_().max(dim=1)[0]
+
+    def product(dtype: torch.dtype) -> Any:
+        """All logits, 2,048 terms at a time into the same memory, which is faster than all at once."""
+        low, high = hidden.to(dtype), weight.to(dtype)
+        if dtype == torch.int8:
+            low, high = ((x * (127 / x.abs().max())).round().to(dtype) for x in (hidden, weight))
+        multiply: Any = torch._int_mm if dtype == torch.int8 else torch.mm
+        out = torch.empty(tokens * 2048, dtype=torch.int32 if dtype == torch.int8 else dtype)
+
+        def run() -> None:
+            for rows in high.split(2048):
+                multiply(low, rows.T, out=out[: tokens * len(rows)].view(tokens, len(rows)))
+
+        return run
+
+    timed = {
+        "stock head": stock,
+        "fused head": lambda: max_logits(hidden, lengths, weight, bias, screen=screen),
+        "plain product, float32": product(torch.float32),
+        "plain product, bfloat16": product(torch.bfloat16),
+    }
+    if screen_dtype(weight.device) == torch.int8:
+        timed["plain product, int8"] = product(torch.int8)
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    for number in range(31):
+        for name, function in timed.items():
+            start = time.perf_counter()
+            function()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    rates = {f"{name}, GFLOP/s": flops / statistics.median(values) / 1e9 for name, values in seconds.items()}
+    return {
+        "shape": f"{len(lengths)} sentences, {tokens} tokens, {size} x {len(weight)}",
+        "screen": str(screen_dtype(weight.device)),
+        **rates,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Engines side by side: each in a process of its own, taking turns, round after round.
+
+Turns spread whatever else the machine is doing over all of them; processes of their own let the peak memory of each be
+told. A worker is the benchmark's own script, called with ``--worker NAME``; it loads what it needs, says so, and then
+does one round for each line that it reads, with a line of JSON for each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("torch", "sentence-transformers", "transformers", "optimum-intel", "openvino")
+
+
+def serve(round_: Callable[[], dict[str, Any]]) -> None:
+    """The worker's side: say that all is loaded, then a round for each line."""
+    _reply({"loaded_mib": _peak_mib(), "packages": versions()})
+    for _ in sys.stdin:
+        result = round_()
+        _reply({**result, "peak_mib": _peak_mib()})
+
+
+def take_turns(commands: dict[str, list[str]], rounds: int) -> dict[str, list[dict[str, Any]]]:
+    """The benchmark's side: run the workers, and collect what each says of each round after a first one to warm up."""
+    workers: dict[str, subprocess.Popen[str]] = {}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in commands}
+    try:
+        for name, command in commands.items():
+            workers[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            loaded = _answer(workers[name], name)
+            print(f"{name}: loaded, {loaded['loaded_mib']:.0f} MiB", flush=True)
+            results[name].append(loaded)
+        for number in range(rounds + 1):
+            for name, worker in workers.items():
+                assert worker.stdin is not None
+                worker.stdin.write("\n")
+                worker.stdin.flush()
+                answer = _answer(worker, name)
+                if number:
+                    results[name].append(answer)
+                    shown = {key: round(value, 4) for key, value in answer.items() if isinstance(value, float)}
+                    print(f"round {number}: {name} {shown}", flush=True)
+    finally:
+        for worker in workers.values():
+            worker.kill()
+    return results
+
+
+def summarize(answers: list[dict[str, Any]], key: str) -> dict[str, Any]:
+    """Median, least and largest of a figure over the rounds, and the peak memory."""
+    loaded, *rounds = answers
+    values = [answer[key] for answer in rounds]
+    return {
+        "median": statistics.median(values),
+        "least": min(values),
+        "largest": max(values),
+        "values": values,
+        "loaded_mib": loaded["loaded_mib"],
+        "peak_mib": rounds[-1]["peak_mib"],
+        "packages": loaded["packages"],
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
+        flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    else:
+        flags = []
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "flags": [flag for flag in flags if flag.startswith(("avx512_vnni", "avx512_bf16", "amx", "avx_vnni"))],
+        "python": platform.python_version(),
+        "packages": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write(name: str, result: dict[str, Any]) -> Path:
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def bars(name: str, title: str, groups: dict[str, dict[str, float]]) -> Path:
+    """A plot of horizontal bars, one panel a group (its name says what is measured), one bar an engine."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = max(len(group) for group in groups.values())
+    figure, panels = pyplot.subplots(1, len(groups), figsize=(5.2 * len(groups), 0.9 + 0.42 * rows), squeeze=False)
+    for panel, (label, values) in zip(panels[0], groups.items(), strict=True):
+        names = list(values)[::-1]
+        drawn = panel.barh(names, [values[n] for n in names], color=["C0" if "fused" in n else "0.6" for n in names])
+        panel.bar_label(drawn, fmt="{:,.0f}", padding=3)
+        panel.set_xlabel(label)
+        panel.margins(x=0.18)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title)
+    figure.tight_layout()
+    path = RESULTS / f"{name}.svg"
+    figure.savefig(path)
+    return path
+
+
+def _answer(worker: subprocess.Popen[str], name: str) -> dict[str, Any]:
+    assert worker.stdout is not None
+    for line in worker.stdout:
+        if line.startswith("{"):  # whatever else a library has to say
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+    raise SystemExit(f"the worker {name} ended early")
+
+
+def _reply(values: dict[str, Any]) -> None:
+    print(json.dumps(values), flush=True)
+
+
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
