@@ -6,9 +6,9 @@ encodes the same sentences with each engine in turn, in one run (see ``harness.p
 vectors, measures the head alone against plain matrix products of its shape, and writes ``results/encode.json`` and
 ``results/encode.svg`` (for the plot: ``pip install matplotlib``).
 
-The ONNX and OpenVINO backends of sentence-transformers need an older transformers than this package is tested with. With
-``--backend-python``, the interpreter of an environment of its own (with ``sentence-transformers[openvino]`` and the
-package of the model), the OpenVINO backend takes its turns too.
+The ONNX and OpenVINO backends of sentence-transformers need an older transformers than this package is tested with.
+With ``--backend-python``, the interpreter of an environment of its own (with ``sentence-transformers[openvino]``), the
+OpenVINO backend takes its turns too.
 """
 
 from __future__ import annotations
@@ -34,6 +34,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sentences", type=Path, help="One a line. Default: the embedded sample's collection.")
     parser.add_argument("--model", default="tiny")
+    parser.add_argument(
+        "--shape",
+        type=int,
+        nargs=2,
+        metavar=("LAYERS", "HIDDEN"),
+        help="Instead of a model: a BERT of this shape with random weights, which takes as long as any other.",
+    )
     parser.add_argument("--count", type=int, default=3000, help="Sentences, drawn at random.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--backend-python", type=Path)
@@ -54,6 +61,8 @@ def main() -> None:
     if arguments.backend_python:
         engines[OPENVINO] = str(arguments.backend_python)
     with tempfile.TemporaryDirectory() as folder:
+        if arguments.shape:
+            model = random_bert(*arguments.shape, model, f"{folder}/model")
         file = Path(folder) / "sentences.txt"
         file.write_text("\n".join(" ".join(sentence.split()) for sentence in sentences), encoding="utf-8")
         commands = {
@@ -65,13 +74,17 @@ def main() -> None:
         }
         answers = harness.take_turns(commands, arguments.rounds)
         vectors = [_load(Path(folder) / f"{number}.npz") for number in range(len(engines))]
+        head_rates = head(model, sentences)
+    title = "random {}x{} BERT".format(*arguments.shape) if arguments.shape else arguments.model
+    file_name = "encode-{}x{}".format(*arguments.shape) if arguments.shape else "encode"
     report: dict[str, Any] = {
-        "model": arguments.model,
+        "model": title,
         "sentences": len(sentences),
         "machine": harness.machine(),
         "unit": "sentences/s",
         "engines": {name: harness.summarize(answers[name], "sentences_per_second") for name in engines},
-        "head": head(model, sentences),
+        "head": head_rates,
+        "active_dims": vectors[0].nnz / len(sentences),
     }
     for (name, engine), found in zip(report["engines"].items(), vectors, strict=True):
         engine["times_stock"] = engine["median"] / report["engines"][STOCK]["median"]
@@ -85,14 +98,33 @@ def main() -> None:
         )
     for name, value in report["head"].items():
         print(f"{name}: {value:,.1f}" if isinstance(value, float) else f"{name}: {value}")
-    print("wrote", harness.write("encode", report))
+    print("wrote", harness.write(file_name, report))
     groups = {
         "sentences/s": {name: engine["median"] for name, engine in report["engines"].items()},
         "peak memory above the loaded model, MiB": {
             name: engine["peak_mib"] - engine["loaded_mib"] for name, engine in report["engines"].items()
         },
     }
-    print("wrote", harness.bars("encode", f"Encoding with {arguments.model}, {len(sentences):,} sentences", groups))
+    print("wrote", harness.bars(file_name, f"Encoding with {title}, {len(sentences):,} sentences", groups))
+
+
+def random_bert(layers: int, hidden: int, tokenizer: str, folder: str) -> str:
+    """A model of random weights, with a bias that leaves some tens of terms active."""
+    from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    config = BertConfig(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        intermediate_size=4 * hidden,
+    )
+    model = BertForMaskedLM(config)
+    with torch.no_grad():
+        model.get_output_embeddings().bias.fill_(-4.2 * 0.02 * hidden**0.5)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+    return folder
 
 
 def work(name: str, model: str, file: Path, output: Path) -> None:

@@ -55,7 +55,8 @@ def main() -> None:
         print(
             f"{name:<18} {engine['median'] * 1e3:7.1f} ms a step, {engine['pairs_per_second']:6.1f} pairs/s  "
             f"x {engine['times_stock']:5.2f}  "
-            f"loaded {engine['loaded_mib']:5.0f} MiB, peak {engine['peak_mib']:5.0f} MiB  loss {engine['last_loss']:.5f}"
+            f"loaded {engine['loaded_mib']:5.0f} MiB, peak {engine['peak_mib']:5.0f} MiB  "
+            f"loss {engine['last_loss']:.5f}"
         )
     print("wrote", harness.write("train", report))
     groups = {

@@ -72,6 +72,7 @@ def evaluate(
         "split": None if Path(dataset).is_file() else split,
         "model": encoder.name,
         "model_fingerprint": encoder.fingerprint,
+        "precision": encoder.precision,
         **result.to_dict(),
     }
     text = json.dumps(report, indent=2, ensure_ascii=False)
@@ -79,7 +80,7 @@ def evaluate(
         click.echo(text)
     else:
         name = dataset if report["split"] is None else f"{dataset} ({split})"
-        _show_table(f"{name}: {result.pairs:,} pairs, model {encoder.name}", result)
+        _show_table(f"{name}: {result.pairs:,} pairs, model {encoder.name} in {encoder.precision}", result)
     if output is not None:
         with atomic_writer(output) as file:
             file.write(text + "\n")

@@ -41,6 +41,7 @@ from sparse_sts_index.precision import cpu_reports, has_bfloat16
 _INT8_MAX = 127
 _SLICE_LOGITS = 2**21  # screened logits at a time: 8 MB of int32, which stay in a shared cache
 _BLOCK_TOKENS = 1024  # screened at a time
+_GPU_FACTOR = 16  # by which all that is done at a time is more on a GPU, which has no such cache but is to be kept busy
 _BLOCK_STEP = 64  # tokens of a block are a multiple of this: few shapes, as each one's first product is compiled
 _GROUP_FILL = 0.9  # least share of a sentence's tokens that are not padding
 _ROUNDING_ROWS = 4096  # rows of the weight rounded at a time
@@ -218,7 +219,8 @@ def _candidates(
     order = sorted((row for row, length in enumerate(lengths) if length), key=lambda row: lengths[row], reverse=True)
     kept = torch.zeros((len(order), vocabulary + -vocabulary % _WORD), dtype=torch.bool, device=hidden.device)
     done = 0
-    for block in _blocks([lengths[row] for row in order]):
+    factor = _factor(hidden.device)
+    for block in _blocks([lengths[row] for row in order], factor * _BLOCK_TOKENS):
         rows = order[done : done + block.sentences]
         index = block.token_index([offsets[row] for row in rows], [lengths[row] for row in rows])
         tokens = _Rounded.of(hidden[index.to(hidden.device)], rounded.values.dtype, one_scale=True)
@@ -234,7 +236,7 @@ def _candidates(
             # In units of the integer products, rounded down; of a weight of zeros, the scale is as good as zero.
             thresholds = (thresholds / (tokens.scale * rounded.scale).squeeze(1)).floor_()
             thresholds = thresholds.clamp_(-(2**30), 2**30).to(torch.int32)
-        size = math.ceil(vocabulary / math.ceil(vocabulary * len(index) / _SLICE_LOGITS))
+        size = math.ceil(vocabulary / math.ceil(vocabulary * len(index) / (factor * _SLICE_LOGITS)))
         buffer = torch.empty(len(index) * size, dtype=_product_dtype(rounded.values), device=hidden.device)
         maxima = torch.empty((block.sentences, size), dtype=buffer.dtype, device=hidden.device)
         for start in range(0, vocabulary, size):
@@ -251,6 +253,10 @@ def _candidates(
         sentences, by_sentence = sentences.sort(stable=True)
         terms = terms[by_sentence]
     return sentences, terms
+
+
+def _factor(device: torch.device) -> int:
+    return 1 if device.type == "cpu" else _GPU_FACTOR
 
 
 def _true(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -320,8 +326,8 @@ class _Block:
             done += sentences
 
 
-def _blocks(lengths: Sequence[int]) -> Iterator[_Block]:
-    """Cut sentences, longest first, into blocks of bounded size."""
+def _blocks(lengths: Sequence[int], most: int) -> Iterator[_Block]:
+    """Cut sentences, longest first, into blocks of at most so many tokens, padding included, or of one sentence."""
     groups: list[tuple[int, int]] = []
     tokens = 0
     for length in lengths:
@@ -331,7 +337,7 @@ def _blocks(lengths: Sequence[int]) -> Iterator[_Block]:
         else:
             sentences, padded = 0, length
             added = length
-        if tokens and tokens + added > _BLOCK_TOKENS:
+        if tokens and tokens + added > most:
             yield _Block(tuple(groups))
             groups, tokens, sentences, padded, added = [], 0, 0, length, length
         if sentences:
@@ -355,7 +361,7 @@ def _refine(
     offset = length.cumsum(0) - length
     values, tokens = [hidden.new_empty(0)], [rows.new_empty(0)]
     done = 0
-    for group in _refinement_groups(lengths, counts, hidden.shape[1]):
+    for group in _refinement_groups(lengths, counts, hidden.shape[1], _factor(device) * _REFINE_ELEMENTS):
         sentences, found, most = group.stop - group.start, sum(counts[group]), max(counts[group])
         if not found:
             continue
@@ -377,12 +383,12 @@ def _refine(
     return value if bias is None else value + bias[terms].to(value.dtype), torch.cat(tokens)
 
 
-def _refinement_groups(lengths: Sequence[int], counts: Sequence[int], size: int) -> Iterator[slice]:
+def _refinement_groups(lengths: Sequence[int], counts: Sequence[int], size: int, limit: int) -> Iterator[slice]:
     """Consecutive sentences whose padded weights, tokens and logits are together of bounded size."""
     start = longest = most = 0
     for row, (length, count) in enumerate(zip(lengths, counts, strict=True)):
         longest, most = max(longest, length), max(most, count)
-        if row > start and (row + 1 - start) * (most * (size + longest) + longest * size) > _REFINE_ELEMENTS:
+        if row > start and (row + 1 - start) * (most * (size + longest) + longest * size) > limit:
             yield slice(start, row)
             start, longest, most = row, length, count
     if lengths:

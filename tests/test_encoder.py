@@ -80,3 +80,60 @@ def test_broken_weights_are_noticed(tmp_path: Path) -> None:
         encoder.model.transformers_model.cls.predictions.bias[7] = torch.inf
     with pytest.raises(ModelError, match="negative or not finite"):
         encoder.encode(["a cat"])
+
+
+def test_batches_are_of_similar_length_within_the_budget(tiny: SparseStsEncoder) -> None:
+    sentences = [*load_pairs("sample", "train").sentence1, "", "word " * 700, "a"] * 3
+    encoder = SparseStsEncoder(tiny.model, "tiny", batch_tokens=300)
+    tokenized = encoder.tokenize(sentences)
+    assert tokenized.count == len(sentences)
+    assert sorted(i for positions, _ in tokenized.batches for i in positions) == list(range(len(sentences)))
+    padding = total = 0
+    for positions, features in tokenized.batches:
+        rows, width = features["input_ids"].shape
+        assert rows == len(positions)
+        assert rows == 1 or rows * width <= 300
+        padding += int((features["attention_mask"] == 0).sum())
+        total += rows * width
+    assert padding < 0.1 * total
+    assert max(features["input_ids"].shape[1] for _, features in tokenized.batches) == 512
+
+
+def test_bfloat16_is_near(tiny: SparseStsEncoder) -> None:
+    sentences = load_pairs("sample", "test").sentence1
+    rounded = SparseStsEncoder(tiny.model, "tiny", precision="bfloat16")
+    assert rounded.precision == "bfloat16"
+    assert rounded.fingerprint == tiny.fingerprint
+    exact, near = tiny.encode(sentences), rounded.encode(sentences)
+    assert (exact != near).nnz > 0
+    assert pairwise_dot(exact, near).min() > 0.999
+
+
+def test_auto_precision_follows_what_the_processor_reports(
+    tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for flag, precision in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda flag=flag: flag)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        assert SparseStsEncoder(tiny.model, "tiny").precision == precision
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # another version of torch
+    assert SparseStsEncoder(tiny.model, "tiny").precision == "float32"
+    with pytest.raises(ValueError, match="one of auto, float32, bfloat16, not 'float16'"):
+        SparseStsEncoder(tiny.model, "tiny", precision="float16")
+
+
+def test_the_models_own_limit_of_active_dims(tiny: SparseStsEncoder) -> None:
+    sentences = load_pairs("sample", "dev").sentence1[:20]
+    stock = SparseEncoder(str(tiny_folder()), max_active_dims=5)
+    expected = torch.nn.functional.normalize(stock.encode(sentences, convert_to_sparse_tensor=False)).numpy()
+    limited = SparseStsEncoder(SparseEncoder(str(tiny_folder()), max_active_dims=5), "tiny", precision="float32")
+    found = limited.encode(sentences)
+    assert np.diff(found.indptr).max() == 5
+    np.testing.assert_allclose(found.toarray(), expected, atol=1e-5)
+
+
+def test_a_default_prompt_is_put_before_each_sentence(tiny: SparseStsEncoder) -> None:
+    prompted = SparseEncoder(str(tiny_folder()), prompts={"sts": "weather: "}, default_prompt_name="sts")
+    found = SparseStsEncoder(prompted, "tiny", precision="float32").encode(["a cat"])
+    np.testing.assert_allclose(found.toarray(), tiny.encode(["weather: a cat"]).toarray(), atol=1e-6)
+    assert found.nnz != tiny.encode(["a cat"]).nnz

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_array
 
 from sparse_sts_index import Quantizer, SparseStsEncoder, load_pairs
-from sparse_sts_index.quantizer import cosine_error_bound, l2_normalize, pairwise_dot
+from sparse_sts_index.quantizer import cosine_error_bound, keep_largest, l2_normalize, pairwise_dot
 
 weights = hnp.arrays(
     np.float32,
@@ -73,3 +73,12 @@ def test_the_bound_is_of_use_on_real_sentences(tiny: SparseStsEncoder) -> None:
     bound = cosine_error_bound(first, quantizer, float(quantizer.errors(second).max()))
     assert (distance <= bound).all()
     assert bound.max() < 0.03
+
+
+def test_the_largest_weights_are_kept() -> None:
+    dense = np.array([[0.1, 0.5, 0.3, 0.5, 0.0], [0, 0, 0, 0, 0], [0.2, 0, 0, 0, 0.1]], dtype=np.float32)
+    kept = keep_largest(csr_array(dense), 2)
+    expected = np.array([[0, 0.5, 0, 0.5, 0], [0, 0, 0, 0, 0], [0.2, 0, 0, 0, 0.1]], dtype=np.float32)
+    np.testing.assert_array_equal(kept.toarray(), expected)
+    np.testing.assert_array_equal(keep_largest(csr_array(dense), 1).toarray()[0], [0, 0.5, 0, 0, 0])
+    assert keep_largest(csr_array((3, 5), dtype=np.float32), 2).nnz == 0

@@ -182,12 +182,12 @@ def test_blocks_hold_every_sentence_once_and_are_bounded() -> None:
     for _ in range(50):
         lengths = sorted(generator.integers(1, 700, generator.integers(1, 200)).tolist(), reverse=True)
         done = 0
-        for block in splade_head._blocks(lengths):
+        for block in splade_head._blocks(lengths, 1024):
             padded = [length for sentences, length in block.groups for _ in range(sentences)]
             some = lengths[done : done + block.sentences]
             assert all(length <= pad for length, pad in zip(some, padded, strict=True))
             assert all(length >= pad * splade_head._GROUP_FILL for length, pad in zip(some, padded, strict=True))
-            assert len(some) == 1 or sum(padded) <= splade_head._BLOCK_TOKENS
+            assert len(some) == 1 or sum(padded) <= 1024
             done += block.sentences
         assert done == len(lengths)
 

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from sparse_sts_index import DataError, Document, Quantizer, SparseStsEncoder, convert, read_corpus
+from sparse_sts_index.convert import encode_documents
+
+
+def test_chunks_are_those_of_one_go(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert, "_CHUNK", 64)
+    documents = list(read_corpus("sample"))[:200]
+    done: list[int] = []
+    found = list(encode_documents(documents, tiny, Quantizer(), progress=done.append))
+    assert [len(chunk.documents) for chunk in found] == [64, 64, 64, 8]
+    assert [document for chunk in found for document in chunk.documents] == documents
+    assert sum(done) == 200
+    expected = tiny.encode([document.text for document in documents])
+    together = np.concatenate([chunk.vectors.toarray() for chunk in found])
+    np.testing.assert_allclose(together, expected.toarray(), atol=1e-5)
+
+
+def test_an_error_in_reading_comes_out(tiny: SparseStsEncoder) -> None:
+    with pytest.raises(DataError, match="duplicate id 'x'"):
+        list(encode_documents([Document("x", "a cat"), Document("x", "a dog")], tiny, Quantizer()))
+
+
+def test_who_leaves_early_stops_the_threads(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert, "_CHUNK", 1000)
+    documents = [Document(str(number), f"sentence {number} of many " * 9) for number in range(4000)]
+    monkeypatch.setattr(tiny, "batch_tokens", 64)
+    done: list[int] = []
+    chunks = encode_documents(documents, tiny, Quantizer(), progress=done.append)
+    assert len(next(chunks).documents) == 1000
+    started = time.monotonic()
+    chunks.close()
+    assert time.monotonic() - started < 0.5
+    for thread in threading.enumerate():
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join(5)
+            assert not thread.is_alive()
+    assert sum(done) < 2000
