@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sparse_sts_index.evaluation import Evaluation, evaluate
     from sparse_sts_index.explain import TermContribution, explain_pair
     from sparse_sts_index.export import export_vectors
+    from sparse_sts_index.fused import fuse
     from sparse_sts_index.index import Hit, SparseStsIndex
     from sparse_sts_index.manifest import Manifest
     from sparse_sts_index.pairs import Pairs, load_pairs
@@ -48,6 +49,7 @@ _MODULES = {
     "evaluation": ("Evaluation", "evaluate"),
     "explain": ("TermContribution", "explain_pair"),
     "export": ("export_vectors",),
+    "fused": ("fuse",),
     "index": ("Hit", "SparseStsIndex"),
     "manifest": ("Manifest",),
     "pairs": ("Pairs", "load_pairs"),
@@ -81,6 +83,7 @@ __all__ = [
     "evaluate",
     "explain_pair",
     "export_vectors",
+    "fuse",
     "load_pairs",
     "read_corpus",
     "train",
