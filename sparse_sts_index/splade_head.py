@@ -46,6 +46,7 @@ _BLOCK_STEP = 64  # tokens of a block are a multiple of this: few shapes, as eac
 _GROUP_FILL = 0.9  # least share of a sentence's tokens that are not padding
 _ROUNDING_ROWS = 4096  # rows of the weight rounded at a time
 _REFINE_ELEMENTS = 2**23  # floats gathered at a time: 32 MB
+_DENSE = 0.2  # share of candidates among all terms from which on it pays to compute all of them
 _WORD = 8  # bytes looked at together
 _SAMPLE_STRIDE = 997  # of the rows by which a change of the weight is noticed
 
@@ -89,21 +90,36 @@ def max_logits(
     """
     if sum(lengths) != hidden.shape[0]:
         raise ValueError(f"lengths sum to {sum(lengths)}, but there are {hidden.shape[0]} tokens")
-    apply: Any = _MaxLogits.apply
     with torch.autocast(hidden.device.type, enabled=False):
-        values, rows, terms = apply(hidden, weight, bias, lengths, screen or DecoderScreen())
-    return values, rows, terms
+        with torch.no_grad():
+            rows, terms = _candidates(_exact(hidden), lengths, weight, bias, screen or DecoderScreen())
+        if len(rows) > _DENSE * len(lengths) * len(weight):
+            return _all_maxima(hidden, lengths, weight, bias)
+        apply: Any = _Maxima.apply
+        result: tuple[Tensor, Tensor, Tensor] = apply(hidden, weight, bias, lengths, rows, terms)
+        return result
 
 
-class _MaxLogits(torch.autograd.Function):
+def _exact(operand: Tensor) -> Tensor:
+    """In the type that values are computed in."""
+    return operand if operand.dtype == torch.float64 else operand.float()
+
+
+class _Maxima(torch.autograd.Function):
+    """The positive ones among the maxima of candidates."""
+
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, lengths: Sequence[int], screen: DecoderScreen
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        lengths: Sequence[int],
+        rows: Tensor,
+        terms: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        exact = hidden.to(_working_dtype(hidden))
-        rows, terms = _candidates(exact, lengths, weight, bias, screen)
-        values, tokens = _refine(exact, lengths, weight, bias, rows, terms)
-        active = (values <= 0).logical_not_().nonzero().squeeze(1)  # NaN as well, which must not go unnoticed
+        values, tokens = _refine(_exact(hidden), lengths, weight, bias, rows, terms)
+        active = _positive(values).nonzero().squeeze(1)
         values, tokens, rows, terms = (x.index_select(0, active) for x in (values, tokens, rows, terms))
         ctx.save_for_backward(hidden, weight, bias, tokens, terms)
         ctx.mark_non_differentiable(rows, terms)
@@ -121,7 +137,7 @@ class _MaxLogits(torch.autograd.Function):
             to_weight = _scatter(weight, terms, column * hidden[tokens])
         if bias is not None and ctx.needs_input_grad[2]:
             to_bias = _scatter(bias, terms, gradient)
-        return to_hidden, to_weight, to_bias, None, None
+        return to_hidden, to_weight, to_bias, None, None, None
 
 
 def _scatter(like: Tensor, index: Tensor, values: Tensor) -> Tensor:
@@ -129,8 +145,31 @@ def _scatter(like: Tensor, index: Tensor, values: Tensor) -> Tensor:
     return total.index_add_(0, index, values).to(like.dtype)
 
 
-def _working_dtype(hidden: Tensor) -> torch.dtype:
-    return torch.float64 if hidden.dtype == torch.float64 else torch.float32
+def _positive(values: Tensor) -> Tensor:
+    """Where a value is positive, or NaN, which must not go unnoticed."""
+    return (values <= 0).logical_not_()
+
+
+def _all_maxima(
+    hidden: Tensor, lengths: Sequence[int], weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`max_logits` by its definition, with the gradients of autograd: for a model that is not sparse (yet)."""
+    length = torch.tensor(lengths, device=hidden.device).unsqueeze(1)
+    index = _padded_index(length.cumsum(0) - length, length, max(lengths))
+    states = _exact(hidden).index_select(0, index.flatten()).view(*index.shape, -1)
+    logits = torch.nn.functional.linear(states, _exact(weight), None if bias is None else _exact(bias))
+    maxima = logits.max(dim=1)[0].masked_fill(length == 0, 0)
+    rows, terms = _positive(maxima).nonzero(as_tuple=True)
+    return maxima[rows, terms], rows, terms
+
+
+def _padded_index(offset: Tensor, length: Tensor, longest: int) -> Tensor:
+    """The tokens of sentences, (n, longest). Padding repeats the first, which changes no maximum.
+
+    `offset` and `length` are of shape (n, 1). An empty sentence gets a token of another.
+    """
+    position = torch.arange(longest, device=offset.device)
+    return torch.where(position < length, offset + position, offset.clamp(max=int((offset + length).max()) - 1))
 
 
 # --- the screen
@@ -304,14 +343,12 @@ class _Block:
         return sum(sentences for sentences, _ in self.groups)
 
     def token_index(self, offsets: Sequence[int], lengths: Sequence[int]) -> Tensor:
-        """Where the block's tokens are. Padding repeats a token of the sentence: no maximum is changed by it."""
-        start, length = torch.tensor(offsets), torch.tensor(lengths)
+        """Where the block's tokens are."""
+        offset, length = torch.tensor(offsets).unsqueeze(1), torch.tensor(lengths).unsqueeze(1)
         parts, done = [], 0
         for sentences, padded in self.groups:
-            position = torch.arange(padded)
             group = slice(done, done + sentences)
-            position = torch.where(position < length[group, None], position, 0)
-            parts.append((start[group, None] + position).flatten())
+            parts.append(_padded_index(offset[group], length[group], padded).flatten())
             done += sentences
         index = torch.cat(parts)
         return torch.nn.functional.pad(index, (0, -len(index) % _BLOCK_STEP), value=int(index[0]))
@@ -370,9 +407,7 @@ def _refine(
         column = torch.arange(found, device=device) - first[row]
         padded_terms = terms.new_zeros((sentences, most))
         padded_terms[row, column] = terms[done : done + found]
-        position = torch.arange(max(lengths[group]), device=device)
-        index = offset[group] + torch.where(position < length[group], position, 0)
-        index.clamp_(max=len(hidden) - 1)  # an empty last sentence has no first token
+        index = _padded_index(offset[group], length[group], max(lengths[group]))
         states = hidden.index_select(0, index.flatten()).view(*index.shape, -1)
         vectors = weight.index_select(0, padded_terms.flatten()).to(hidden.dtype).view(*padded_terms.shape, -1)
         best, at = torch.bmm(vectors, states.mT).max(dim=2)

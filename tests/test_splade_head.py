@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,14 @@ SCREENS = [
     torch.bfloat16,
     torch.float32,
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def never_all() -> Iterator[None]:
+    """Small batches are seldom sparse; the sparse way is what most tests here are about."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splade_head, "_DENSE", 2)
+        yield
 
 
 def dense_maxima(hidden: Tensor, lengths: list[int], weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -226,6 +236,27 @@ def test_half_precision_operands() -> None:
     max_logits(hidden, [4, 6], weight, bias)[0].sum().backward()
     assert hidden.grad is not None
     assert hidden.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("poison", [0.0, torch.nan])
+def test_a_model_that_is_not_sparse(poison: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splade_head, "_DENSE", 0.2)
+    monkeypatch.setattr(splade_head, "_Maxima", None)
+    lengths = [3, 0, 1, 5, 0]
+    hidden, weight, bias = (x.requires_grad_() for x in batch(lengths))
+    found = scattered(max_logits(hidden, lengths, weight, bias + 9 + poison), (5, 3000))
+    expected = dense_maxima(hidden, lengths, weight, bias + 9 + poison)
+    if poison:
+        assert found.isnan().any()
+        return
+    assert expected.count_nonzero() > 0.4 * expected.numel()
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(
+        torch.autograd.grad(found.square().sum(), (hidden, weight, bias)),
+        torch.autograd.grad(expected.square().sum(), (hidden, weight, bias)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
 def test_lengths_must_fit() -> None:
