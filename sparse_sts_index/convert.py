@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from scipy.sparse import csr_array
@@ -41,12 +39,10 @@ def encode_documents(
     quantizer: Quantizer,
     *,
     progress: Callable[[int], None] | None = None,
-) -> Generator[Chunk, None, None]:
+) -> Iterator[Chunk]:
     """Encode and quantize a stream of documents, in order.
 
-    While the caller is busy with a chunk, the next one is encoded and the one after that tokenized, each in a thread
-    of its own. The documents are read in the caller's thread. A caller that leaves before the end closes the generator
-    (``contextlib.closing``), or the threads are told to stop only when it is collected.
+    While a chunk is encoded, in the caller's thread, the next one is tokenized in another.
 
     Parameters
     ----------
@@ -55,7 +51,7 @@ def encode_documents(
     encoder : SparseStsEncoder
     quantizer : Quantizer
     progress : callable, optional
-        Called with the number of documents encoded since its last call, from another thread.
+        Called with the number of documents encoded since its last call.
 
     Raises
     ------
@@ -64,23 +60,10 @@ def encode_documents(
     ModelError
         The model gives unusable weights.
     """
-    given_up = threading.Event()
 
     def tokenize(chunk: list[Document]) -> tuple[list[Document], TokenizedSentences]:
         return chunk, encoder.tokenize([document.text for document in chunk])
 
-    def encode(tokenized: tuple[list[Document], TokenizedSentences]) -> Chunk:
-        chunk, sentences = tokenized
-        vectors = encoder.encode_tokens(sentences, progress=report)
-        return Chunk(chunk, vectors, quantizer.quantize(vectors))
-
-    def report(count: int) -> None:
-        if given_up.is_set():
-            raise CancelledError
-        if progress is not None:
-            progress(count)
-
-    try:
-        yield from overlap(encode, overlap(tokenize, chunks(check_ids(documents), _CHUNK)))
-    finally:
-        given_up.set()
+    for chunk, sentences in overlap(tokenize, chunks(check_ids(documents), _CHUNK)):
+        vectors = encoder.encode_tokens(sentences, progress=progress)
+        yield Chunk(chunk, vectors, quantizer.quantize(vectors))

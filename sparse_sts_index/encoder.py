@@ -17,11 +17,10 @@ from scipy.sparse import csr_array
 from sentence_transformers import SparseEncoder
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 from sentence_transformers.util import batch_to_device
-from torch import Tensor
 from transformers import PretrainedConfig
 
 from sparse_sts_index.errors import ModelError
-from sparse_sts_index.fused import fuse, term_weights
+from sparse_sts_index.fused import FusedSparseEncoder, fuse, term_weights
 from sparse_sts_index.models import load_splade, tokenizer_vocabulary
 from sparse_sts_index.precision import Precision, encoding_precision
 from sparse_sts_index.quantizer import keep_largest, l2_normalize, pairwise_dot
@@ -30,7 +29,7 @@ from sparse_sts_index.vocabulary import Vocabulary
 
 #: Sentences that the fingerprint's tokenizer probe is taken from: case, accents, CJK, digits, punctuation, subwords.
 _PROBE = ("Héllo WORLD's naïve café—12.5%", "東京 playing 3,000 C++ e-mails :-)", "unaffordability's Straße\u00a0№7 😀")
-_TOKENIZED_TOGETHER = 512  # sentences
+_BATCH_OF_OTHERS = 32  # sentences, for models that the fused head does not know
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,7 @@ class SparseStsEncoder:
         return self.encode_tokens(self.tokenize(sentences), progress=progress)
 
     def tokenize(self, sentences: Sequence[str]) -> TokenizedSentences:
-        """The first half of :meth:`encode`, which takes no model: the two can go on side by side.
+        """The first half of :meth:`encode`; it runs no model, so that it can go on beside the second half of another.
 
         Sentences are batched with others of their length, as many as :attr:`batch_tokens` allows.
 
@@ -164,23 +163,45 @@ class SparseStsEncoder:
             raise ValueError("expected a sequence of sentences, not one string")
         for number, sentence in enumerate(sentences, 1):
             check_unicode(sentence, "text", f"sentence {number}")
-        prompt = self.model.prompts.get(self.model.default_prompt_name or "")
+        prompt = self.model.prompts.get(self.model.default_prompt_name or "") or ""
         batches: list[tuple[NDArray[np.int64], dict[str, Any]]] = []
-        # Similar characters first, so that a call of the tokenizer pads little; then by tokens.
-        by_characters = sorted(range(len(sentences)), key=lambda i: len(sentences[i]), reverse=True)
-        for start in range(0, len(sentences), _TOKENIZED_TOGETHER):
-            some = by_characters[start : start + _TOKENIZED_TOGETHER]
-            features = self.model.preprocess([sentences[i] for i in some], prompt=prompt)
-            lengths = features["attention_mask"].sum(dim=1)
-            order = lengths.argsort(descending=True, stable=True)
-            positions = np.array(some, dtype=np.int64)[order.numpy()]
+        if isinstance(self.model, FusedSparseEncoder) and self.model.fused:
+            # Token counts first, then batches: what sentence-transformers gives, padded less.
+            ids = self._token_ids([prompt + sentence for sentence in sentences]) if sentences else []
+            lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+            order = np.argsort(-lengths, kind="stable")
             done = 0
-            while done < len(some):
+            while done < len(order):
                 longest = max(1, int(lengths[order[done]]))
                 rows = order[done : done + max(1, self.batch_tokens // longest)]
-                batches.append((positions[done : done + len(rows)], _cut(features, rows, longest)))
+                batches.append((rows, self._padded([ids[row] for row in rows], longest)))
                 done += len(rows)
+        else:
+            order = np.argsort([-len(sentence) for sentence in sentences], kind="stable")
+            for start in range(0, len(order), _BATCH_OF_OTHERS):
+                rows = order[start : start + _BATCH_OF_OTHERS]
+                batches.append((rows, self.model.preprocess([sentences[row] for row in rows], prompt=prompt)))
         return TokenizedSentences(len(sentences), batches)
+
+    def _token_ids(self, texts: list[str]) -> list[list[int]]:
+        transformer: Any = self.model[0]
+        options: dict[str, Any] = {"truncation": True}
+        for modality in ("common", "text"):  # as the model's own preprocessing takes them
+            options |= transformer.processing_kwargs.get(modality, {})
+        options |= {"padding": False, "return_tensors": None}
+        tokenizer: Any = self.model.tokenizer
+        ids: list[list[int]] = tokenizer(texts, return_attention_mask=False, return_token_type_ids=False, **options)[
+            "input_ids"
+        ]
+        return ids
+
+    def _padded(self, ids: list[list[int]], longest: int) -> dict[str, Any]:
+        padded = np.full((len(ids), longest), self.model.tokenizer.pad_token_id or 0, dtype=np.int64)
+        mask = np.zeros((len(ids), longest), dtype=np.int64)
+        for row, tokens in enumerate(ids):
+            padded[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = 1
+        return {"input_ids": torch.from_numpy(padded), "attention_mask": torch.from_numpy(mask)}
 
     def encode_tokens(
         self, sentences: TokenizedSentences, *, progress: Callable[[int], None] | None = None
@@ -259,8 +280,3 @@ class SparseStsEncoder:
             `a` and `b` differ in length, or are bare strings.
         """
         return pairwise_dot(*self.encode_pairs(a, b))
-
-
-def _cut(features: dict[str, Any], rows: Tensor, length: int) -> dict[str, Any]:
-    """Some rows of a batch of right-padded features, without the padding that none of them needs."""
-    return {name: value[rows, :length] if isinstance(value, Tensor) else value for name, value in features.items()}

@@ -7,7 +7,6 @@ empty vector, which :meth:`sparse_sts_index.index.SparseStsIndex.build` keeps.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Callable, Iterable
 from typing import IO
@@ -38,7 +37,7 @@ def export_vectors(
     quantizer : Quantizer, optional
         Default: 8 bits.
     progress : callable, optional
-        Called with the number of documents encoded since its last call, from another thread.
+        Called with the number of documents encoded since its last call.
 
     Returns
     -------
@@ -54,10 +53,9 @@ def export_vectors(
     """
     count = 0
     chunks = encode_documents(documents, encoder, quantizer or Quantizer(), progress=progress)
-    with contextlib.closing(chunks):
-        for chunk in chunks:
-            count += len(chunk.documents)
-            file.writelines(_lines(chunk, encoder.vocabulary.terms))
+    for chunk in chunks:
+        count += len(chunk.documents)
+        file.writelines(_lines(chunk, encoder.vocabulary.terms))
     if not count:
         raise DataError("no documents to export")
     return count

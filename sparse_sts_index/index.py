@@ -20,16 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from sparse_sts_index.convert import encode_documents
+from sparse_sts_index.convert import Chunk, encode_documents
 from sparse_sts_index.corpus import Document
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import DataError, ImpactIndexError, ModelError, ModelMismatchError
 from sparse_sts_index.explain import TermContribution, shared_terms
 from sparse_sts_index.files import atomic_writer
-from sparse_sts_index.jvm import java_version
+from sparse_sts_index.jvm import detach_thread, java_version
 from sparse_sts_index.lucene import ImpactReader, ImpactWriter, lucene_version, query_terms
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.models import TINY
+from sparse_sts_index.overlap import overlap
 from sparse_sts_index.precision import Precision
 from sparse_sts_index.quantizer import Quantizer, cosine_error_bound
 
@@ -159,7 +160,7 @@ class SparseStsIndex:
         overwrite : bool
             Replace an index that is there.
         progress : callable, optional
-            Called with the number of documents encoded since its last call, from another thread.
+            Called with the number of documents encoded since its last call.
 
         Raises
         ------
@@ -188,12 +189,21 @@ class SparseStsIndex:
             except ImpactIndexError:
                 ours = False  # it may be of another build, which has the lock
                 raise
-            chunks = encode_documents(_as_documents(documents), encoder, quantizer, progress=progress)
-            with writer, contextlib.closing(chunks):
-                for chunk in chunks:
-                    ids, texts = zip(*((document.id, document.text) for document in chunk.documents), strict=True)
-                    writer.add(ids, texts, chunk.impacts, encoder.vocabulary.terms)
-                    counts.add(chunk.impacts, quantizer.errors(chunk.vectors))
+            terms = encoder.vocabulary.terms
+
+            def write(chunk: Chunk) -> None:
+                ids, texts = zip(*((document.id, document.text) for document in chunk.documents), strict=True)
+                try:
+                    writer.add(ids, texts, chunk.impacts, terms)
+                finally:
+                    detach_thread()
+                counts.add(chunk.impacts, quantizer.errors(chunk.vectors))
+
+            with writer:
+                for _ in overlap(
+                    write, encode_documents(_as_documents(documents), encoder, quantizer, progress=progress)
+                ):
+                    pass
                 if not counts.documents:
                     raise DataError("no documents to index")
                 writer.merge()

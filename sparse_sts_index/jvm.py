@@ -114,6 +114,13 @@ def java_class(name: str) -> Any:
     return autoclass(name)
 
 
+def detach_thread() -> None:
+    """Let go of the calling thread, which every call into Java attaches. Owed by a thread that is going to end."""
+    import jnius
+
+    jnius.detach()
+
+
 def java_exception() -> type[Exception]:
     """The type that Java exceptions arrive as, with ``classname`` and ``innermessage``."""
     start_jvm()

@@ -40,5 +40,4 @@ def overlap(function: Callable[[T], R], items: Iterable[T], *, ahead: int = 1) -
         while waiting:
             yield waiting.popleft().result()
     finally:
-        # Who gives up does not wait for the result under way.
-        executor.shutdown(wait=False, cancel_futures=True)
+        executor.shutdown(cancel_futures=True)  # waits for what is under way, no more

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import gc
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -28,18 +28,10 @@ def test_an_error_in_reading_comes_out(tiny: SparseStsEncoder) -> None:
         list(encode_documents([Document("x", "a cat"), Document("x", "a dog")], tiny, Quantizer()))
 
 
-def test_who_leaves_early_stops_the_threads(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "_CHUNK", 1000)
-    documents = [Document(str(number), f"sentence {number} of many " * 9) for number in range(4000)]
-    monkeypatch.setattr(tiny, "batch_tokens", 64)
-    done: list[int] = []
-    chunks = encode_documents(documents, tiny, Quantizer(), progress=done.append)
-    assert len(next(chunks).documents) == 1000
-    started = time.monotonic()
-    chunks.close()
-    assert time.monotonic() - started < 0.5
-    for thread in threading.enumerate():
-        if thread.name.startswith("ThreadPoolExecutor"):
-            thread.join(5)
-            assert not thread.is_alive()
-    assert sum(done) < 2000
+def test_who_leaves_early_leaves_no_thread(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert, "_CHUNK", 10)
+    chunks = encode_documents(read_corpus("sample"), tiny, Quantizer())
+    assert len(next(chunks).documents) == 10
+    del chunks
+    gc.collect()
+    assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())

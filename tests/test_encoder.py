@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SparseEncoder
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sparse_encoder.modules import SpladePooling
 
 from sparse_sts_index import DataError, ModelError, SparseStsEncoder, load_pairs
 from sparse_sts_index.models import tiny_folder
@@ -97,6 +99,28 @@ def test_batches_are_of_similar_length_within_the_budget(tiny: SparseStsEncoder)
         total += rows * width
     assert padding < 0.1 * total
     assert max(features["input_ids"].shape[1] for _, features in tokenized.batches) == 512
+
+
+@pytest.mark.parametrize("options", [{}, {"processing_kwargs": {"text": {"max_length": 9}}}])
+def test_tokens_are_those_of_sentence_transformers(options: dict[str, object], tiny: SparseStsEncoder) -> None:
+    model = SparseEncoder(
+        modules=[
+            Transformer(str(tiny_folder()), transformer_task="fill-mask", **options),
+            SpladePooling(),
+        ],
+        prompts={"x": "a prompt: "},
+        default_prompt_name="x",
+    )
+    odd = ["", " ", "\t a\u00a0b \n", "Ünï ça\u0301fé", "[MASK] [SEP]", "東京", "word " * 600, "a\x00b", "😀" * 20]
+    sentences = [*odd, *load_pairs("sample", "dev").sentence1]
+    encoder = SparseStsEncoder(model, "tiny")
+    found: dict[int, list[int]] = {}
+    for positions, features in encoder.tokenize(sentences).batches:
+        for position, ids, mask in zip(positions, features["input_ids"], features["attention_mask"], strict=True):
+            found[int(position)] = ids[mask.bool()].tolist()
+    for position, sentence in enumerate(sentences):
+        features = model.preprocess([sentence], prompt="a prompt: ")
+        assert found[position] == features["input_ids"][0].tolist(), sentence
 
 
 def test_bfloat16_is_near(tiny: SparseStsEncoder) -> None:

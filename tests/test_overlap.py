@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -54,21 +55,16 @@ def test_an_error_comes_where_its_result_would() -> None:
         next(results)
 
 
-def test_who_gives_up_does_not_wait() -> None:
-    free = threading.Event()
+def test_who_gives_up_leaves_nothing_running() -> None:
     started: list[int] = []
 
     def work(item: int) -> int:
         started.append(item)
-        if item:
-            free.wait(30)
+        time.sleep(0.05)
         return item
 
-    results = overlap(work, range(5), ahead=3)
+    results = overlap(work, range(50), ahead=20)
     assert next(results) == 0
     results.close()  # type: ignore[attr-defined]
-    free.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith("ThreadPoolExecutor"):
-            thread.join(10)
-    assert started in ([0], [0, 1])
+    assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+    assert len(started) < 10
