@@ -44,8 +44,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=3000, help="Sentences, drawn at random.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--backend-python", type=Path)
-    parser.add_argument("--worker")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--results", type=Path, default=harness.RESULTS, help="Folder for what is written.")
     arguments = parser.parse_args()
     if arguments.worker:
         work(arguments.worker, arguments.model, arguments.sentences, arguments.output)
@@ -98,14 +99,19 @@ def main() -> None:
         )
     for name, value in report["head"].items():
         print(f"{name}: {value:,.1f}" if isinstance(value, float) else f"{name}: {value}")
-    print("wrote", harness.write(file_name, report))
+    print("wrote", harness.write(arguments.results / f"{file_name}.json", report))
     groups = {
         "sentences/s": {name: engine["median"] for name, engine in report["engines"].items()},
         "peak memory above the loaded model, MiB": {
             name: engine["peak_mib"] - engine["loaded_mib"] for name, engine in report["engines"].items()
         },
     }
-    print("wrote", harness.bars(file_name, f"Encoding with {title}, {len(sentences):,} sentences", groups))
+    print(
+        "wrote",
+        harness.bars(
+            arguments.results / f"{file_name}.svg", f"Encoding with {title}, {len(sentences):,} sentences", groups
+        ),
+    )
 
 
 def random_bert(layers: int, hidden: int, tokenizer: str, folder: str) -> str:

@@ -101,14 +101,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write(name: str, result: dict[str, Any]) -> Path:
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write(path: Path, result: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return path
 
 
-def bars(name: str, title: str, groups: dict[str, dict[str, float]]) -> Path:
+def bars(path: Path, title: str, groups: dict[str, dict[str, float]]) -> Path:
     """A plot of horizontal bars, one panel a group (its name says what is measured), one bar an engine."""
     import matplotlib
 
@@ -126,7 +125,6 @@ def bars(name: str, title: str, groups: dict[str, dict[str, float]]) -> Path:
         panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title)
     figure.tight_layout()
-    path = RESULTS / f"{name}.svg"
     figure.savefig(path)
     return path
 

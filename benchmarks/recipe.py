@@ -15,6 +15,7 @@ import argparse
 import dataclasses
 import json
 import tempfile
+from pathlib import Path
 from typing import Any
 
 import harness
@@ -89,6 +90,7 @@ def main() -> None:
     parser.add_argument("--score-range", nargs=2, type=float, default=None)
     parser.add_argument("--base-model", default="tiny")
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--results", type=Path, default=harness.RESULTS, help="Folder for what is written.")
     arguments = parser.parse_args()
     score_range = tuple(arguments.score_range) if arguments.score_range else None
     pairs = {s: load_pairs(arguments.dataset, s, score_range=score_range) for s in ("train", "dev", "test")}
@@ -127,7 +129,7 @@ def main() -> None:
         "machine": harness.machine(),
     }
     print(json.dumps(result["spearman_differences"], indent=2))
-    print("wrote", harness.write("recipe", result))
+    print("wrote", harness.write(arguments.results / "recipe.json", result))
 
 
 if __name__ == "__main__":

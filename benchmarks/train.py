@@ -14,6 +14,7 @@ import argparse
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import harness
@@ -32,7 +33,8 @@ def main() -> None:
     parser.add_argument("--base-model", default="tiny")
     parser.add_argument("--steps", type=int, default=12, help="Steps a round.")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--worker")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--results", type=Path, default=harness.RESULTS, help="Folder for what is written.")
     arguments = parser.parse_args()
     if arguments.worker:
         work(arguments)
@@ -58,14 +60,17 @@ def main() -> None:
             f"loaded {engine['loaded_mib']:5.0f} MiB, peak {engine['peak_mib']:5.0f} MiB  "
             f"loss {engine['last_loss']:.5f}"
         )
-    print("wrote", harness.write("train", report))
+    print("wrote", harness.write(arguments.results / "train.json", report))
     groups = {
         "pairs/s": {name: engine["pairs_per_second"] for name, engine in report["engines"].items()},
         "peak memory above the loaded model, MiB": {
             name: engine["peak_mib"] - engine["loaded_mib"] for name, engine in report["engines"].items()
         },
     }
-    print("wrote", harness.bars("train", f"Training {arguments.base_model}, {BATCH} pairs a step", groups))
+    print(
+        "wrote",
+        harness.bars(arguments.results / "train.svg", f"Training {arguments.base_model}, {BATCH} pairs a step", groups),
+    )
 
 
 def work(arguments: argparse.Namespace) -> None:

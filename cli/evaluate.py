@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--index", type=click.Path(path_type=Path), help="Quantize as this index does, and check that the model is its own."
 )
 @click.option("--bits", type=click.IntRange(2, 16), help="Bits of the impacts. [default: those of --index, else 8]")
-@precision_option(of_index=True)
+@precision_option("as the documents of --index, else auto")
 @click.option("--format", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the JSON to this file, too.")
 def evaluate(

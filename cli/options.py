@@ -36,15 +36,15 @@ def model_option(required: bool = True, more: str = "") -> Callable[[Command], C
     )
 
 
-def precision_option(of_index: bool = False) -> Callable[[Command], Command]:
-    """``--precision``."""
+def precision_option(default: str | None = None) -> Callable[[Command], Command]:
+    """``--precision``; where it depends on an index, `default` says so."""
     return click.option(
         "--precision",
         type=click.Choice(PRECISIONS),
-        default=None if of_index else "auto",
-        show_default=not of_index,
+        default=None if default else "auto",
+        show_default=default is None,
         help="What the model's layers compute in; auto: bfloat16 where the processor has it, else float32."
-        + (" [default: as the documents of the index]" if of_index else ""),
+        + (f" [default: {default}]" if default else ""),
     )
 
 

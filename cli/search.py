@@ -31,7 +31,7 @@ _RUN_TAG = "sparse-sts"
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Hits a query.")
 @click.option("--format", type=click.Choice(["table", "jsonl", "trec"]), default="table", show_default=True)
 @explain_option
-@precision_option(of_index=True)
+@precision_option("as the documents of the index")
 @model_option(required=False, more=" Default: the one the index was built with.")
 def search(
     index: Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -61,8 +62,8 @@ class SparseStsEncoder:
     name : str
         What to call it in manifests and messages.
     precision : {"auto", "float32", "bfloat16"}
-        What the transformer's layers compute in; see :func:`~sparse_sts_index.precision.encoding_precision`. Term
-        weights are sums in float32 of their output either way.
+        What the transformer's layers compute in; see :func:`~sparse_sts_index.precision.encoding_precision`. The fused
+        head computes in float32 either way. For a model that it does not know, ``"auto"`` is float32.
     batch_tokens : int, optional
         Tokens a forward pass, padding included. Default: 1,024 on a CPU, 16,384 elsewhere.
     """
@@ -77,6 +78,8 @@ class SparseStsEncoder:
     ) -> None:
         self.model = fuse(model)
         self.name = name
+        if precision == "auto" and not self._fused:
+            precision = "float32"
         self.precision = encoding_precision(precision, model.device)
         self.batch_tokens = batch_tokens or (1024 if model.device.type == "cpu" else 16384)
 
@@ -165,7 +168,7 @@ class SparseStsEncoder:
             check_unicode(sentence, "text", f"sentence {number}")
         prompt = self.model.prompts.get(self.model.default_prompt_name or "") or ""
         batches: list[tuple[NDArray[np.int64], dict[str, Any]]] = []
-        if isinstance(self.model, FusedSparseEncoder) and self.model.fused:
+        if self._fused:
             # Token counts first, then batches: what sentence-transformers gives, padded less.
             ids = self._token_ids([prompt + sentence for sentence in sentences]) if sentences else []
             lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
@@ -183,20 +186,28 @@ class SparseStsEncoder:
                 batches.append((rows, self.model.preprocess([sentences[row] for row in rows], prompt=prompt)))
         return TokenizedSentences(len(sentences), batches)
 
+    @property
+    def _fused(self) -> bool:
+        return isinstance(self.model, FusedSparseEncoder) and self.model.fused
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        """One of its own: a call leaves its truncation in a tokenizer, and this one may be called in another thread."""
+        return copy.deepcopy(self.model.tokenizer)
+
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
         transformer: Any = self.model[0]
-        options: dict[str, Any] = {"truncation": True}
+        options: dict[str, Any] = {"truncation": True, "max_length": self.model.max_seq_length}
         for modality in ("common", "text"):  # as the model's own preprocessing takes them
             options |= transformer.processing_kwargs.get(modality, {})
         options |= {"padding": False, "return_tensors": None}
-        tokenizer: Any = self.model.tokenizer
-        ids: list[list[int]] = tokenizer(texts, return_attention_mask=False, return_token_type_ids=False, **options)[
-            "input_ids"
-        ]
+        ids: list[list[int]] = self._tokenizer(
+            texts, return_attention_mask=False, return_token_type_ids=False, **options
+        )["input_ids"]
         return ids
 
     def _padded(self, ids: list[list[int]], longest: int) -> dict[str, Any]:
-        padded = np.full((len(ids), longest), self.model.tokenizer.pad_token_id or 0, dtype=np.int64)
+        padded = np.full((len(ids), longest), self._tokenizer.pad_token_id or 0, dtype=np.int64)
         mask = np.zeros((len(ids), longest), dtype=np.int64)
         for row, tokens in enumerate(ids):
             padded[row, : len(tokens)] = tokens

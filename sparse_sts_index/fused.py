@@ -10,7 +10,7 @@ from typing import Any
 
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Transformer
-from sentence_transformers.sparse_encoder.modules import SpladePooling
+from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 from transformers import (
@@ -59,7 +59,7 @@ class TermWeights:
     ----------
     values : Tensor of float, shape (nnz,)
     rows, terms : Tensor of int64, shape (nnz,)
-        Where each value is; ordered by row, no place twice.
+        Where each value is: row by row and, within a row, by term, both ascending; no place twice.
     shape : tuple of int
         Sentences, vocabulary.
     """
@@ -94,17 +94,21 @@ class FusedSparseEncoder(SparseEncoder):
         """Whether the fused head is in use.
 
         It is for BERT (MiniLM included), DistilBERT, RoBERTa, XLM-R, CamemBERT and MPNet models with a plain linear
-        decoder, of any size, followed by ``SpladePooling`` with ``max`` and ``relu`` or ``log1p_relu``.
+        decoder, of any size, followed by ``SpladePooling`` with ``max`` and ``relu`` or ``log1p_relu``, as long as no
+        hook waits on the modules that it takes the place of.
         """
-        modules = list(self.children())
-        if len(modules) != 2 or type(modules[0]) is not Transformer or type(modules[1]) is not SpladePooling:
+        modules: list[Any] = list(self.children())
+        if len(modules) != 2 or type(modules[0]) not in (Transformer, MLMTransformer):
             return False
         transformer, pooling = modules
-        if pooling.pooling_strategy != "max" or pooling.activation_function not in ("relu", "log1p_relu"):
+        if type(pooling) is not SpladePooling or pooling.pooling_strategy != "max":
             return False
+        model = transformer.model
         # Quantized and adapted decoders are Linear modules of another type.
-        model: Any = transformer.model
-        return type(model) in _TRANSFORMS and type(model.get_output_embeddings()) is nn.Linear
+        if type(model) not in _TRANSFORMS or type(model.get_output_embeddings()) is not nn.Linear:
+            return False
+        called = {self, *model.base_model.modules()}
+        return not any(_is_watched(module) for module in self.modules() if module not in called)
 
     def forward(self, input: dict[str, Any], *, sparse: bool = False, **kwargs: Any) -> dict[str, Any]:
         """Run the model.
@@ -120,17 +124,19 @@ class FusedSparseEncoder(SparseEncoder):
         Returns
         -------
         dict
-            `input`, with the result added. Values are float32, also in a model of half precision or under autocast.
+            `input`, with the result added. Term weights are float32, also in a model of half precision or under
+            autocast; the dense ones are of the model's type.
         """
         mask = input.get("attention_mask")
         if not self.fused or not isinstance(mask, Tensor) or mask.ndim != 2 or "input_ids" not in input:
             output: dict[str, Any] = super().forward(input, **kwargs)
             return output
-        weights = self._term_weights(input, mask)
+        weights = self._term_weights(input, mask != 0)
         if sparse:
             input[_TERM_WEIGHTS] = weights
         else:
-            input["sentence_embedding"] = weights.to_dense()
+            model: Any = self.transformers_model
+            input["sentence_embedding"] = weights.to_dense().to(model.dtype)
         return input
 
     def _term_weights(self, features: dict[str, Any], mask: Tensor) -> TermWeights:
@@ -149,11 +155,21 @@ class FusedSparseEncoder(SparseEncoder):
         values = values.log1p()
         if pooling.activation_function == "log1p_relu":
             values = values.log1p()
-        return TermWeights(values, rows, terms, (mask.shape[0], decoder.weight.shape[0]))
+        if pooling.embedding_dimension is None:  # which the stock module finds out in its forward
+            pooling.embedding_dimension = len(decoder.weight)
+        return TermWeights(values, rows, terms, (mask.shape[0], len(decoder.weight)))
+
+    def _get_name(self) -> str:
+        return SparseEncoder.__name__  # in the model card, as in all that is saved
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
         return {name: value for name, value in state.items() if name != "_screen"}
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether something happens when a module is called, beyond what its class says."""
+    return bool(module._forward_pre_hooks or module._forward_hooks or "forward" in module.__dict__)
 
 
 @cache
@@ -164,6 +180,9 @@ def _inputs(model: type[PreTrainedModel]) -> tuple[str, ...]:
 
 def term_weights(model: nn.Module, features: dict[str, Any]) -> TermWeights:
     """The sparse output of a ``SparseEncoder``, fused or not, or of what wraps one for distributed training."""
+    fused = isinstance(getattr(model, "module", model), FusedSparseEncoder)
+    if not fused or isinstance(model, nn.DataParallel):  # which gathers tensors only
+        return TermWeights.from_dense(model(features)["sentence_embedding"])
     output: dict[str, Any] = model(features, sparse=True)
     weights: TermWeights | None = output.get(_TERM_WEIGHTS)
     return TermWeights.from_dense(output["sentence_embedding"]) if weights is None else weights
@@ -173,7 +192,8 @@ def fuse(model: SparseEncoder) -> SparseEncoder:
     """Give a ``SparseEncoder`` the fused head, in place.
 
     Nothing but the way it computes is changed: parameters, training, ``encode``, ``save_pretrained`` and what it saves
-    are as before. A model of a class of its own is left as it is.
+    are as before. Only the logits of tokens are not there to be had (the feature ``token_embeddings``), and gradients
+    cannot be differentiated again. A model of a class of its own is left as it is.
 
     Returns
     -------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -41,3 +41,5 @@ def overlap(function: Callable[[T], R], items: Iterable[T], *, ahead: int = 1) -
             yield waiting.popleft().result()
     finally:
         executor.shutdown(cancel_futures=True)  # waits for what is under way, no more
+        if isinstance(items, Generator):
+            items.close()  # a stage before this one, while an error keeps it alive

@@ -47,8 +47,8 @@ _GROUP_FILL = 0.9  # least share of a sentence's tokens that are not padding
 _ROUNDING_ROWS = 4096  # rows of the weight rounded at a time
 _REFINE_ELEMENTS = 2**23  # floats gathered at a time: 32 MB
 _DENSE = 0.2  # share of candidates among all terms from which on it pays to compute all of them
+_DENSE_LOGITS = 2**25  # of those, at a time: 128 MB
 _WORD = 8  # bytes looked at together
-_SAMPLE_STRIDE = 997  # of the rows by which a change of the weight is noticed
 
 
 def max_logits(
@@ -81,7 +81,7 @@ def max_logits(
     values : Tensor of float32 (float64 if `hidden` is), shape (nnz,)
         Positive; NaN where `hidden`, `weight` or `bias` is.
     rows, terms : Tensor of int64, shape (nnz,)
-        Sentence and term of each value, ordered by sentence.
+        Sentence and term of each value, in ascending order.
 
     Raises
     ------
@@ -156,9 +156,12 @@ def _all_maxima(
     """:func:`max_logits` by its definition, with the gradients of autograd: for a model that is not sparse (yet)."""
     length = torch.tensor(lengths, device=hidden.device).unsqueeze(1)
     index = _padded_index(length.cumsum(0) - length, length, max(lengths))
-    states = _exact(hidden).index_select(0, index.flatten()).view(*index.shape, -1)
-    logits = torch.nn.functional.linear(states, _exact(weight), None if bias is None else _exact(bias))
-    maxima = logits.max(dim=1)[0].masked_fill(length == 0, 0)
+    exact, vectors, offsets = _exact(hidden), _exact(weight), None if bias is None else _exact(bias)
+    parts = []
+    for some in torch.split(index, max(1, _factor(hidden.device) * _DENSE_LOGITS // (index.shape[1] * len(weight)))):
+        states = exact.index_select(0, some.flatten()).view(*some.shape, -1)
+        parts.append(torch.nn.functional.linear(states, vectors, offsets).max(dim=1)[0])
+    maxima = torch.cat(parts).masked_fill(length == 0, 0)
     rows, terms = _positive(maxima).nonzero(as_tuple=True)
     return maxima[rows, terms], rows, terms
 
@@ -212,8 +215,8 @@ class _Rounded:
 class DecoderScreen:
     """The decoder's weight in low precision, made when first needed and made anew when the weight has changed.
 
-    Changes are noticed by the tensor's address and version counter, and those made through ``.data``, which count no
-    version, by a sample of rows.
+    Changes are noticed by the tensor's address and version counter, and those made through ``.data`` or shared memory,
+    which count no version, by the sum of all weights.
 
     Attributes
     ----------
@@ -222,9 +225,7 @@ class DecoderScreen:
     """
 
     dtype: torch.dtype | None = None
-    _key: tuple[object, ...] = ()
-    _sample: Tensor | None = None
-    _rounded: _Rounded | None = None
+    _made: tuple[tuple[object, ...], _Rounded] | None = None
 
     def rounded(self, weight: Tensor, working: torch.dtype) -> _Rounded:
         """The rows of `weight`, rounded; scale and lengths in the type `working`."""
@@ -232,19 +233,21 @@ class DecoderScreen:
         if weight.shape[1] == 1 and dtype == torch.int8:
             dtype = torch.float32  # torch._int_mm misreads the strides of a matrix of one column
         version = None if weight.is_inference() else weight._version
-        key = (weight.data_ptr(), version, weight.shape, weight.dtype, weight.device, dtype, working)
-        sample = weight[::_SAMPLE_STRIDE]
-        if self._rounded is None or self._sample is None or key != self._key or not torch.equal(sample, self._sample):
-            # A slice at a time: what is computed on the way stays in the cache.
-            slices = [_Rounded.of(rows.to(working), dtype) for rows in torch.split(weight, _ROUNDING_ROWS)]
-            self._rounded = _Rounded(
-                torch.cat([s.values for s in slices]),
-                torch.cat([s.scale.expand(len(s.norm), 1) for s in slices]),
-                torch.cat([s.norm for s in slices]),
-                torch.cat([s.residual for s in slices]),
-            )
-            self._key, self._sample = key, sample.clone()
-        return self._rounded
+        total = float(weight.detach().sum(dtype=torch.float64))
+        key = (weight.data_ptr(), version, total, weight.shape, weight.dtype, weight.device, dtype, working)
+        made = self._made  # read once: another thread may make another
+        if made is not None and made[0] == key:
+            return made[1]
+        # A slice at a time: what is computed on the way stays in the cache.
+        slices = [_Rounded.of(rows.to(working), dtype) for rows in torch.split(weight, _ROUNDING_ROWS)]
+        rounded = _Rounded(
+            torch.cat([s.values for s in slices]),
+            torch.cat([s.scale.expand(len(s.norm), 1) for s in slices]),
+            torch.cat([s.norm for s in slices]),
+            torch.cat([s.residual for s in slices]),
+        )
+        self._made = key, rounded
+        return rounded
 
 
 def _candidates(
@@ -326,10 +329,17 @@ def _slack(dtype: torch.dtype, hidden: Tensor) -> float:
     (TF32, ``torch.set_float32_matmul_precision``).
     """
     sums = (2 * hidden.shape[1] + 16) * torch.finfo(hidden.dtype).eps
-    loose = dtype == torch.float32 and (hidden.is_cuda or torch.get_float32_matmul_precision() != "highest")
+    loose = dtype == torch.float32 and (hidden.is_cuda or not _float32_products_are_exact())
     if loose or (dtype == torch.bfloat16 and hidden.is_cuda):  # a GPU may also sum in bfloat16, in a few parts
         return sums + 2**-7
     return sums + (2**-8 if dtype == torch.bfloat16 else 0.0)
+
+
+def _float32_products_are_exact() -> bool:
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # set by torch's newer settings, which this one does not know
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 
-from sparse_sts_index import DataError, ModelError, SparseStsEncoder, load_pairs
+from sparse_sts_index import DataError, Document, ModelError, Quantizer, SparseStsEncoder, load_pairs
+from sparse_sts_index.convert import encode_documents
 from sparse_sts_index.models import tiny_folder
 from sparse_sts_index.quantizer import pairwise_dot
 
@@ -144,6 +146,28 @@ def test_auto_precision_follows_what_the_processor_reports(
     assert SparseStsEncoder(tiny.model, "tiny").precision == "float32"
     with pytest.raises(ValueError, match="one of auto, float32, bfloat16, not 'float16'"):
         SparseStsEncoder(tiny.model, "tiny", precision="float16")
+
+
+def test_what_is_not_fused_is_encoded_as_sentence_transformers_does() -> None:
+    transformer = Transformer(str(tiny_folder()), transformer_task="fill-mask")
+    model = SparseEncoder(modules=[transformer, SpladePooling(pooling_strategy="sum")])
+    sentences = load_pairs("sample", "dev").sentence1
+    expected = torch.nn.functional.normalize(model.encode(sentences, convert_to_sparse_tensor=False)).numpy()
+    encoder = SparseStsEncoder(model, "sum")
+    assert encoder.precision == "float32"
+    np.testing.assert_allclose(encoder.encode(sentences).toarray(), expected, atol=1e-6)
+
+
+def test_another_use_of_the_tokenizer_does_not_matter(tiny: SparseStsEncoder) -> None:
+    def documents() -> Iterator[Document]:
+        for number in range(3000):
+            text = f"{number} " + "word " * (700 if number % 100 == 0 else 3)
+            tiny.model.tokenizer([text], truncation=False, padding=False)
+            yield Document(str(number), text)
+
+    expected = tiny.encode(["0 " + "word " * 700])
+    chunk = next(iter(encode_documents(documents(), tiny, Quantizer())))
+    np.testing.assert_allclose(chunk.vectors[[0]].toarray(), expected.toarray(), atol=1e-5)
 
 
 def test_the_models_own_limit_of_active_dims(tiny: SparseStsEncoder) -> None:

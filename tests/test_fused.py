@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -137,8 +139,13 @@ def test_what_is_saved_is_a_plain_sparse_encoder(tmp_path: Path) -> None:
     fused = fuse(SparseEncoder(str(tiny_folder())))
     expected = fused.encode(SENTENCES, convert_to_sparse_tensor=False)
     fused.save_pretrained(str(tmp_path))
-    assert "sparse_sts" not in (tmp_path / "modules.json").read_text()
-    assert "Fused" not in (tmp_path / "config_sentence_transformers.json").read_text()
+    stock_model = SparseEncoder(str(tiny_folder()))
+    stock_model.encode(SENTENCES)
+    assert fused.get_embedding_dimension() == stock_model.get_embedding_dimension() == 30522
+    stock_model.save_pretrained(str(tmp_path / "stock"))
+    for file in (path for path in (tmp_path / "stock").rglob("*") if path.is_file()):
+        ours = (tmp_path / file.relative_to(tmp_path / "stock")).read_bytes()
+        assert ours == file.read_bytes(), file
     plain = SparseEncoder(str(tmp_path))
     assert type(plain) is SparseEncoder
     torch.testing.assert_close(plain.encode(SENTENCES, convert_to_sparse_tensor=False), expected, atol=1e-5, rtol=0)
@@ -179,10 +186,56 @@ def test_what_cannot_be_fused_is_computed_as_before(tmp_path: Path) -> None:
         assert torch.equal(term_weights(fused, dict(features)).to_dense(), expected)
 
     class Own(SparseEncoder):
-        pass
+        def forward(self, input: dict[str, Any]) -> dict[str, Any]:  # and no other argument
+            return super().forward(input)
 
-    own = Own(modules=list(stock(folder).children()))
-    assert type(fuse(own)) is Own
+    own = fuse(Own(modules=list(stock(folder).children())).eval())
+    assert type(own) is Own
+    assert torch.equal(term_weights(own, dict(features)).to_dense(), own(dict(features))["sentence_embedding"])
+
+
+def test_a_folder_of_an_older_sentence_transformers(tmp_path: Path) -> None:
+    SparseEncoder(str(tiny_folder())).save_pretrained(str(tmp_path))
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    modules[0]["type"] = "sentence_transformers.sparse_encoder.models.MLMTransformer"
+    modules[1]["type"] = "sentence_transformers.sparse_encoder.models.SpladePooling"
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    model = fuse(SparseEncoder(str(tmp_path)))
+    assert isinstance(model, FusedSparseEncoder)
+    assert model.fused
+
+
+def test_modules_that_somebody_watches_are_called() -> None:
+    model = fuse(tiny_model()).eval()
+    features = model.preprocess(SENTENCES)
+    expected = model(dict(features))["sentence_embedding"]
+    decoder = model.transformers_model.get_output_embeddings()
+    seen: list[Tensor] = []
+    for module in (decoder, model[1]):
+        hook = module.register_forward_hook(lambda *arguments: seen.append(arguments[-1]))
+        assert not model.fused
+        torch.testing.assert_close(model(dict(features))["sentence_embedding"], expected, atol=1e-5, rtol=0)
+        hook.remove()
+        assert model.fused
+    assert len(seen) == 2
+    prune.l1_unstructured(decoder, "weight", 0.5)
+    for _ in range(2):
+        gradients(model, features)
+
+
+def test_data_parallel_gathers_dense_rows() -> None:
+    model = fuse(tiny_model()).eval()
+    features = model.preprocess(SENTENCES)
+    expected = term_weights(model, dict(features)).to_dense()
+    assert torch.equal(term_weights(nn.DataParallel(model), dict(features)).to_dense(), expected)
+
+
+def test_a_mask_of_floats() -> None:
+    model = fuse(tiny_model()).eval()
+    features = model.preprocess(SENTENCES)
+    expected = model(dict(features))["sentence_embedding"]
+    floats = features | {"attention_mask": features["attention_mask"].float()}
+    assert torch.equal(model(floats)["sentence_embedding"], expected)
 
 
 def test_under_autocast_and_in_half_precision(tmp_path: Path) -> None:
@@ -201,7 +254,9 @@ def test_under_autocast_and_in_half_precision(tmp_path: Path) -> None:
     together = (torch.cat([gradient.flatten() for gradient in some.values()]) for some in (found, wanted))
     assert torch.nn.functional.cosine_similarity(*together, dim=0) > 0.95
     half = fuse(tiny_model()).bfloat16()
-    torch.testing.assert_close(half(dict(features))["sentence_embedding"], expected, atol=0.1, rtol=0)
+    found = half(dict(features))["sentence_embedding"]
+    assert found.dtype == tiny_model().bfloat16()(dict(features))["sentence_embedding"].dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=0.1, rtol=0)
 
 
 def test_gradients_accumulate() -> None:

@@ -55,6 +55,14 @@ def test_an_error_comes_where_its_result_would() -> None:
         next(results)
 
 
+def test_an_error_leaves_no_stage_running() -> None:
+    with pytest.raises(ZeroDivisionError) as kept:  # and the frames it came through with it
+        for _ in overlap(lambda x: 1 // x, overlap(abs, range(0, 50), ahead=3)):
+            pass
+    assert kept.tb is not None
+    assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+
+
 def test_who_gives_up_leaves_nothing_running() -> None:
     started: list[int] = []
 

@@ -41,7 +41,8 @@ def dense_maxima(hidden: Tensor, lengths: list[int], weight: Tensor, bias: Tenso
 
 def scattered(result: tuple[Tensor, Tensor, Tensor], shape: tuple[int, int]) -> Tensor:
     values, rows, terms = result
-    assert rows.tolist() == sorted(rows.tolist())
+    places = (rows * shape[1] + terms).tolist()
+    assert places == sorted(set(places))
     return values.new_zeros(shape).index_put((rows, terms), values)
 
 
@@ -222,6 +223,8 @@ def test_a_changed_weight_is_noticed(dtype: torch.dtype) -> None:
     check()
     weight.data = -weight  # another memory
     check()
+    weight.numpy()[5] = 10 * hidden[0].numpy()  # one term, behind torch's back
+    check()
     hidden, weight, bias = (x.double() for x in (hidden, weight, bias))
     check()
 
@@ -244,6 +247,7 @@ def test_a_model_that_is_not_sparse(poison: float, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(splade_head, "_Maxima", None)
     lengths = [3, 0, 1, 5, 0]
     hidden, weight, bias = (x.requires_grad_() for x in batch(lengths))
+    monkeypatch.setattr(splade_head, "_DENSE_LOGITS", 2 * max(lengths) * len(weight))
     found = scattered(max_logits(hidden, lengths, weight, bias + 9 + poison), (5, 3000))
     expected = dense_maxima(hidden, lengths, weight, bias + 9 + poison)
     if poison:
@@ -257,6 +261,19 @@ def test_a_model_that_is_not_sparse(poison: float, monkeypatch: pytest.MonkeyPat
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_a_float32_screen_is_looser_where_products_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden = torch.zeros(1, 8)
+    exact = splade_head._slack(torch.float32, hidden)
+
+    def mixed() -> str:
+        raise RuntimeError("mix of the legacy and new APIs")
+
+    for precision in (lambda: "medium", mixed):
+        monkeypatch.setattr(torch, "get_float32_matmul_precision", precision)
+        assert splade_head._slack(torch.float32, hidden) > 2**-7 > exact
+        assert splade_head._slack(torch.int8, hidden) == exact
 
 
 def test_lengths_must_fit() -> None:
