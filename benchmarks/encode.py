@@ -6,9 +6,9 @@ encodes the same sentences with each engine in turn, in one run (see ``harness.p
 vectors, measures the head alone against plain matrix products of its shape, and writes ``results/encode.json`` and
 ``results/encode.svg`` (for the plot: ``pip install matplotlib``).
 
-The ONNX and OpenVINO backends of sentence-transformers need an older transformers than this package is tested with.
-With ``--backend-python``, the interpreter of an environment of its own (with ``sentence-transformers[openvino]``), the
-OpenVINO backend takes its turns too.
+The OpenVINO backend of sentence-transformers needs an older transformers than this package is tested with. With
+``--backend-python``, the interpreter of an environment of its own (with ``sentence-transformers[openvino]``), it takes its
+turns too. (The ONNX backend does not install with sentence-transformers 6.2: its optimum-onnx wants one older still.)
 """
 
 from __future__ import annotations
