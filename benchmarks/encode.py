@@ -7,8 +7,8 @@ vectors, measures the head alone against plain matrix products of its shape, and
 ``results/encode.svg`` (for the plot: ``pip install matplotlib``).
 
 The OpenVINO backend of sentence-transformers needs an older transformers than this package is tested with. With
-``--backend-python``, the interpreter of an environment of its own (with ``sentence-transformers[openvino]``), it takes its
-turns too. (The ONNX backend does not install with sentence-transformers 6.2: its optimum-onnx wants one older still.)
+``--backend-python``, the interpreter of an environment of its own (with ``sentence-transformers[openvino]``), it takes
+its turns too. (The ONNX backend does not install with sentence-transformers 6.2: optimum-onnx wants one older still.)
 """
 
 from __future__ import annotations
