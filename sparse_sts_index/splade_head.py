@@ -233,7 +233,7 @@ class DecoderScreen:
         if weight.shape[1] == 1 and dtype == torch.int8:
             dtype = torch.float32  # torch._int_mm misreads the strides of a matrix of one column
         version = None if weight.is_inference() else weight._version
-        total = float(weight.detach().sum(dtype=torch.float64))
+        total = float(weight.detach().sum(dtype=torch.promote_types(weight.dtype, torch.float32)))
         key = (weight.data_ptr(), version, total, weight.shape, weight.dtype, weight.device, dtype, working)
         made = self._made  # read once: another thread may make another
         if made is not None and made[0] == key:
