@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -64,6 +65,7 @@ def encode_documents(
     def tokenize(chunk: list[Document]) -> tuple[list[Document], TokenizedSentences]:
         return chunk, encoder.tokenize([document.text for document in chunk])
 
-    for chunk, sentences in overlap(tokenize, chunks(check_ids(documents), _CHUNK)):
-        vectors = encoder.encode_tokens(sentences, progress=progress)
-        yield Chunk(chunk, vectors, quantizer.quantize(vectors))
+    with contextlib.closing(overlap(tokenize, chunks(check_ids(documents), _CHUNK))) as tokenized:
+        for chunk, sentences in tokenized:
+            vectors = encoder.encode_tokens(sentences, progress=progress)
+            yield Chunk(chunk, vectors, quantizer.quantize(vectors))

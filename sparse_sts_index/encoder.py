@@ -30,6 +30,7 @@ from sparse_sts_index.vocabulary import Vocabulary
 
 #: Sentences that the fingerprint's tokenizer probe is taken from: case, accents, CJK, digits, punctuation, subwords.
 _PROBE = ("Héllo WORLD's naïve café—12.5%", "東京 playing 3,000 C++ e-mails :-)", "unaffordability's Straße\u00a0№7 😀")
+_TOKENIZED_TOGETHER = 256  # sentences
 _BATCH_OF_OTHERS = 32  # sentences, for models that the fused head does not know
 
 
@@ -170,7 +171,11 @@ class SparseStsEncoder:
         batches: list[tuple[NDArray[np.int64], dict[str, Any]]] = []
         if self._fused:
             # Token counts first, then batches: what sentence-transformers gives, padded less.
-            ids = self._token_ids([prompt + sentence for sentence in sentences]) if sentences else []
+            ids: list[NDArray[np.int64]] = []
+            # Some at a time, as thousands of lists alive at once set off Python's garbage collector.
+            for start in range(0, len(sentences), _TOKENIZED_TOGETHER):
+                some = sentences[start : start + _TOKENIZED_TOGETHER]
+                ids.extend(np.array(x, dtype=np.int64) for x in self._token_ids([prompt + text for text in some]))
             lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
             order = np.argsort(-lengths, kind="stable")
             done = 0
@@ -206,7 +211,7 @@ class SparseStsEncoder:
         )["input_ids"]
         return ids
 
-    def _padded(self, ids: list[list[int]], longest: int) -> dict[str, Any]:
+    def _padded(self, ids: list[NDArray[np.int64]], longest: int) -> dict[str, Any]:
         padded = np.full((len(ids), longest), self._tokenizer.pad_token_id or 0, dtype=np.int64)
         mask = np.zeros((len(ids), longest), dtype=np.int64)
         for row, tokens in enumerate(ids):

@@ -179,6 +179,7 @@ class SparseStsIndex:
         _check_target(path, overwrite)
         software = _software()  # starts Java: whether there is one is better known before hours of encoding
         encoder = model if isinstance(model, SparseStsEncoder) else SparseStsEncoder.load(model, precision=precision)
+        terms = encoder.vocabulary.terms
         counts = _Counts()
         ours = not _holds_index(path)  # then whatever comes into the folder is of this build
         made = [folder for folder in (path / LUCENE_FOLDER, path, *path.parents) if not folder.exists()]
@@ -189,7 +190,6 @@ class SparseStsIndex:
             except ImpactIndexError:
                 ours = False  # it may be of another build, which has the lock
                 raise
-            terms = encoder.vocabulary.terms
 
             def write(chunk: Chunk) -> None:
                 ids, texts = zip(*((document.id, document.text) for document in chunk.documents), strict=True)

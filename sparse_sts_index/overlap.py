@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def overlap(function: Callable[[T], R], items: Iterable[T], *, ahead: int = 1) -> Iterator[R]:
+def overlap(function: Callable[[T], R], items: Iterable[T], *, ahead: int = 1) -> Generator[R, None, None]:
     """Apply a function to items in order, in a thread of its own, while the caller is busy with earlier results.
 
     The items are drawn in the caller's thread, up to `ahead` of them before their turn, so what is in memory is

@@ -35,3 +35,15 @@ def test_who_leaves_early_leaves_no_thread(tiny: SparseStsEncoder, monkeypatch: 
     del chunks
     gc.collect()
     assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+
+
+def test_an_error_in_encoding_leaves_no_thread(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert, "_CHUNK", 10)
+
+    def fail(count: int) -> None:
+        raise OSError("the terminal is gone")
+
+    with pytest.raises(OSError, match="the terminal is gone") as kept:
+        list(encode_documents(read_corpus("sample"), tiny, Quantizer(), progress=fail))
+    assert kept.tb is not None
+    assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())

@@ -73,6 +73,6 @@ def test_who_gives_up_leaves_nothing_running() -> None:
 
     results = overlap(work, range(50), ahead=20)
     assert next(results) == 0
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
     assert len(started) < 10
