@@ -16,7 +16,7 @@ only where it is positive. :func:`max_logits` finds these in two steps:
 
    and both residuals are known exactly, so a term whose screened maximum is below zero by more than that bound
    *cannot* be active. With int8 operands the products are summed exactly in int32.
-2. *Refine.* The few candidates that are left (less than two for each active term, in a trained model) are computed
+2. *Refine.* The few candidates that are left (about two for each active term of a trained model) are computed
    in full precision, which also tells the token that has the maximum.
 
 The result is that of full precision, whatever the screen's: it decides what is computed, never what comes out. The
