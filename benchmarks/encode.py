@@ -100,18 +100,9 @@ def main() -> None:
     for name, value in report["head"].items():
         print(f"{name}: {value:,.1f}" if isinstance(value, float) else f"{name}: {value}")
     print("wrote", harness.write(arguments.results / f"{file_name}.json", report))
-    groups = {
-        "sentences/s": {name: engine["median"] for name, engine in report["engines"].items()},
-        "peak memory above the loaded model, MiB": {
-            name: engine["peak_mib"] - engine["loaded_mib"] for name, engine in report["engines"].items()
-        },
-    }
-    print(
-        "wrote",
-        harness.bars(
-            arguments.results / f"{file_name}.svg", f"Encoding with {title}, {len(sentences):,} sentences", groups
-        ),
-    )
+    plot = f"Encoding with {title}, {len(sentences):,} sentences"
+    path = arguments.results / f"{file_name}.svg"
+    print("wrote", harness.bars(path, plot, "sentences/s", report["engines"], "median"))
 
 
 def random_bert(layers: int, hidden: int, tokenizer: str, folder: str) -> str:

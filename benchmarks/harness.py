@@ -107,17 +107,22 @@ def write(path: Path, result: dict[str, Any]) -> Path:
     return path
 
 
-def bars(path: Path, title: str, groups: dict[str, dict[str, float]]) -> Path:
-    """A plot of horizontal bars, one panel a group (its name says what is measured), one bar an engine."""
+def bars(path: Path, title: str, rate: str, engines: dict[str, dict[str, Any]], key: str) -> Path:
+    """A plot of horizontal bars, one an engine: its `rate`, which is under `key`, and its memory."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = max(len(group) for group in groups.values())
-    figure, panels = pyplot.subplots(1, len(groups), figsize=(5.2 * len(groups), 0.9 + 0.42 * rows), squeeze=False)
-    for panel, (label, values) in zip(panels[0], groups.items(), strict=True):
-        names = list(values)[::-1]
+    groups = {
+        rate: {name: engine[key] for name, engine in engines.items()},
+        "peak memory above the loaded model, MiB": {
+            name: engine["peak_mib"] - engine["loaded_mib"] for name, engine in engines.items()
+        },
+    }
+    figure, panels = pyplot.subplots(1, 2, figsize=(10.4, 0.9 + 0.42 * len(engines)))
+    names = list(engines)[::-1]
+    for panel, (label, values) in zip(panels, groups.items(), strict=True):
         drawn = panel.barh(names, [values[n] for n in names], color=["C0" if "fused" in n else "0.6" for n in names])
         panel.bar_label(drawn, fmt="{:,.0f}", padding=3)
         panel.set_xlabel(label)

@@ -61,16 +61,9 @@ def main() -> None:
             f"loss {engine['last_loss']:.5f}"
         )
     print("wrote", harness.write(arguments.results / "train.json", report))
-    groups = {
-        "pairs/s": {name: engine["pairs_per_second"] for name, engine in report["engines"].items()},
-        "peak memory above the loaded model, MiB": {
-            name: engine["peak_mib"] - engine["loaded_mib"] for name, engine in report["engines"].items()
-        },
-    }
-    print(
-        "wrote",
-        harness.bars(arguments.results / "train.svg", f"Training {arguments.base_model}, {BATCH} pairs a step", groups),
-    )
+    plot = f"Training {arguments.base_model}, {BATCH} pairs a step"
+    path = arguments.results / "train.svg"
+    print("wrote", harness.bars(path, plot, "pairs/s", report["engines"], "pairs_per_second"))
 
 
 def work(arguments: argparse.Namespace) -> None:

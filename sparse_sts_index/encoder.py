@@ -118,7 +118,7 @@ class SparseStsEncoder:
             "pooling": [pooling.pooling_strategy, pooling.activation_function],
             "max_active_dims": self.model.max_active_dims,
             "max_length": self.model.max_seq_length,
-            "prompt": self.model.prompts.get(self.model.default_prompt_name or "", ""),
+            "prompt": self._prompt,
             "vocabulary": self.vocabulary.sha256,
             "probe": [self.model.tokenizer(text)["input_ids"] for text in _PROBE],
         }
@@ -167,7 +167,6 @@ class SparseStsEncoder:
             raise ValueError("expected a sequence of sentences, not one string")
         for number, sentence in enumerate(sentences, 1):
             check_unicode(sentence, "text", f"sentence {number}")
-        prompt = self.model.prompts.get(self.model.default_prompt_name or "") or ""
         batches: list[tuple[NDArray[np.int64], dict[str, Any]]] = []
         if self._fused:
             # Token counts first, then batches: what sentence-transformers gives, padded less.
@@ -175,7 +174,7 @@ class SparseStsEncoder:
             # Some at a time, as thousands of lists alive at once set off Python's garbage collector.
             for start in range(0, len(sentences), _TOKENIZED_TOGETHER):
                 some = sentences[start : start + _TOKENIZED_TOGETHER]
-                ids.extend(np.array(x, dtype=np.int64) for x in self._token_ids([prompt + text for text in some]))
+                ids.extend(np.array(x, dtype=np.int64) for x in self._token_ids([self._prompt + text for text in some]))
             lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
             order = np.argsort(-lengths, kind="stable")
             done = 0
@@ -188,8 +187,13 @@ class SparseStsEncoder:
             order = np.argsort([-len(sentence) for sentence in sentences], kind="stable")
             for start in range(0, len(order), _BATCH_OF_OTHERS):
                 rows = order[start : start + _BATCH_OF_OTHERS]
-                batches.append((rows, self.model.preprocess([sentences[row] for row in rows], prompt=prompt)))
+                batches.append((rows, self.model.preprocess([sentences[row] for row in rows], prompt=self._prompt)))
         return TokenizedSentences(len(sentences), batches)
+
+    @property
+    def _prompt(self) -> str:
+        """What stands before each sentence."""
+        return self.model.prompts.get(self.model.default_prompt_name or "") or ""
 
     @property
     def _fused(self) -> bool:

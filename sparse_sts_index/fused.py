@@ -181,9 +181,9 @@ def _inputs(model: type[PreTrainedModel]) -> tuple[str, ...]:
 def term_weights(model: nn.Module, features: dict[str, Any]) -> TermWeights:
     """The sparse output of a ``SparseEncoder``, fused or not, or of what wraps one for distributed training."""
     fused = isinstance(getattr(model, "module", model), FusedSparseEncoder)
-    if not fused or isinstance(model, nn.DataParallel):  # which gathers tensors only
-        return TermWeights.from_dense(model(features)["sentence_embedding"])
-    output: dict[str, Any] = model(features, sparse=True)
+    # DataParallel gathers tensors only.
+    sparse = {"sparse": True} if fused and not isinstance(model, nn.DataParallel) else {}
+    output: dict[str, Any] = model(features, **sparse)
     weights: TermWeights | None = output.get(_TERM_WEIGHTS)
     return TermWeights.from_dense(output["sentence_embedding"]) if weights is None else weights
 
