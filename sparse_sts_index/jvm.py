@@ -114,6 +114,14 @@ def java_class(name: str) -> Any:
     return autoclass(name)
 
 
+def java_cast(name: str, instance: Any) -> Any:
+    """The same Java object, seen as that class or interface, which it is of."""
+    start_jvm()
+    from jnius import cast
+
+    return cast(name, instance)
+
+
 def detach_thread() -> None:
     """Let go of the calling thread, which every call into Java attaches. Owed by a thread that is going to end."""
     import jnius

@@ -1,46 +1,56 @@
 """Impacts in Lucene: write them, search them, read them back.
 
-The only module that names Java classes. The index is what Anserini itself would have built with ``-impact
--pretokenized`` from the same vectors, so that any Pyserini or Anserini reads it:
+The only module that names Lucene's classes. The index is what Anserini itself would have built with ``-impact
+-pretokenized`` from the same vectors, so that any Pyserini or Anserini reads it, and one field more:
 
-* ``id``: the document id, stored, indexed and as doc values (which break ties between scores);
+* ``id``: the document id, stored, indexed and as doc values (by which Anserini breaks ties);
 * ``contents``: the impacts, as term frequencies, without norms or positions;
-* ``raw``: stored JSON with ``id`` and ``contents``, the sentence.
+* ``raw``: stored JSON with ``id`` and ``contents``, the sentence;
+* ``row``: doc values, where the document's float vector is (see :mod:`sparse_sts_index.vectors`).
 
 Unlike Anserini, which drops a document with no terms, such a document keeps its place here.
 
-Anserini's ``ImpactSimilarity`` scores a term as ``boost * frequency``, so a query boosted by integer weights gets the
-integer dot product. ``DelimitedTermFrequencyTokenFilter`` takes frequencies from the term list itself, which spares
-writing each term as often as it weighs.
+Anserini's ``ImpactSimilarity`` scores a term as ``boost * frequency``, so a query whose terms are boosted by its weights
+gets the dot product of weights and impacts. ``DelimitedTermFrequencyTokenFilter`` takes frequencies from the term list
+itself, which spares writing each term as often as it weighs.
+
+A search is one call into Java: a query in the syntax of Lucene's classic query parser goes in, which parses it in some
+20 microseconds, and numbers come out (see :mod:`sparse_sts_index.handles`).
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index.errors import ImpactIndexError
+from sparse_sts_index.handles import bound, constant, constructor, fill, function, getter, joined, method, per_line, static, then
 from sparse_sts_index.jvm import java_class, java_exception, jvm_lock
 from sparse_sts_index.vocabulary import DELIMITER
 
-ID, CONTENTS, RAW = "id", "contents", "raw"
+ID, CONTENTS, RAW, ROW = "id", "contents", "raw", "row"
 _LUCENE = "org.apache.lucene."
 _WRITE_BUFFER_MB = 128.0
 # pyjnius picks among constructors by the number of arguments alone where it must choose; these name the one meant.
 _TEXT_FIELD = "(Ljava/lang/String;Ljava/lang/CharSequence;Lorg/apache/lucene/index/IndexableFieldType;)V"
 _READER = "(Lorg/apache/lucene/index/IndexReader;)V"
 _NO_MORE_DOCS = 2**31 - 1  # DocIdSetIterator.NO_MORE_DOCS
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\u000a", "\r": "\\u000d"})
 
 
 class ImpactWriter:
-    """Builds an index in one go, visible only once it is committed.
+    """Changes an index; what it changes is visible to others once it is committed.
 
     What readers see changes in Lucene's own commit, a single atomic rename. Until then, and if this process dies at
     any point, a directory that held an index still holds the old one, whole; an empty one still holds none.
@@ -48,7 +58,9 @@ class ImpactWriter:
     Parameters
     ----------
     directory : Path
-        Where the Lucene files go. An index already there is replaced by the commit.
+        Where the Lucene files go.
+    create : bool
+        Begin with no documents: the commit replaces an index that is there. Otherwise there has to be one.
 
     Raises
     ------
@@ -56,12 +68,13 @@ class ImpactWriter:
         Another process is writing there, or the directory cannot be written.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, create: bool = True) -> None:
         self._directory = directory
         with _crossing(directory):
             self._store = _open_directory(directory)
             config = java_class(_LUCENE + "index.IndexWriterConfig")(_impact_analyzer())
-            config.setOpenMode(java_class(_LUCENE + "index.IndexWriterConfig$OpenMode").CREATE)
+            modes = java_class(_LUCENE + "index.IndexWriterConfig$OpenMode")
+            config.setOpenMode(modes.CREATE if create else modes.APPEND)
             config.setSimilarity(java_class("io.anserini.search.similarity.ImpactSimilarity")())
             config.setRAMBufferSizeMB(_WRITE_BUFFER_MB)
             config.setCommitOnClose(False)
@@ -70,11 +83,11 @@ class ImpactWriter:
             with _crossing(directory):
                 self._make_document()
         except BaseException:
-            self.__exit__(None, None, None)
+            self.close()
             raise
 
     def _make_document(self) -> None:
-        """One Lucene document, its fields set anew for each of ours: three calls into Java instead of a dozen."""
+        """One Lucene document, its fields set anew for each of ours: a few calls into Java instead of a dozen."""
         self._id = java_class(_LUCENE + "document.StringField")(ID, "", _store_yes())
         self._id_values = java_class(_LUCENE + "document.BinaryDocValuesField")(
             ID, java_class(_LUCENE + "util.BytesRef")()
@@ -83,8 +96,9 @@ class ImpactWriter:
         self._contents = java_class(_LUCENE + "document.Field")(
             CONTENTS, java_class("java.lang.String")(""), _impact_field_type(), signature=_TEXT_FIELD
         )
+        self._row = java_class(_LUCENE + "document.NumericDocValuesField")(ROW, 0)
         self._document = java_class(_LUCENE + "document.Document")()
-        for field in (self._id, self._id_values, self._raw, self._contents):
+        for field in (self._id, self._id_values, self._raw, self._contents, self._row):
             self._document.add(field)
 
     def __enter__(self) -> Self:
@@ -93,13 +107,18 @@ class ImpactWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Drop whatever is not committed, and release the directory."""
         with _crossing(self._directory):
             self._writer.rollback()
             self._store.close()
 
-    def add(self, ids: Sequence[str], texts: Sequence[str], impacts: csr_array, terms: Sequence[str]) -> None:
-        """Append documents, in order.
+    def add(
+        self, ids: Sequence[str], texts: Sequence[str], impacts: csr_array, terms: Sequence[str], first_row: int = 0
+    ) -> None:
+        """Append documents, in order, each in place of any that has its id.
 
         Parameters
         ----------
@@ -108,16 +127,27 @@ class ImpactWriter:
             Positive impacts. A row without any makes an empty document.
         terms : sequence of str, length vocab
             The Lucene term of each column; see :class:`~sparse_sts_index.vocabulary.Vocabulary`.
+        first_row : int
+            Row of the first document's float vector; the others follow it.
         """
         indptr, indices, data = impacts.indptr.tolist(), impacts.indices.tolist(), impacts.data.tolist()
+        term_class = java_class(_LUCENE + "index.Term")
         with _crossing(self._directory):
-            for row, (doc_id, text) in enumerate(zip(ids, texts, strict=True)):
-                entries = range(indptr[row], indptr[row + 1])
+            for number, (doc_id, text) in enumerate(zip(ids, texts, strict=True)):
+                entries = range(indptr[number], indptr[number + 1])
                 self._id.setStringValue(doc_id)
                 self._id_values.setBytesValue(doc_id.encode())
                 self._raw.setStringValue(json.dumps({"id": doc_id, "contents": text}, ensure_ascii=False))
                 self._contents.setStringValue(" ".join(f"{terms[indices[i]]}{DELIMITER}{data[i]}" for i in entries))
-                self._writer.addDocument(self._document)
+                self._row.setLongValue(first_row + number)
+                self._writer.updateDocument(term_class(ID, doc_id), self._document)
+
+    def delete(self, ids: Iterable[str]) -> None:
+        """Delete the documents with these ids, where there are any."""
+        term_class = java_class(_LUCENE + "index.Term")
+        with _crossing(self._directory):
+            for doc_id in ids:
+                self._writer.deleteDocuments(term_class(ID, doc_id))
 
     def merge(self) -> None:
         """Merge to one segment: the bulk of the work that is left to do before a commit, and the best to search."""
@@ -125,7 +155,7 @@ class ImpactWriter:
             self._writer.forceMerge(1)
 
     def commit(self, user_data: Mapping[str, str]) -> None:
-        """Make the index visible, together with `user_data`, in one atomic step."""
+        """Make the changes visible, together with `user_data`, in one atomic step."""
         with _crossing(self._directory):
             java_map = java_class("java.util.HashMap")()
             for key, value in user_data.items():
@@ -134,9 +164,41 @@ class ImpactWriter:
             self._writer.setLiveCommitData(entries)
             self._writer.commit()
 
+    def reader(self) -> ImpactReader:
+        """The index as it is now, uncommitted changes included (Lucene calls this near-real-time)."""
+        with _crossing(self._directory):
+            reader = java_class(_LUCENE + "index.DirectoryReader").open(self._writer)
+        return ImpactReader(self._directory, reader)
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """What a query matches, best first, equal scores by row.
+
+    Attributes
+    ----------
+    rows, docids : ndarray of int64, shape (m,)
+        Rows of the float vectors, and Lucene's document numbers.
+    scores : ndarray of float64, shape (m,)
+        Lucene's scores, in units of query weight times impact.
+    """
+
+    rows: NDArray[np.int64]
+    docids: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
 
 class ImpactReader:
     """The committed state of an index at the time of opening; later commits do not disturb it.
+
+    Parameters
+    ----------
+    directory : Path
+    reader : DirectoryReader, optional
+        Of Lucene. Default: a new one, of the last commit.
 
     Raises
     ------
@@ -144,24 +206,24 @@ class ImpactReader:
         There is no committed index, or Lucene cannot read it.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, reader: Any = None) -> None:
         self._directory = directory
         with _crossing(directory):
-            self._store = _open_directory(directory)
-            self._reader = java_class(_LUCENE + "index.DirectoryReader").open(self._store)
+            if reader is None:
+                reader = java_class(_LUCENE + "index.DirectoryReader").open(_open_directory(directory))
+            self._reader = reader
             searcher_class = java_class(_LUCENE + "search.IndexSearcher")
             searcher_class.setMaxClauseCount(_NO_MORE_DOCS)  # an untrained SPLADE has thousands of active terms
             self._searcher = searcher_class(self._reader, signature=_READER)
             self._searcher.setSimilarity(java_class("io.anserini.search.similarity.ImpactSimilarity")())
-            self._stored = self._reader.storedFields()
-            self._leaves = [leaf.reader() for leaf in self._reader.leaves().toArray()]
-            self._order = _score_then_id()
+        self._search = functools.lru_cache(maxsize=64)(self._make_search)
+        self._texts = functools.cache(self._make_texts)
 
     def close(self) -> None:
         """Release the files."""
         with _crossing(self._directory):
             self._reader.close()
-            self._store.close()
+            self._reader.directory().close()
 
     @property
     def user_data(self) -> dict[str, str]:
@@ -170,79 +232,101 @@ class ImpactReader:
             entries = self._reader.getIndexCommit().getUserData().entrySet().toArray()
             return {entry.getKey(): entry.getValue() for entry in entries}
 
+    def is_current(self) -> bool:
+        """Whether nothing has been committed since."""
+        with _crossing(self._directory):
+            current: bool = self._reader.isCurrent()
+        return current
+
     def __len__(self) -> int:
         """The number of documents."""
         with _crossing(self._directory):
             count: int = self._reader.numDocs()
         return count
 
-    def search(self, terms: Sequence[str], weights: Sequence[int], k: int) -> list[tuple[int, float]]:
-        """The documents with the highest scores ``sum(weight * impact)``.
+    def check_integrity(self) -> None:
+        """Read every file, and compare with its checksum.
+
+        Raises
+        ------
+        ImpactIndexError
+            A file is not as it was written.
+        """
+        with _crossing(self._directory):
+            for leaf in self._reader.leaves().toArray():
+                reader = leaf.reader()
+                reader.checkIntegrity()
+
+    def search(self, queries: Sequence[str], limit: int) -> list[Matches]:
+        """The documents with the highest scores for each query, ``sum(weight * impact)``.
 
         Parameters
         ----------
-        terms : sequence of str
-            Lucene terms of the query.
-        weights : sequence of int
-            Their weights, positive.
-        k : int
-            How many, at least 1.
+        queries : sequence of str, length n
+            See :func:`impact_query` and :func:`id_query`. Several are spread over all cores.
+        limit : int
+            How many, at least 1. Which of several documents with the lowest score are among them is left open.
 
         Returns
         -------
-        list of (int, float)
-            Lucene document number and score, by score descending, ties by id ascending. Documents that share no term
-            with the query are not found, so there may be fewer than `k`.
+        list of n Matches
+            Documents that share no term with the query are not found, so there may be fewer than `limit`.
         """
+        if not queries:
+            return []
         with _crossing(self._directory):
-            query = _impact_query(terms, weights)
-            limit = min(k, max(1, self._reader.maxDoc()))
-            top = self._searcher.search(query, limit, self._order, True)
-            return [(hit.doc, hit.score) for hit in top.scoreDocs]
+            search = self._search(min(limit, max(1, self._reader.maxDoc())), len(queries) > 1)
+            lines = search("\n".join(queries)).split("\n")
+        return [_matches(line) for line in lines]
 
-    def score(self, terms: Sequence[str], weights: Sequence[int], doc_id: str) -> float:
-        """What :meth:`search` gives the document with this id, as Lucene's scorer computes it; 0 for no shared term."""
-        occur = java_class(_LUCENE + "search.BooleanClause$Occur")
+    def texts(self, docids: Sequence[int]) -> list[str]:
+        """Sentences of documents."""
+        if not docids:
+            return []
         with _crossing(self._directory):
-            query, only = _impact_query(terms, weights), _id_query(doc_id)
-            builder = java_class(_LUCENE + "search.BooleanQuery$Builder")()
-            builder.add(query, occur.MUST)
-            builder.add(only, occur.FILTER)
-            hits = self._searcher.search(builder.build(), 1).scoreDocs
-        return hits[0].score if hits else 0.0
+            lines = self._texts()("\n".join(map(str, docids))).split("\n")
+        return [json.loads(line)["contents"] for line in lines]
 
-    def impacts(self, docid: int, terms: Sequence[str]) -> list[int]:
-        """A document's impacts of `terms`, from the postings; 0 for a term it does not have."""
-        term_class = java_class(_LUCENE + "index.Term")
-        with _crossing(self._directory):
-            leaf, base = self._leaf_of(docid)
-            found = []
-            for term in terms:
-                postings = leaf.postings(term_class(CONTENTS, term))
-                hit = postings is not None and postings.advance(docid - base) == docid - base
-                found.append(postings.freq() if hit else 0)
-            return found
+    def find(self, ids: Sequence[str]) -> list[tuple[int, int] | None]:
+        """Row and Lucene's document number of each id, or None where there is no such document."""
+        found = self.search([id_query(doc_id) for doc_id in ids], 1)
+        return [(int(match.rows[0]), int(match.docids[0])) if len(match) else None for match in found]
 
-    def stored(self, docid: int) -> tuple[str, str]:
-        """Id and sentence of a document."""
-        with _crossing(self._directory):
-            raw = json.loads(self._stored.document(docid).get(RAW))
-        return raw["id"], raw["contents"]
+    def _make_search(self, limit: int, parallel: bool) -> Callable[[str], str]:
+        """Query to numbers: parse, search, and fetch the rows of what is found."""
+        string, query, top = "Ljava/lang/String;", "Lorg/apache/lucene/search/Query;", "Lorg/apache/lucene/search/TopDocs;"
+        parser, searcher = _LUCENE + "queryparser.classic.QueryParser", _LUCENE + "search.IndexSearcher"
+        analyzer = java_class(_LUCENE + "analysis.core.KeywordAnalyzer")()
+        new_parser = constructor(parser, f"({string}Lorg/apache/lucene/analysis/Analyzer;)V")
+        new_parser = fill(new_parser, 1, constant(_LUCENE + "analysis.Analyzer", analyzer))
+        new_parser = fill(new_parser, 0, constant("java.lang.String", CONTENTS))
+        parse = fill(method(parser, "parse", f"({string}){query}"), 0, new_parser)
+        search = bound(searcher, self._searcher, "search", f"({query}I){top}")
+        search = fill(search, 1, constant("int", limit))
+        # Sorting what is found by score and row costs less than searching in that order, and tells the rows as well.
+        rescorer = java_class(_LUCENE + "search.SortRescorer")(_score_row_docid())
+        rescore = bound(
+            _LUCENE + "search.SortRescorer",
+            rescorer,
+            "rescore",
+            f"(Lorg/apache/lucene/search/IndexSearcher;{top}I){top}",
+        )
+        rescore = fill(rescore, 2, constant("int", limit))
+        rescore = fill(rescore, 0, constant(searcher, self._searcher))
+        steps = (search, rescore, _hits_to_text())
+        return function(per_line(functools.reduce(then, steps, parse), parallel=parallel))
 
-    def docid(self, doc_id: str) -> int | None:
-        """Lucene document number of an id, or None."""
-        with _crossing(self._directory):
-            query = _id_query(doc_id)
-            hits = self._searcher.search(query, 1).scoreDocs
-        return hits[0].doc if hits else None
-
-    def _leaf_of(self, docid: int) -> tuple[Any, int]:
-        base = 0
-        for leaf in self._leaves:
-            if docid < base + leaf.maxDoc():
-                return leaf, base
-            base += leaf.maxDoc()
-        raise ValueError(f"no document number {docid}")
+    def _make_texts(self) -> Callable[[str], str]:
+        """Document number to what is stored of it."""
+        fields, document = _LUCENE + "index.StoredFields", "Lorg/apache/lucene/document/Document;"
+        stored = bound(
+            _LUCENE + "index.IndexReader", self._reader, "storedFields", "()Lorg/apache/lucene/index/StoredFields;"
+        )
+        read = fill(method(fields, "document", f"(I){document}"), 0, stored)
+        number = static("java.lang.Integer", "parseInt", "(Ljava/lang/String;)I")
+        raw = method(_LUCENE + "document.Document", "get", "(Ljava/lang/String;)Ljava/lang/String;")
+        raw = fill(raw, 1, constant("java.lang.String", RAW))
+        return function(per_line(then(then(number, read), raw), parallel=False))
 
 
 def lucene_version() -> str:
@@ -251,30 +335,53 @@ def lucene_version() -> str:
     return version
 
 
-def query_terms(impacts: csr_array, row: int, terms: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Lucene terms and weights of one row of a csr_array of int, shape (n, vocab)."""
-    entries = slice(impacts.indptr[row], impacts.indptr[row + 1])
-    return [terms[i] for i in impacts.indices[entries].tolist()], impacts.data[entries].astype(np.int64).tolist()
+def quoted(text: str) -> str:
+    """A term or an id as a query names it, whatever it holds."""
+    return f'"{text.translate(_ESCAPES)}"'
+
+
+def impact_query(terms: Iterable[str], weights: Iterable[float]) -> str:
+    """The query for documents with any of `terms`, scored by ``sum(weight * impact)``.
+
+    Parameters
+    ----------
+    terms : iterable of str
+        Lucene terms, :func:`quoted`.
+    weights : iterable of float
+        Not negative. Handed on with 9 decimals, to Lucene's float32.
+    """
+    flat = tuple(itertools.chain.from_iterable(zip(terms, weights, strict=True)))
+    return "%s^%.9f " * (len(flat) // 2) % flat
+
+
+def id_query(doc_id: str) -> str:
+    """The query for the document with this id; its score is 1."""
+    return f"{ID}:{quoted(doc_id)}"
+
+
+def only(query: str, doc_id: str) -> str:
+    """`query`, narrowed to the document with this id."""
+    return f"+({query}) +{id_query(doc_id)}^0"
+
+
+def _matches(line: str) -> Matches:
+    fields = np.fromstring(line.replace("[", "").replace("]", ""), sep=",") if line else np.zeros(0)
+    rows, docids = fields[1::3].astype(np.int64), fields[2::3].astype(np.int64)
+    return Matches(rows, docids, fields[0::3])
+
+
+def _hits_to_text() -> Any:
+    """The sort fields of each hit, ``[score, row, docid]``, with commas between."""
+    hits = getter(_LUCENE + "search.TopDocs", "scoreDocs", "[Lorg.apache.lucene.search.ScoreDoc;")
+    stream = static("java.util.Arrays", "stream", "([Ljava/lang/Object;)Ljava/util/stream/Stream;")
+    fields = getter(_LUCENE + "search.FieldDoc", "fields", "[Ljava.lang.Object;")
+    array = static("java.util.Arrays", "toString", "([Ljava/lang/Object;)Ljava/lang/String;")
+    return joined(then(hits, stream), then(fields, array), ",")
 
 
 def _open_directory(path: Path) -> Any:
     path = path.absolute()  # Java resolves relative paths from where the process was when Java started
     return java_class(_LUCENE + "store.FSDirectory").open(java_class("java.nio.file.Paths").get(str(path)))
-
-
-def _impact_query(terms: Sequence[str], weights: Sequence[int]) -> Any:
-    term_class = java_class(_LUCENE + "index.Term")
-    term_query = java_class(_LUCENE + "search.TermQuery")
-    boost_query = java_class(_LUCENE + "search.BoostQuery")
-    should = java_class(_LUCENE + "search.BooleanClause$Occur").SHOULD
-    builder = java_class(_LUCENE + "search.BooleanQuery$Builder")()
-    for term, weight in zip(terms, weights, strict=True):
-        builder.add(boost_query(term_query(term_class(CONTENTS, term)), float(weight)), should)
-    return builder.build()
-
-
-def _id_query(doc_id: str) -> Any:
-    return java_class(_LUCENE + "search.TermQuery")(java_class(_LUCENE + "index.Term")(ID, doc_id))
 
 
 def _impact_analyzer() -> Any:
@@ -298,10 +405,10 @@ def _impact_field_type() -> Any:
     return field_type
 
 
-def _score_then_id() -> Any:
+def _score_row_docid() -> Any:
     sort_field = java_class(_LUCENE + "search.SortField")
-    by_id = sort_field(ID, java_class(_LUCENE + "search.SortField$Type").STRING_VAL)
-    return java_class(_LUCENE + "search.Sort")(sort_field.FIELD_SCORE, by_id)
+    by_row = sort_field(ROW, java_class(_LUCENE + "search.SortField$Type").LONG)
+    return java_class(_LUCENE + "search.Sort")(sort_field.FIELD_SCORE, by_row, sort_field.FIELD_DOC)
 
 
 def _store_yes() -> Any:

@@ -1,0 +1,231 @@
+r"""Nearest neighbours by float cosine, out of integer impacts, and the proof that none was missed.
+
+Lucene finds candidates by their impacts, the float vectors score them, and a bound says what an unseen document can
+have at most. For a unit query :math:`u`, split into the terms :math:`H` that Lucene is asked for and the rest,
+:math:`T`, and a unit document :math:`v` with impacts :math:`q`, :math:`\hat v = q / S`, Lucene's score is
+
+.. math:: s = u_H \cdot \hat v, \qquad |u_H \cdot v - s| \le \delta
+          = \min(\lVert u_H \rVert_2 \, \epsilon, \; \lVert u_H \rVert_1 / 2S),
+
+where :math:`\epsilon` is the largest :math:`\lVert \hat v - v \rVert_2` of the collection, and no weight is rounded by
+more than half a step. A document that Lucene did not return has no higher a score than the last that it did, so
+:math:`h = u_H \cdot v \le \bar h = s_{last} + \delta`. As :math:`\lVert v_H \rVert \ge h / \lVert u_H \rVert` and :math:`v` is of unit length, what the rest
+of the terms can add is, by Cauchy and Schwarz, :math:`\lVert u_T \rVert \sqrt{1 - (h / \lVert u_H \rVert)^2}`. The sum
+of both grows with :math:`h` until :math:`h = \lVert u_H \rVert^2`, where it is 1, so
+
+.. math:: \cos(u, v) \le \bar h + \lVert u_T \rVert \sqrt{1 - (\bar h / \lVert u_H \rVert)^2}
+          \quad \text{if } \bar h < \lVert u_H \rVert^2, \text{ else } 1.
+
+When the k-th best candidate's cosine is above that bound, the k best candidates are the k nearest of all: certified.
+Leaving out light terms makes Lucene's work much less and the bound a little looser. Splitting off terms is the first
+step of Two-Step SPLADE (Lassance, Dejean, Clinchant and Tonellotto 2024, arXiv:2404.13357); the bound is this module's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from sparse_sts_index.lucene import ImpactReader, Matches, impact_query
+from sparse_sts_index.vectors import VectorStore
+
+Mode = Literal["exact", "two-step", "approximate"]
+
+#: Allows for vectors in float32, whose length is not quite 1, and for Lucene's sums in float32.
+_FLOAT32 = 2e-6
+_TINY = np.finfo(np.float64).tiny  # the least cosine that counts
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How one step of a search is made.
+
+    Attributes
+    ----------
+    rest : float
+        The lightest terms of the query are left out, as many as have at most this length together.
+    factor, extra : int
+        Candidates to fetch for k hits: ``factor * k + extra``.
+    """
+
+    rest: float
+    factor: int
+    extra: int
+
+
+#: The steps of each mode, each taken if the one before it has proved nothing. After the last one of ``exact`` come all.
+STEPS: dict[Mode, tuple[Step, ...]] = {
+    "exact": (Step(0.01, 1, 20), Step(0.0, 8, 160)),
+    "two-step": (Step(0.3, 2, 10),),
+    "approximate": (Step(0.5, 2, 0),),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What was found for one query.
+
+    Attributes
+    ----------
+    rows, docids : list of int, length m <= k
+        Rows of the vectors, and Lucene's document numbers.
+    ids : list of str, length m
+    cosines : list of float, length m
+        Float cosines, descending; equal ones by id, ascending.
+    certified : bool
+        Whether this is proved to be what brute force would find.
+    bound : float
+        No document that is not among the hits has a higher cosine.
+    """
+
+    rows: list[int]
+    docids: list[int]
+    ids: list[str]
+    cosines: list[float]
+    certified: bool
+    bound: float
+
+
+class _Query:
+    """A query, its heaviest terms first."""
+
+    __slots__ = ("length", "terms", "weights")
+
+    def __init__(self, vectors: csr_array, row: int) -> None:
+        entries = slice(vectors.indptr[row], vectors.indptr[row + 1])
+        weights, terms = vectors.data[entries].tolist(), vectors.indices[entries].tolist()
+        heaviest = sorted(zip(weights, terms, strict=True), reverse=True)
+        self.weights, self.terms = [weight for weight, _ in heaviest], [term for _, term in heaviest]
+        self.length = math.hypot(*self.weights)
+
+    def heaviest(self, rest: float) -> int:
+        """How many terms to search for, if those left out may be of length `rest` together."""
+        left, square = len(self.weights), rest * rest
+        for weight in reversed(self.weights):
+            square -= weight * weight
+            if square < 0 or left == 1:
+                break
+            left -= 1
+        return left
+
+    def bound(self, score: float, searched: int, scale: int, error: float) -> float:
+        """The highest cosine of a document that scores at most `score`; see this module's head.
+
+        Parameters
+        ----------
+        score : float
+            Lucene's, over the documents' scale, for the first `searched` terms.
+        searched : int
+        scale : int
+            Of the documents' quantizer.
+        error : float
+            The largest rounding error of a document, :meth:`~sparse_sts_index.quantizer.Quantizer.errors`.
+        """
+        head, tail = math.hypot(*self.weights[:searched]), math.hypot(*self.weights[searched:])
+        highest = score + min(head * error, sum(self.weights[:searched]) / (2 * scale)) + _FLOAT32
+        if highest * self.length >= head * head:
+            return self.length + _FLOAT32
+        return highest + tail * math.sqrt(1 - (highest / head) ** 2)
+
+
+def search(
+    reader: ImpactReader,
+    store: VectorStore,
+    vectors: csr_array,
+    k: int,
+    mode: Mode,
+    *,
+    terms: Sequence[str],
+    scale: int,
+    error: float,
+) -> list[Neighbours]:
+    """The nearest documents of each query.
+
+    Parameters
+    ----------
+    reader, store
+        The two halves of one state of an index.
+    vectors : csr_array of float32, shape (n, vocab)
+        L2-normalised queries, indices sorted.
+    k : int
+        Neighbours a query. Documents of cosine 0 are none, so there may be fewer.
+    mode : {"exact", "two-step", "approximate"}
+    terms : sequence of str, length vocab
+        Lucene terms, :func:`~sparse_sts_index.lucene.quoted`.
+    scale : int
+        What the documents' impacts are divided by to give weights.
+    error : float
+        The largest rounding error of a document, :meth:`~sparse_sts_index.quantizer.Quantizer.errors`.
+
+    Returns
+    -------
+    list of n Neighbours
+        Those of mode ``exact`` are certified, all of them.
+    """
+    results = [Neighbours([], [], [], [], True, 0.0)] * vectors.shape[0]  # of queries without a term
+    queries = {row: _Query(vectors, row) for row in np.flatnonzero(np.diff(vectors.indptr)).tolist()}
+    dense = np.zeros(vectors.shape[1])
+    for step in STEPS[mode]:
+        kept = {row: query.heaviest(step.rest) for row, query in queries.items()}
+        limit = step.factor * k + step.extra
+        lines = [
+            impact_query([terms[term] for term in queries[row].terms[:count]], queries[row].weights[:count])
+            for row, count in kept.items()
+        ]
+        for (row, count), matches in zip(kept.items(), reader.search(lines, limit), strict=True):
+            query = queries[row]
+            last = float(matches.scores[-1]) / scale if len(matches) == limit else 0.0
+            unseen = query.bound(last, count, scale, error)
+            dense[query.terms] = query.weights
+            results[row] = _nearest(store, matches, store.scores(matches.rows, dense), k, unseen)
+            dense[query.terms] = 0
+        queries = {row: query for row, query in queries.items() if not results[row].certified}
+        if not queries:
+            return results
+    if mode == "exact":
+        for row, query in queries.items():
+            dense[query.terms] = query.weights
+            results[row] = _scan(reader, store, dense, k)
+            dense[query.terms] = 0
+    return results
+
+
+def _nearest(store: VectorStore, matches: Matches, cosines: NDArray[np.float64], k: int, unseen: float) -> Neighbours:
+    """The k best of some candidates, where none of the other documents has more than `unseen`."""
+    order = np.argsort(-cosines)
+    ranked = cosines[order]
+    count = int(np.count_nonzero(ranked >= max(ranked[k - 1], _TINY) if len(ranked) > k else ranked > 0))
+    best = order[:count]  # all that tie with the k-th are among them
+    rows = matches.rows[best]
+    found = sorted(
+        zip((-ranked[:count]).tolist(), store.ids(rows), rows.tolist(), matches.docids[best].tolist(), strict=True)
+    )
+    beyond = -found[k][0] if count > k else float(ranked[count]) if count < len(ranked) else 0.0
+    del found[k:]
+    return Neighbours(
+        [row for _, _, row, _ in found],
+        [docid for _, _, _, docid in found],
+        [doc_id for _, doc_id, _, _ in found],
+        [-negative for negative, _, _, _ in found],
+        certified=len(found) == k and -found[-1][0] > unseen,
+        bound=max(beyond, unseen),
+    )
+
+
+def _scan(reader: ImpactReader, store: VectorStore, query: NDArray[np.float64], k: int) -> Neighbours:
+    """Brute force: the cosine of every document."""
+    cosines = np.concatenate([block @ query for _, block in store.blocks()])
+    cosines[~store.live] = 0
+    rows = np.flatnonzero(cosines > 0)
+    if len(rows) > k + 1:  # keep all that tie with the last, and one more
+        rows = rows[cosines[rows] >= np.partition(cosines[rows], -k - 1)[-k - 1]]
+    found = _nearest(store, Matches(rows, rows, cosines[rows]), cosines[rows], k, 0.0)
+    docids = [docid for place in reader.find(found.ids) if place for _, docid in [place]]
+    return dataclasses.replace(found, docids=docids, certified=True)

@@ -1,0 +1,273 @@
+"""Float vectors beside the Lucene files: append-only, memory-mapped, checked.
+
+Documents have rows, numbered from 0 in the order in which they came. One folder holds, for all rows,
+
+* ``terms.i32`` and ``weights.f32``: term ids and weights of the unit vectors, row after row, and ``ends.i64``: where in
+  them each row ends. This is CSR (compressed sparse rows) without its leading 0;
+* ``ids.utf8`` and ``id_ends.i64``: the document ids, likewise;
+* ``dead.i64``: rows that no longer count, because their document was deleted or replaced.
+
+All little-endian, and only ever appended to. What is in force is what the :class:`Extent` says that the Lucene commit
+carries: how long each file is, and its CRC-32. Bytes beyond that are of a writer that has not committed, or never did;
+readers do not see them and the next writer takes their place.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from sparse_sts_index.errors import ImpactIndexError
+
+_DTYPES: Final = {
+    "terms.i32": np.dtype("<i4"),
+    "weights.f32": np.dtype("<f4"),
+    "ends.i64": np.dtype("<i8"),
+    "ids.utf8": np.dtype("u1"),
+    "id_ends.i64": np.dtype("<i8"),
+    "dead.i64": np.dtype("<i8"),
+}
+_PIECE = 1 << 24  # bytes read at a time for a checksum
+
+
+@dataclass(frozen=True)
+class Extent:
+    """The part of the files that is in force.
+
+    Attributes
+    ----------
+    folder : str
+        Name of the folder that holds them.
+    sizes, crc32 : dict of str to int
+        Bytes of each file, and their checksum.
+    """
+
+    folder: str
+    sizes: dict[str, int]
+    crc32: dict[str, int]
+
+    @classmethod
+    def empty(cls, folder: str) -> Extent:
+        """Of files without a row."""
+        return cls(folder, dict.fromkeys(_DTYPES, 0), dict.fromkeys(_DTYPES, 0))
+
+    @property
+    def rows(self) -> int:
+        """Rows, dead ones included."""
+        return self.sizes["ends.i64"] // 8
+
+    @property
+    def live(self) -> int:
+        """Rows that count."""
+        return self.rows - self.sizes["dead.i64"] // 8
+
+
+class VectorStore:
+    """The rows of an extent, to read.
+
+    Parameters
+    ----------
+    path : Path
+        Where the extent's folder is.
+    extent : Extent
+    vocabulary : int
+        Number of columns.
+
+    Raises
+    ------
+    ImpactIndexError
+        A file is missing or shorter than the extent says.
+    """
+
+    def __init__(self, path: Path, extent: Extent, vocabulary: int) -> None:
+        self.extent = extent
+        self._folder = path / extent.folder
+        self._vocabulary = vocabulary
+        self._terms, self._weights, self._ends, self._ids, self._id_ends, self._dead = map(self._map, _DTYPES)
+
+    def _map(self, name: str) -> NDArray[Any]:
+        size, file, dtype = self.extent.sizes[name], self._folder / name, _DTYPES[name]
+        try:
+            if file.stat().st_size < size:
+                raise ImpactIndexError(f"{file}: truncated")
+            if not size:
+                return np.zeros(0, dtype)
+            # a plain view of the mapping: np.memmap's own type makes every slice several times as slow
+            return np.asarray(np.memmap(file, dtype, "r", shape=(size // dtype.itemsize,)))
+        except OSError as error:
+            raise ImpactIndexError(f"{file}: {error.strerror or error}") from error
+
+    def __len__(self) -> int:
+        """Rows, dead ones included."""
+        return len(self._ends)
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """Document ids of rows, an ndarray of int64."""
+        starts, ends = _starts(self._id_ends, rows), self._id_ends[rows]
+        ids = memoryview(self._ids)
+        return [str(ids[start:end], "utf-8") for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+    def scores(self, rows: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Dot products of a query with some rows, in float64.
+
+        Products of float32 are exact in float64, and are added up in the order of the terms: a score depends on the
+        terms that are shared and on nothing else, so that documents which tie do so in every computation.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (m,)
+        query : ndarray of float64, shape (vocab,)
+            Dense, of float32 values.
+
+        Returns
+        -------
+        ndarray of float64, shape (m,)
+        """
+        ends = self._ends[rows]
+        lengths = ends - _starts(self._ends, rows)
+        owners = np.repeat(np.arange(len(rows)), lengths)
+        entries = np.arange(len(owners))
+        entries += (ends - np.cumsum(lengths))[owners]
+        products = query[self._terms[entries]] * self._weights[entries]
+        return np.bincount(owners, products, minlength=len(rows))
+
+    @cached_property
+    def live(self) -> NDArray[np.bool_]:
+        """Which rows count; ndarray of bool, shape (rows,)."""
+        live = np.ones(len(self), bool)
+        live[self._dead] = False
+        return live
+
+    def block(self, start: int, stop: int) -> csr_array:
+        """Consecutive rows, dead ones included: csr_array of float32, shape (stop - start, vocab), a view of the files."""
+        ends = self._ends[start:stop]
+        first = int(self._ends[start - 1]) if start else 0
+        last = int(ends[-1]) if len(ends) else first
+        indptr = np.concatenate(([0], ends - first)).astype(np.int32)
+        shape = (len(ends), self._vocabulary)
+        return csr_array((self._weights[first:last], self._terms[first:last], indptr), shape)
+
+    def blocks(self, size: int = 1 << 17) -> Iterator[tuple[int, csr_array]]:
+        """All rows, `size` at a time, each with the number of its first."""
+        for start in range(0, len(self), size):
+            yield start, self.block(start, min(start + size, len(self)))
+
+    def verify(self) -> None:
+        """Read every file, and compare with its checksum.
+
+        Raises
+        ------
+        ImpactIndexError
+            A file is not as it was written.
+        """
+        for name, size in self.extent.sizes.items():
+            if _crc32(self._folder / name, size) != self.extent.crc32[name]:
+                raise ImpactIndexError(f"{self._folder / name}: not as it was written (its checksum is another)")
+
+
+class VectorWriter:
+    """Appends rows behind an extent.
+
+    Parameters
+    ----------
+    path : Path
+        Where the extent's folder is, or is made.
+    extent : Extent
+        What is in force; see :meth:`Extent.empty`.
+    """
+
+    def __init__(self, path: Path, extent: Extent) -> None:
+        self._folder = path / extent.folder
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._name = extent.folder
+        self._sizes, self._crc32 = dict(extent.sizes), dict(extent.crc32)
+        # Not in append mode: what an earlier writer left uncommitted is written over.
+        self._files = {}
+        try:
+            for name in _DTYPES:
+                path = self._folder / name
+                path.touch()
+                self._files[name] = path.open("r+b", buffering=0)
+                self._files[name].seek(self._sizes[name])
+        except BaseException:
+            self.close()
+            raise
+
+    def add(self, vectors: csr_array, ids: Sequence[str]) -> None:
+        """Append rows.
+
+        Parameters
+        ----------
+        vectors : csr_array of float32, shape (n, vocab)
+            L2-normalised, indices sorted.
+        ids : sequence of str, length n
+        """
+        entries, letters = self._sizes["terms.i32"] // 4, self._sizes["ids.utf8"]
+        encoded = [doc_id.encode() for doc_id in ids]
+        self._append("terms.i32", vectors.indices)
+        self._append("weights.f32", vectors.data)
+        self._append("ends.i64", vectors.indptr[1:].astype(np.int64) + entries)
+        self._append("ids.utf8", np.frombuffer(b"".join(encoded), np.uint8))
+        self._append("id_ends.i64", np.cumsum([len(doc_id) for doc_id in encoded], dtype=np.int64) + letters)
+
+    def kill(self, rows: Sequence[int]) -> None:
+        """Say that these rows no longer count."""
+        self._append("dead.i64", np.array(rows))
+
+    def flush(self, *, durable: bool) -> Extent:
+        """The extent with what was appended: visible to whoever opens it, and on disk if `durable`."""
+        if durable:
+            for file in self._files.values():
+                os.fsync(file.fileno())
+            _sync_folder(self._folder)
+            _sync_folder(self._folder.parent)
+        return Extent(self._name, dict(self._sizes), dict(self._crc32))
+
+    def close(self) -> None:
+        """Release the files."""
+        for file in self._files.values():
+            file.close()
+
+    def _append(self, name: str, values: NDArray[Any]) -> None:
+        content = memoryview(values.astype(_DTYPES[name]).tobytes())
+        self._crc32[name] = zlib.crc32(content, self._crc32[name])
+        self._sizes[name] += len(content)
+        while content:  # an unbuffered file may take less than all of it
+            content = content[self._files[name].write(content) :]
+
+
+def _starts(ends: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    starts = ends[rows - 1]
+    starts[rows == 0] = 0
+    return starts
+
+
+def _crc32(file: Path, size: int) -> int:
+    checksum = 0
+    try:
+        with file.open("rb") as stream:
+            while size and (piece := stream.read(min(size, _PIECE))):
+                checksum = zlib.crc32(piece, checksum)
+                size -= len(piece)
+    except OSError as error:
+        raise ImpactIndexError(f"{file}: {error.strerror or error}") from error
+    return checksum
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # where a folder cannot be opened, and need not be
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
