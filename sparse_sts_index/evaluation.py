@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.lucene import ImpactReader, ImpactWriter, query_terms
+from sparse_sts_index.lucene import ImpactReader, ImpactWriter, impact_query, only, query_terms, quoted
 from sparse_sts_index.pairs import Pairs
 from sparse_sts_index.quantizer import Quantizer, cosine_error_bound, pairwise_dot
 
@@ -191,13 +191,18 @@ def evaluate(encoder: SparseStsEncoder, pairs: Pairs, *, quantizer: Quantizer | 
 
 def _lucene_scores(queries: csr_array, documents: csr_array, terms: tuple[str, ...]) -> NDArray[np.float64]:
     ids = [str(row) for row in range(documents.shape[0])]
+    asked = {row: query_terms(queries, row, terms) for row in np.flatnonzero(np.diff(queries.indptr)).tolist()}
+    lines = [only(impact_query(map(quoted, names), weights), ids[row]) for row, (names, weights) in asked.items()]
     with tempfile.TemporaryDirectory(prefix="sparse-sts-") as folder:
         with ImpactWriter(Path(folder)) as writer:
             writer.add(ids, [""] * len(ids), documents, terms)
             writer.commit({})
         reader = ImpactReader(Path(folder))
         try:
-            scores = [reader.score(*query_terms(queries, row, terms), ids[row]) for row in range(len(ids))]
+            found = reader.search(lines, 1)
         finally:
             reader.close()
-    return np.array(scores, dtype=np.float64)
+    scores = np.zeros(len(ids))
+    for row, matches in zip(asked, found, strict=True):
+        scores[row] = matches.scores.sum()  # of one document, or of none where no term is shared
+    return scores

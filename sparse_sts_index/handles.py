@@ -1,8 +1,8 @@
 """Several calls into Java made one.
 
-A call from Python into Java costs some five microseconds, and every object that comes back is wrapped in Python. A search
-by way of the usual calls makes a hundred of them. ``java.lang.invoke`` composes methods into one function that runs in
-Java from end to end, so that a string goes in and a string comes out: see :func:`function`.
+A call from Python into Java costs some five microseconds, and every object that comes back is wrapped in Python; a
+search by way of the usual calls makes a hundred of them. ``java.lang.invoke`` composes methods into one function that
+runs in Java from end to end, so that a string goes in and a string comes out: see :func:`function`.
 
 Handles are objects of ``java.lang.invoke.MethodHandle``; descriptors are those of the Java virtual machine
 specification (4.3.3), such as ``(Ljava/lang/String;)V``. Whoever calls holds :data:`~sparse_sts_index.jvm.jvm_lock`.

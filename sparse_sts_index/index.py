@@ -1,20 +1,17 @@
-"""Build an index of sentences, open it, and ask it for the nearest ones."""
+"""Sentences: build an index of them, ask it for the nearest ones, keep it up to date."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import shutil
+import itertools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +20,18 @@ from scipy.sparse import csr_array
 from sparse_sts_index.convert import Chunk, encode_documents
 from sparse_sts_index.corpus import Document
 from sparse_sts_index.encoder import SparseStsEncoder
-from sparse_sts_index.errors import DataError, ImpactIndexError, ModelError, ModelMismatchError
-from sparse_sts_index.explain import TermContribution, shared_terms
-from sparse_sts_index.files import atomic_writer
-from sparse_sts_index.jvm import detach_thread, java_version
-from sparse_sts_index.lucene import ImpactReader, ImpactWriter, lucene_version, query_terms
+from sparse_sts_index.errors import ModelError, ModelMismatchError
+from sparse_sts_index.explain import TermContribution, explain_pair
+from sparse_sts_index.impact_index import ImpactIndex, State, check_target
+from sparse_sts_index.join import Pair, similar_pairs
+from sparse_sts_index.jvm import java_version
+from sparse_sts_index.lucene import lucene_version
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.models import TINY
-from sparse_sts_index.overlap import overlap
 from sparse_sts_index.precision import Precision
-from sparse_sts_index.quantizer import Quantizer, cosine_error_bound
+from sparse_sts_index.quantizer import Quantizer
+from sparse_sts_index.search import Mode, Neighbours, check_search
 
-LUCENE_FOLDER, MANIFEST_FILE = "lucene", "manifest.json"
-_MANIFEST_KEY = "sparse-sts-manifest"
 _PACKAGES = ("sparse-sts-index", "sentence-transformers", "transformers", "torch", "pyserini")
 
 
@@ -48,10 +44,7 @@ class Hit:
     id, text : str
         The document.
     score : float
-        Cosine with the query, from the quantized impacts: Lucene's integer score over the two scales. Rounding can
-        lift it a little above 1.
-    error : float
-        The float cosine lies within ``score - error .. score + error``.
+        Float cosine with the query.
     explanation : tuple of TermContribution, or None
         The shared terms, whose contributions sum to the score, if they were asked for.
     """
@@ -59,27 +52,52 @@ class Hit:
     id: str
     text: str
     score: float
-    error: float
     explanation: tuple[TermContribution, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Hits(Sequence[Hit]):
+    """The hits of one query, a sequence, with what is known of them as a whole.
+
+    Attributes
+    ----------
+    hits : tuple of Hit
+        By score descending, equal scores by id.
+    certified : bool
+        Whether they are proved to be the nearest of all, in the order of brute force.
+    bound : float
+        No other sentence has a higher cosine.
+    """
+
+    hits: tuple[Hit, ...]
+    certified: bool
+    bound: float
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    @overload
+    def __getitem__(self, item: int) -> Hit: ...
+    @overload
+    def __getitem__(self, item: slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, item: int | slice) -> Hit | tuple[Hit, ...]:
+        return self.hits[item]
 
 
 class SparseStsIndex:
     """A Lucene impact index of sentences together with the encoder that made it.
 
-    Open one with :meth:`open`, or make one with :meth:`build`. Usable as a context manager.
+    Open one with :meth:`open`, or make one with :meth:`build`. Usable as a context manager. It shows one state of the
+    index until :meth:`refresh`; changes made through it show at once.
+
+    Attributes
+    ----------
+    path : Path
     """
 
-    def __init__(
-        self,
-        path: Path,
-        reader: ImpactReader,
-        manifest: Manifest,
-        model: SparseStsEncoder | str,
-        precision: Precision,
-    ) -> None:
-        self.path = path
-        self.manifest = manifest
-        self._reader = reader
+    def __init__(self, vectors: ImpactIndex, model: SparseStsEncoder | str, precision: Precision) -> None:
+        self.path = vectors.path
+        self._vectors = vectors
         self._model = model
         self._precision = precision
 
@@ -90,8 +108,9 @@ class SparseStsIndex:
         model: SparseStsEncoder | str | Path | None = None,
         *,
         precision: Precision | None = None,
+        writable: bool = False,
     ) -> Self:
-        """Open an index for searching.
+        """Open an index.
 
         Parameters
         ----------
@@ -101,32 +120,21 @@ class SparseStsIndex:
             The encoder, or where to load it from. Default: where the manifest says it was. Loaded when first needed.
         precision : {"auto", "float32", "bfloat16"}, optional
             Of a model that is to be loaded. Default: what the documents were encoded in.
+        writable : bool
+            To change it, which one process at a time may.
 
         Raises
         ------
         ImpactIndexError
-            No index there, an unfinished one, or one of another format.
+            No index there, an unfinished or damaged one, one of another format, or (to write) another writer is at it.
         JavaError
             No Java to read it with.
         """
-        path = Path(path)
-        if not path.exists():
-            raise ImpactIndexError(f"no index at {path}")
-        if not (path / LUCENE_FOLDER).is_dir():
-            raise ImpactIndexError(f"not an index: {path} has no folder {LUCENE_FOLDER}")
-        reader = ImpactReader(path / LUCENE_FOLDER)
-        try:
-            text = reader.user_data.get(_MANIFEST_KEY)
-            if text is None:
-                raise ImpactIndexError(f"{path} holds a Lucene index that sparse-sts did not build")
-            manifest = Manifest.from_json(text)
-        except BaseException:
-            reader.close()
-            raise
+        vectors = ImpactIndex.open(path, writable=writable)
         if model is None:
-            model = manifest.model
+            model = vectors.manifest.model
         encoder = model if isinstance(model, SparseStsEncoder) else str(model)
-        return cls(path, reader, manifest, encoder, precision or manifest.precision)
+        return cls(vectors, encoder, precision or vectors.manifest.precision)
 
     @classmethod
     def build(
@@ -154,7 +162,7 @@ class SparseStsIndex:
         model : SparseStsEncoder, str or Path
             The encoder, or where to load it from.
         quantizer : Quantizer, optional
-            For documents and queries. Default: 8 bits.
+            Of the impacts. Default: 8 bits.
         precision : {"auto", "float32", "bfloat16"}
             Of a model that is to be loaded; see :class:`~sparse_sts_index.encoder.SparseStsEncoder`.
         overwrite : bool
@@ -174,63 +182,27 @@ class SparseStsIndex:
             No Java to write it with.
         """
         start = time.monotonic()
-        path = Path(path)
         quantizer = quantizer or Quantizer()
-        _check_target(path, overwrite)
+        check_target(Path(path), overwrite)
         software = _software()  # starts Java: whether there is one is better known before hours of encoding
         encoder = model if isinstance(model, SparseStsEncoder) else SparseStsEncoder.load(model, precision=precision)
-        terms = encoder.vocabulary.terms
-        counts = _Counts()
-        ours = not _holds_index(path)  # then whatever comes into the folder is of this build
-        made = [folder for folder in (path / LUCENE_FOLDER, path, *path.parents) if not folder.exists()]
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            try:
-                writer = ImpactWriter(path / LUCENE_FOLDER)
-            except ImpactIndexError:
-                ours = False  # it may be of another build, which has the lock
-                raise
-
-            def write(chunk: Chunk) -> None:
-                ids, texts = zip(*((document.id, document.text) for document in chunk.documents), strict=True)
-                try:
-                    writer.add(ids, texts, chunk.impacts, terms)
-                finally:
-                    detach_thread()
-                counts.add(chunk.impacts, quantizer.errors(chunk.vectors))
-
-            with writer:
-                for _ in overlap(
-                    write, encode_documents(_as_documents(documents), encoder, quantizer, progress=progress)
-                ):
-                    pass
-                if not counts.documents:
-                    raise DataError("no documents to index")
-                writer.merge()
-                manifest = Manifest(
-                    model=_location(encoder.name),
-                    model_fingerprint=encoder.fingerprint,
-                    vocabulary_sha256=encoder.vocabulary.sha256,
-                    precision=encoder.precision,
-                    document_bits=quantizer.bits,
-                    query_bits=quantizer.bits,
-                    max_document_error=counts.max_error,
-                    documents=counts.documents,
-                    empty_documents=counts.empty,
-                    postings=counts.postings,
-                    created=datetime.now(UTC).isoformat(timespec="seconds"),
-                    build_seconds=round(time.monotonic() - start, 3),
-                    software=software,
-                )
-                writer.commit({_MANIFEST_KEY: manifest.to_json()})
-            with atomic_writer(path / MANIFEST_FILE) as file:
-                file.write(manifest.to_json() + "\n")
-        except BaseException as error:
-            _undo(path, made, files=ours)
-            if isinstance(error, OSError):
-                raise ImpactIndexError(f"cannot write {path}: {error.strerror or error}") from error
-            raise
+        manifest = Manifest(
+            model=_location(encoder.name),
+            model_fingerprint=encoder.fingerprint,
+            vocabulary_sha256=encoder.vocabulary.sha256,
+            vocabulary_size=len(encoder.vocabulary),
+            precision=encoder.precision,
+            bits=quantizer.bits,
+            software=software,
+        )
+        chunks = encode_documents(_as_documents(documents), encoder, quantizer, progress=progress)
+        ImpactIndex.build(path, chunks, manifest, encoder.vocabulary, overwrite=overwrite, start=start)
         return cls.open(path, encoder)
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the state that is seen."""
+        return self._vectors.manifest
 
     @cached_property
     def encoder(self) -> SparseStsEncoder:
@@ -264,24 +236,29 @@ class SparseStsIndex:
 
     @property
     def quantizer(self) -> Quantizer:
-        """The queries' quantizer."""
-        return Quantizer(self.manifest.query_bits)
+        """The documents' quantizer."""
+        return Quantizer(self.manifest.bits)
 
-    def search(self, texts: Sequence[str], k: int = 10, *, explain: bool = False) -> list[list[Hit]]:
+    def search(self, texts: Sequence[str], k: int = 10, *, mode: Mode = "exact", explain: bool = False) -> list[Hits]:
         """The nearest sentences of each text.
 
         Parameters
         ----------
         texts : sequence of str, length n
+            Several at once are searched for on all cores.
         k : int
             Hits a text, at least 1.
+        mode : {"exact", "two-step", "approximate"}
+            ``exact`` gives what brute force over the float vectors would give, with a proof. ``two-step`` looks for
+            candidates by the heaviest terms of the text, ``approximate`` by fewer still and among fewer; scores are
+            the float cosines in all of them. See :mod:`sparse_sts_index.search`.
         explain : bool
             Give each hit its shared terms.
 
         Returns
         -------
-        list of n lists of up to k Hit
-            By score descending, ties by id. Sentences that share no term with the text (cosine 0) are not found.
+        list of n Hits
+            Sentences that share no term with the text (cosine 0) are not found.
 
         Raises
         ------
@@ -290,35 +267,35 @@ class SparseStsIndex:
         DataError
             A text holds an unpaired surrogate.
         ValueError
-            `k` below 1, or `texts` is a bare string.
+            `k` below 1, no such `mode`, or `texts` is a bare string.
         """
-        if k < 1:
-            raise ValueError(f"k must be at least 1, not {k}")
-        vectors = self.encoder.encode(texts)
-        impacts = self.quantizer.quantize(vectors)
-        errors = cosine_error_bound(vectors, self.quantizer, self.manifest.max_document_error)
-        terms = self.encoder.vocabulary.terms
-        results = []
-        for row, error in enumerate(errors.tolist()):
-            query = query_terms(impacts, row, terms)
-            hits = []
-            for docid, score in self._reader.search(*query, k) if query[0] else []:
-                doc_id, text = self._reader.stored(docid)
-                explanation = self._explain(*query, docid) if explain else None
-                hits.append(Hit(doc_id, text, score / self.manifest.score_scale, error, explanation))
-            results.append(hits)
-        return results
+        check_search(k, mode)
+        return self.search_vectors(self.encoder.encode(texts), k, mode=mode, explain=explain)
 
-    def _explain(self, terms: list[str], weights: list[int], docid: int) -> tuple[TermContribution, ...]:
-        manifest, vocabulary = self.manifest, self.encoder.vocabulary
-        query_scale = self.quantizer.scale
-        document_scale = manifest.score_scale // query_scale
-        return shared_terms(
-            vocabulary,
-            vocabulary.term_ids(terms),
-            [weight / query_scale for weight in weights],
-            [impact / document_scale for impact in self._reader.impacts(docid, terms)],
-        )
+    def search_vectors(
+        self, vectors: csr_array, k: int = 10, *, mode: Mode = "exact", explain: bool = False
+    ) -> list[Hits]:
+        """:meth:`search` for texts that are encoded already.
+
+        Parameters
+        ----------
+        vectors : csr_array of float32, shape (n, vocab)
+            L2-normalised, as :meth:`~sparse_sts_index.encoder.SparseStsEncoder.encode` gives them.
+        """
+        check_search(k, mode)
+        with self._vectors.using() as state:
+            results = self._vectors.search(state, vectors, k, mode)
+            texts = iter(state.reader.texts([docid for found in results for docid in found.docids]))
+            return [self._hits(state, vectors[[row]], found, texts, explain) for row, found in enumerate(results)]
+
+    def _hits(self, state: State, query: csr_array, found: Neighbours, texts: Iterator[str], explain: bool) -> Hits:
+        explanations: Iterable[tuple[TermContribution, ...] | None] = itertools.repeat(None)
+        if explain:
+            documents = state.store.take(np.array(found.rows, np.int64))
+            vocabulary = self._vectors.vocabulary
+            explanations = (explain_pair(vocabulary, query, documents[[n]]) for n in range(len(found.rows)))
+        hits = map(Hit, found.ids, texts, found.cosines, explanations)  # the ids end it, before a text is drawn
+        return Hits(tuple(hits), found.certified, found.bound)
 
     def score_pairs(self, a: Sequence[str], b: Sequence[str]) -> NDArray[np.float64]:
         """Float cosine of each sentence of `a` with the one of `b` at its side, from the model.
@@ -327,17 +304,119 @@ class SparseStsIndex:
         """
         return self.encoder.score_pairs(a, b)
 
+    def duplicates(self, threshold: float = 0.9, *, progress: Callable[[int], None] | None = None) -> Iterator[Pair]:
+        """All pairs of sentences whose cosine is at least `threshold`, exactly; see :func:`~.join.similar_pairs`.
+
+        Parameters
+        ----------
+        threshold : float
+            Above 0, at most 1.
+        progress : callable, optional
+            Called with the number of sentences done since its last call.
+
+        Yields
+        ------
+        Pair
+            Each pair once, as soon as it is found.
+
+        Raises
+        ------
+        ValueError
+            `threshold` out of range.
+        """
+        if not 0 < threshold <= 1:
+            raise ValueError(f"threshold must be above 0 and at most 1, not {threshold}")
+
+        def pairs() -> Iterator[Pair]:
+            with self._vectors.using() as state:
+                yield from similar_pairs(state.store, threshold, progress=progress)
+
+        return pairs()
+
+    def add(
+        self, documents: Iterable[Document], *, commit: bool = True, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Add documents under ids that are not in the index: all of them or, if anything fails, none.
+
+        Parameters
+        ----------
+        documents : iterable of Document
+        commit : bool
+            Make it durable, and visible to others, at once. Otherwise it shows here alone until :meth:`commit`, and is
+            lost if this index is closed before.
+        progress : callable, optional
+            Called with the number of documents encoded since its last call.
+
+        Raises
+        ------
+        DataError
+            An id is there already, or comes twice.
+        ImpactIndexError
+            The index was not opened with ``writable=True``, or cannot be written.
+        ModelMismatchError, ModelError
+            See :attr:`encoder`.
+        """
+        self._vectors.write(self._encoded(documents, progress), replace=False, commit=commit)
+
+    def update(
+        self, documents: Iterable[Document], *, commit: bool = True, progress: Callable[[int], None] | None = None
+    ) -> int:
+        """Put documents in the place of those with their ids; add those whose id is new.
+
+        Parameters and errors are those of :meth:`add`, but for the ids.
+
+        Returns
+        -------
+        int
+            How many took the place of others.
+        """
+        return self._vectors.write(self._encoded(documents, progress), replace=True, commit=commit)
+
+    def _encoded(self, documents: Iterable[Document], progress: Callable[[int], None] | None) -> Iterator[Chunk]:
+        self._vectors.check_writable()  # before the model is loaded
+        return encode_documents(documents, self.encoder, self.quantizer, progress=progress)
+
+    def delete(self, ids: Iterable[str], *, commit: bool = True) -> int:
+        """Delete documents by id. Ids that are not there are passed over.
+
+        Returns
+        -------
+        int
+            How many were there.
+
+        Raises
+        ------
+        ImpactIndexError
+            As :meth:`add`.
+        """
+        return self._vectors.delete(ids, commit=commit)
+
+    def commit(self) -> None:
+        """Make what was changed with ``commit=False`` durable, and visible to others."""
+        self._vectors.commit()
+
+    def refresh(self) -> bool:
+        """See what other processes have committed since; whether there was anything."""
+        return self._vectors.refresh()
+
+    def compact(self, *, progress: Callable[[int], None] | None = None) -> None:
+        """Free the room of deleted and replaced documents; see :meth:`.impact_index.ImpactIndex.compact`."""
+        self._vectors.compact(progress=progress)
+
+    def verify(self, *, progress: Callable[[int], None] | None = None) -> int:
+        """Check the whole index against itself; see :meth:`.impact_index.ImpactIndex.verify`."""
+        return self._vectors.verify(progress=progress)
+
     def get(self, doc_id: str) -> Document | None:
         """The document with this id, or None."""
-        docid = self._reader.docid(doc_id)
-        return None if docid is None else Document(*self._reader.stored(docid))
+        return self._vectors.get(doc_id)
 
     def __len__(self) -> int:
-        return len(self._reader)
+        return len(self._vectors)
 
     def close(self) -> None:
-        """Release the index's files."""
-        self._reader.close()
+        """Release the index's files; drops changes that are not committed."""
+        self._vectors.close()
 
     def __enter__(self) -> Self:
         return self
@@ -346,49 +425,6 @@ class SparseStsIndex:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-@dataclasses.dataclass
-class _Counts:
-    documents: int = 0
-    empty: int = 0
-    postings: int = 0
-    max_error: float = 0.0
-
-    def add(self, impacts: csr_array, errors: NDArray[np.float64]) -> None:
-        self.documents += impacts.shape[0]
-        self.empty += int((np.diff(impacts.indptr) == 0).sum())
-        self.postings += impacts.nnz
-        self.max_error = max(self.max_error, float(errors.max()))
-
-
-def _check_target(path: Path, overwrite: bool) -> None:
-    """Refuse to build over an index that may not be replaced, or over anything that is not an index."""
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise ImpactIndexError(f"{path} is a file, not a folder for an index")
-    for entry in sorted(path.iterdir()):
-        # A build that was killed may have left its partial copy of the manifest.
-        if entry.name not in (LUCENE_FOLDER, MANIFEST_FILE) and not entry.match(f".{MANIFEST_FILE}.*.partial"):
-            raise ImpactIndexError(f"{path} is not an index and not empty (it holds {entry.name})")
-    if _holds_index(path) and not overwrite:
-        raise ImpactIndexError(f"{path} already holds an index; replace it with overwrite=True, --overwrite")
-
-
-def _holds_index(path: Path) -> bool:
-    """Whether a build has ever been committed there, by the file that every Lucene commit leaves."""
-    return any((path / LUCENE_FOLDER).glob("segments_*"))
-
-
-def _undo(path: Path, made: list[Path], files: bool) -> None:
-    """Remove what a failed build leaves: `files` if they are its own, and the folders it `made`, innermost first."""
-    if files:
-        shutil.rmtree(path / LUCENE_FOLDER, ignore_errors=True)
-        (path / MANIFEST_FILE).unlink(missing_ok=True)
-    for folder in made:
-        with contextlib.suppress(OSError):  # it was not made after all, or something is in it
-            folder.rmdir()
 
 
 def _as_documents(documents: Iterable[Document | str]) -> Iterator[Document]:

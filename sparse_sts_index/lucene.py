@@ -10,9 +10,9 @@ The only module that names Lucene's classes. The index is what Anserini itself w
 
 Unlike Anserini, which drops a document with no terms, such a document keeps its place here.
 
-Anserini's ``ImpactSimilarity`` scores a term as ``boost * frequency``, so a query whose terms are boosted by its weights
-gets the dot product of weights and impacts. ``DelimitedTermFrequencyTokenFilter`` takes frequencies from the term list
-itself, which spares writing each term as often as it weighs.
+Anserini's ``ImpactSimilarity`` scores a term as ``boost * frequency``, so a query whose terms are boosted by its
+weights gets the dot product of weights and impacts. ``DelimitedTermFrequencyTokenFilter`` takes frequencies from the
+term list itself, which spares writing each term as often as it weighs.
 
 A search is one call into Java: a query in the syntax of Lucene's classic query parser goes in, which parses it in some
 20 microseconds, and numbers come out (see :mod:`sparse_sts_index.handles`).
@@ -35,7 +35,19 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.handles import bound, constant, constructor, fill, function, getter, joined, method, per_line, static, then
+from sparse_sts_index.handles import (
+    bound,
+    constant,
+    constructor,
+    fill,
+    function,
+    getter,
+    joined,
+    method,
+    per_line,
+    static,
+    then,
+)
 from sparse_sts_index.jvm import java_class, java_exception, jvm_lock
 from sparse_sts_index.vocabulary import DELIMITER
 
@@ -116,9 +128,16 @@ class ImpactWriter:
             self._store.close()
 
     def add(
-        self, ids: Sequence[str], texts: Sequence[str], impacts: csr_array, terms: Sequence[str], first_row: int = 0
+        self,
+        ids: Sequence[str],
+        texts: Sequence[str],
+        impacts: csr_array,
+        terms: Sequence[str],
+        first_row: int = 0,
+        *,
+        replace: bool = False,
     ) -> None:
-        """Append documents, in order, each in place of any that has its id.
+        """Append documents, in order.
 
         Parameters
         ----------
@@ -129,6 +148,8 @@ class ImpactWriter:
             The Lucene term of each column; see :class:`~sparse_sts_index.vocabulary.Vocabulary`.
         first_row : int
             Row of the first document's float vector; the others follow it.
+        replace : bool
+            Each takes the place of the document that has its id, if there is one.
         """
         indptr, indices, data = impacts.indptr.tolist(), impacts.indices.tolist(), impacts.data.tolist()
         term_class = java_class(_LUCENE + "index.Term")
@@ -140,14 +161,22 @@ class ImpactWriter:
                 self._raw.setStringValue(json.dumps({"id": doc_id, "contents": text}, ensure_ascii=False))
                 self._contents.setStringValue(" ".join(f"{terms[indices[i]]}{DELIMITER}{data[i]}" for i in entries))
                 self._row.setLongValue(first_row + number)
-                self._writer.updateDocument(term_class(ID, doc_id), self._document)
+                if replace:
+                    self._writer.updateDocument(term_class(ID, doc_id), self._document)
+                else:
+                    self._writer.addDocument(self._document)
 
     def delete(self, ids: Iterable[str]) -> None:
         """Delete the documents with these ids, where there are any."""
-        term_class = java_class(_LUCENE + "index.Term")
+        term_class, query_class = java_class(_LUCENE + "index.Term"), java_class(_LUCENE + "search.TermQuery")
         with _crossing(self._directory):
             for doc_id in ids:
-                self._writer.deleteDocuments(term_class(ID, doc_id))
+                self._writer.deleteDocuments(query_class(term_class(ID, doc_id)))
+
+    def clear(self) -> None:
+        """Delete all documents."""
+        with _crossing(self._directory):
+            self._writer.deleteAll()
 
     def merge(self) -> None:
         """Merge to one segment: the bulk of the work that is left to do before a commit, and the best to search."""
@@ -209,8 +238,9 @@ class ImpactReader:
     def __init__(self, directory: Path, reader: Any = None) -> None:
         self._directory = directory
         with _crossing(directory):
+            self._store = _open_directory(directory) if reader is None else None
             if reader is None:
-                reader = java_class(_LUCENE + "index.DirectoryReader").open(_open_directory(directory))
+                reader = java_class(_LUCENE + "index.DirectoryReader").open(self._store)
             self._reader = reader
             searcher_class = java_class(_LUCENE + "search.IndexSearcher")
             searcher_class.setMaxClauseCount(_NO_MORE_DOCS)  # an untrained SPLADE has thousands of active terms
@@ -223,7 +253,8 @@ class ImpactReader:
         """Release the files."""
         with _crossing(self._directory):
             self._reader.close()
-            self._reader.directory().close()
+            if self._store is not None:
+                self._store.close()
 
     @property
     def user_data(self) -> dict[str, str]:
@@ -294,7 +325,11 @@ class ImpactReader:
 
     def _make_search(self, limit: int, parallel: bool) -> Callable[[str], str]:
         """Query to numbers: parse, search, and fetch the rows of what is found."""
-        string, query, top = "Ljava/lang/String;", "Lorg/apache/lucene/search/Query;", "Lorg/apache/lucene/search/TopDocs;"
+        string, query, top = (
+            "Ljava/lang/String;",
+            "Lorg/apache/lucene/search/Query;",
+            "Lorg/apache/lucene/search/TopDocs;",
+        )
         parser, searcher = _LUCENE + "queryparser.classic.QueryParser", _LUCENE + "search.IndexSearcher"
         analyzer = java_class(_LUCENE + "analysis.core.KeywordAnalyzer")()
         new_parser = constructor(parser, f"({string}Lorg/apache/lucene/analysis/Analyzer;)V")
@@ -364,8 +399,15 @@ def only(query: str, doc_id: str) -> str:
     return f"+({query}) +{id_query(doc_id)}^0"
 
 
+def query_terms(impacts: csr_array, row: int, terms: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Lucene terms and weights of one row of a csr_array of int, shape (n, vocab)."""
+    entries = slice(impacts.indptr[row], impacts.indptr[row + 1])
+    return [terms[i] for i in impacts.indices[entries].tolist()], impacts.data[entries].astype(np.int64).tolist()
+
+
 def _matches(line: str) -> Matches:
-    fields = np.fromstring(line.replace("[", "").replace("]", ""), sep=",") if line else np.zeros(0)
+    numbers = line.replace("[", "").replace("]", "").split(",") if line else []
+    fields = np.array(list(map(float, numbers)))
     rows, docids = fields[1::3].astype(np.int64), fields[2::3].astype(np.int64)
     return Matches(rows, docids, fields[0::3])
 
@@ -433,7 +475,7 @@ def _crossing(directory: Path) -> Iterator[None]:
         if kind in ("IndexNotFoundException", "NoSuchFileException"):
             message = "no complete index (never built, or the build did not finish)"
         elif kind == "LockObtainFailedException":
-            message = "another process is writing to this index"
+            message = "another writer is at this index"
         elif kind in ("IndexFormatTooNewException", "IndexFormatTooOldException"):
             message = f"written by another version of Lucene than {lucene_version()}: {detail}"
         else:

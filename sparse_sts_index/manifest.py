@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.precision import Precision
+from sparse_sts_index.vectors import Extent
 
 #: Version of the on-disk form. Raised whenever an older reader would misread an index.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -29,42 +30,43 @@ class Manifest:
         See :attr:`sparse_sts_index.encoder.SparseStsEncoder.fingerprint`.
     vocabulary_sha256 : str
         See :attr:`sparse_sts_index.vocabulary.Vocabulary.sha256`.
+    vocabulary_size : int
+        Terms in it.
     precision : {"float32", "bfloat16"}
         What the documents were encoded in; see :mod:`sparse_sts_index.precision`.
-    document_bits, query_bits : int
-        Bits of the quantizers; the scales are ``2**bits - 1``.
-    max_document_error : float
-        The largest rounding error of a document vector, :meth:`sparse_sts_index.quantizer.Quantizer.errors`.
-    documents, empty_documents, postings : int
-        Documents in all, those without an active term, and (term, document) entries.
-    created : str
-        When the build finished, ISO 8601, UTC.
-    build_seconds : float
-        How long it took.
+    bits : int
+        Bits of the documents' quantizer; its scale is ``2**bits - 1``.
     software : dict
         Package name to version; ``java`` and ``lucene`` too.
+    max_document_error : float
+        At least the largest rounding error of a document vector, :meth:`sparse_sts_index.quantizer.Quantizer.errors`.
+    documents, empty_documents, postings : int
+        Documents in all, those without an active term, and (term, document) entries.
+    vectors : Extent
+        Where the float vectors are, how much of the files counts, and their checksums.
+    created, updated : str
+        When the build finished, and when the last change was committed; ISO 8601, UTC.
+    build_seconds : float
+        How long the build took.
     format_version : int
     """
 
     model: str
     model_fingerprint: str
     vocabulary_sha256: str
+    vocabulary_size: int
     precision: Precision
-    document_bits: int
-    query_bits: int
-    max_document_error: float
-    documents: int
-    empty_documents: int
-    postings: int
-    created: str
-    build_seconds: float
+    bits: int
     software: dict[str, str]
+    max_document_error: float = 0.0
+    documents: int = 0
+    empty_documents: int = 0
+    postings: int = 0
+    vectors: Extent = field(default_factory=lambda: Extent.empty(""))
+    created: str = ""
+    updated: str = ""
+    build_seconds: float = 0.0
     format_version: int = FORMAT_VERSION
-
-    @property
-    def score_scale(self) -> int:
-        """What Lucene's score is divided by to give the cosine: document scale times query scale."""
-        return int((2**self.document_bits - 1) * (2**self.query_bits - 1))
 
     def to_json(self) -> str:
         """As indented JSON."""
@@ -84,7 +86,7 @@ class Manifest:
             values: dict[str, Any] = json.loads(text)
             version = values["format_version"]
             if version == FORMAT_VERSION:
-                return cls(**values)
-        except (ValueError, KeyError, TypeError) as error:
+                return cls(**{**values, "vectors": Extent(**values["vectors"])})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ImpactIndexError("the index's manifest cannot be read") from error
         raise ImpactIndexError(f"index format version {version}; this version reads {FORMAT_VERSION}: build it anew")

@@ -9,9 +9,10 @@ have at most. For a unit query :math:`u`, split into the terms :math:`H` that Lu
 
 where :math:`\epsilon` is the largest :math:`\lVert \hat v - v \rVert_2` of the collection, and no weight is rounded by
 more than half a step. A document that Lucene did not return has no higher a score than the last that it did, so
-:math:`h = u_H \cdot v \le \bar h = s_{last} + \delta`. As :math:`\lVert v_H \rVert \ge h / \lVert u_H \rVert` and :math:`v` is of unit length, what the rest
-of the terms can add is, by Cauchy and Schwarz, :math:`\lVert u_T \rVert \sqrt{1 - (h / \lVert u_H \rVert)^2}`. The sum
-of both grows with :math:`h` until :math:`h = \lVert u_H \rVert^2`, where it is 1, so
+:math:`h = u_H \cdot v \le \bar h = s_{last} + \delta`. As :math:`\lVert v_H \rVert \ge h / \lVert u_H \rVert` and
+:math:`v` is of unit length, what the rest of the terms can add is, by Cauchy and Schwarz, at most :math:`\lVert u_T
+\rVert \sqrt{1 - (h / \lVert u_H \rVert)^2}`. The sum of both grows with :math:`h` until :math:`h = \lVert u_H
+\rVert^2`, where it is 1, so
 
 .. math:: \cos(u, v) \le \bar h + \lVert u_T \rVert \sqrt{1 - (\bar h / \lVert u_H \rVert)^2}
           \quad \text{if } \bar h < \lVert u_H \rVert^2, \text{ else } 1.
@@ -68,6 +69,20 @@ STEPS: dict[Mode, tuple[Step, ...]] = {
 }
 
 
+def check_search(k: int, mode: str) -> None:
+    """Refuse what no search can be made with.
+
+    Raises
+    ------
+    ValueError
+        `k` below 1, or no such `mode`.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    if mode not in STEPS:
+        raise ValueError(f"mode must be one of {', '.join(STEPS)}, not {mode!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class Neighbours:
     """What was found for one query.
@@ -95,8 +110,6 @@ class Neighbours:
 
 class _Query:
     """A query, its heaviest terms first."""
-
-    __slots__ = ("length", "terms", "weights")
 
     def __init__(self, vectors: csr_array, row: int) -> None:
         entries = slice(vectors.indptr[row], vectors.indptr[row + 1])
@@ -131,8 +144,8 @@ class _Query:
         head, tail = math.hypot(*self.weights[:searched]), math.hypot(*self.weights[searched:])
         highest = score + min(head * error, sum(self.weights[:searched]) / (2 * scale)) + _FLOAT32
         if highest * self.length >= head * head:
-            return self.length + _FLOAT32
-        return highest + tail * math.sqrt(1 - (highest / head) ** 2)
+            return float(self.length + _FLOAT32)
+        return float(highest + tail * math.sqrt(1 - (highest / head) ** 2))
 
 
 def search(

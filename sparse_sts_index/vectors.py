@@ -28,7 +28,7 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index.errors import ImpactIndexError
 
-_DTYPES: Final = {
+_DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "terms.i32": np.dtype("<i4"),
     "weights.f32": np.dtype("<f4"),
     "ends.i64": np.dtype("<i8"),
@@ -113,7 +113,7 @@ class VectorStore:
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Document ids of rows, an ndarray of int64."""
         starts, ends = _starts(self._id_ends, rows), self._id_ends[rows]
-        ids = memoryview(self._ids)
+        ids = self._ids.data
         return [str(ids[start:end], "utf-8") for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def scores(self, rows: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -132,13 +132,24 @@ class VectorStore:
         -------
         ndarray of float64, shape (m,)
         """
+        lengths, entries = self._entries(rows)
+        products = query[self._terms[entries]] * self._weights[entries]
+        owners = np.repeat(np.arange(len(rows)), lengths)
+        return np.bincount(owners, products, minlength=len(rows)).astype(np.float64, copy=False)
+
+    def take(self, rows: NDArray[np.int64]) -> csr_array:
+        """Some rows, in this order: csr_array of float32, shape (len(rows), vocab)."""
+        lengths, entries = self._entries(rows)
+        indptr = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+        return csr_array((self._weights[entries], self._terms[entries], indptr), (len(rows), self._vocabulary))
+
+    def _entries(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """How many entries each row has, and where they all are."""
         ends = self._ends[rows]
         lengths = ends - _starts(self._ends, rows)
-        owners = np.repeat(np.arange(len(rows)), lengths)
-        entries = np.arange(len(owners))
-        entries += (ends - np.cumsum(lengths))[owners]
-        products = query[self._terms[entries]] * self._weights[entries]
-        return np.bincount(owners, products, minlength=len(rows))
+        entries = np.arange(lengths.sum())
+        entries += np.repeat(ends - np.cumsum(lengths), lengths)
+        return lengths, entries
 
     @cached_property
     def live(self) -> NDArray[np.bool_]:
@@ -148,7 +159,7 @@ class VectorStore:
         return live
 
     def block(self, start: int, stop: int) -> csr_array:
-        """Consecutive rows, dead ones included: csr_array of float32, shape (stop - start, vocab), a view of the files."""
+        """Consecutive rows, dead ones too, a view of the files: csr_array of float32, shape (stop - start, vocab)."""
         ends = self._ends[start:stop]
         first = int(self._ends[start - 1]) if start else 0
         last = int(ends[-1]) if len(ends) else first
@@ -223,7 +234,12 @@ class VectorWriter:
         """Say that these rows no longer count."""
         self._append("dead.i64", np.array(rows))
 
-    def flush(self, *, durable: bool) -> Extent:
+    @property
+    def rows(self) -> int:
+        """Rows so far, dead ones included."""
+        return self._sizes["ends.i64"] // 8
+
+    def extent(self, *, durable: bool) -> Extent:
         """The extent with what was appended: visible to whoever opens it, and on disk if `durable`."""
         if durable:
             for file in self._files.values():

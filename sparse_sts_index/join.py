@@ -1,0 +1,167 @@
+r"""All pairs of documents above a cosine threshold, exactly, and the clusters they make.
+
+For a unit vector :math:`u` split into terms :math:`H` and the rest :math:`T` with :math:`\lVert u_T \rVert < t`, a
+document that shares no term of :math:`H` with it has a cosine below :math:`t` (Cauchy, Schwarz). So each document is
+joined by a few of its terms only, those that are rare for their weight; of the partners that these give, the ones go
+on that can reach :math:`t` by the bound of :mod:`sparse_sts_index.search`, and these get their float cosine. This is
+prefix filtering (Bayardo, Ma and Srikant, "Scaling up all pairs similarity search", 2007) with the L2 bound of
+Anastasiu and Karypis ("L2AP", 2014).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+
+from sparse_sts_index.vectors import VectorStore
+
+_FLOAT32 = 2e-6  # what cosines of float32 vectors may lack
+_ENTRIES = 1 << 22  # of partial products in memory at a time
+_BLOCK = 4096  # rows at a time, at most
+
+#: Rows, rows and cosines of pairs, ndarrays of int64, int64 and float64, all of one length.
+RowPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two documents and their cosine.
+
+    Attributes
+    ----------
+    first, second : str
+        Their ids, the one that was added earlier first.
+    score : float
+        Float cosine.
+    """
+
+    first: str
+    second: str
+    score: float
+
+
+def similar_pairs(
+    store: VectorStore, threshold: float, *, progress: Callable[[int], None] | None = None
+) -> Iterator[Pair]:
+    """Pairs of documents whose cosine is at least `threshold`, each once; see :func:`similar_rows`."""
+    for first, second, cosines in similar_rows(store, threshold, progress=progress):
+        yield from map(Pair, store.ids(first), store.ids(second), cosines.tolist())
+
+
+def similar_rows(
+    store: VectorStore, threshold: float, *, progress: Callable[[int], None] | None = None
+) -> Iterator[RowPairs]:
+    """Pairs of rows that count whose cosine is at least `threshold`, block by block.
+
+    Holds all vectors in memory, some 16 bytes a posting.
+
+    Parameters
+    ----------
+    store : VectorStore
+    threshold : float
+        Above 0. A cosine that lacks up to 2e-6 of it counts: sentences with the same vector are of cosine 1.
+    progress : callable, optional
+        Called with the number of rows done since its last call.
+
+    Yields
+    ------
+    RowPairs
+        The first row is the lesser one; ordered by it, then by the second.
+    """
+    least = threshold - _FLOAT32
+    rows = np.flatnonzero(store.live)
+    vectors = store.take(rows)
+    by_term = vectors.T.tocsr()
+    frequencies = np.diff(by_term.indptr)
+    heads = _heads(vectors, frequencies, least)
+    lengths = np.sqrt(_row_sums(heads, heads.data.astype(np.float64) ** 2))
+    rests = np.sqrt(np.maximum(_row_sums(vectors, vectors.data.astype(np.float64) ** 2) - lengths**2, 0))
+    for start, stop in _blocks(_row_sums(heads, frequencies[heads.indices].astype(np.float64))):
+        partial = coo_array(heads[start:stop] @ by_term)
+        first, second = partial.coords[0] + start, partial.coords[1]
+        later = second > first
+        first, second, head = first[later], second[later], partial.data[later].astype(np.float64) + _FLOAT32
+        angle = np.minimum(head / lengths[first], 1)
+        possible = head + rests[first] * np.sqrt(1 - angle * angle) >= least
+        possible |= head >= lengths[first] ** 2  # the bound is no longer less than 1
+        first, second = first[possible], second[possible]
+        cosines = _cosines(vectors, first, second)
+        found = np.flatnonzero(cosines >= least)
+        found = found[np.lexsort((second[found], first[found]))]
+        if len(found):
+            yield rows[first[found]], rows[second[found]], cosines[found]
+        if progress is not None:
+            progress(stop - start)
+
+
+def clusters(
+    store: VectorStore, threshold: float, *, progress: Callable[[int], None] | None = None
+) -> list[NDArray[np.int64]]:
+    """Rows that hang together by pairs whose cosine is at least `threshold` (single linkage).
+
+    Returns
+    -------
+    list of ndarray of int64
+        Clusters of two rows or more, each in order; the largest first, equally large ones by their first row.
+    """
+    pairs = list(similar_rows(store, threshold, progress=progress))
+    if not pairs:
+        return []
+    first, second = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
+    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(store), len(store)))
+    labels = connected_components(graph, directed=False)[1]
+    members = np.unique(np.concatenate((first, second)))
+    members = members[np.argsort(labels[members], kind="stable")]
+    borders = np.flatnonzero(np.diff(labels[members])) + 1
+    return sorted(np.split(members, borders), key=lambda rows: (-len(rows), rows[0]))
+
+
+def _heads(vectors: csr_array, frequencies: NDArray[np.int64], threshold: float) -> csr_array:
+    """Of each row the terms to join it by: cheapest first, until the others are shorter than the threshold."""
+    lengths = np.diff(vectors.indptr)
+    owners = np.repeat(np.arange(vectors.shape[0]), lengths)
+    squares = vectors.data.astype(np.float64) ** 2
+    order = np.lexsort((frequencies[vectors.indices] / squares, owners))
+    running = np.cumsum(squares[order])
+    before = running - squares[order]
+    total = _row_sums(vectors, squares)
+    offsets = np.repeat(np.concatenate(([0.0], np.cumsum(total)[:-1])), lengths)
+    left = total[owners] - (before - offsets)  # square of the length of this term and those after it
+    heads = vectors.copy()
+    heads.data[order[left < max(threshold - _FLOAT32, 0.0) ** 2]] = 0
+    heads.eliminate_zeros()
+    return heads
+
+
+def _blocks(costs: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
+    """Ranges of rows that together cost at most so many entries, or of one row."""
+    total = np.cumsum(costs)
+    start = 0
+    while start < len(costs):
+        before = total[start - 1] if start else 0.0
+        stop = int(np.searchsorted(total, before + _ENTRIES, side="right"))
+        stop = min(max(stop, start + 1), start + _BLOCK, len(costs))
+        yield start, stop
+        start = stop
+
+
+def _cosines(vectors: csr_array, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
+    """As :meth:`~sparse_sts_index.vectors.VectorStore.scores` computes them, some pairs at a time."""
+    parts = [np.zeros(0)]
+    for start in range(0, len(first), 1 << 16):
+        some = slice(start, start + (1 << 16))
+        products = vectors[first[some]].astype(np.float64).multiply(vectors[second[some]].astype(np.float64)).tocsr()
+        products.sort_indices()
+        parts.append(_row_sums(products, products.data))
+    return np.concatenate(parts)
+
+
+def _row_sums(matrix: csr_array, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sums over each row of values that go with its entries, in their order."""
+    owners = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return np.bincount(owners, values, minlength=matrix.shape[0]).astype(np.float64, copy=False)
