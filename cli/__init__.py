@@ -1,1 +1,1 @@
-"""The ``sparse-sts`` command: one module a subcommand, all of them thin."""
+"""The ``sparse-sts`` command: a module for each subcommand or family of them, all of them thin."""

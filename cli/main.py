@@ -11,7 +11,9 @@ import click
 
 from sparse_sts_index.errors import SparseStsError
 
+from .change import add, compact, delete, update, verify
 from .demo import demo
+from .duplicates import cluster, duplicates
 from .evaluate import evaluate
 from .export import export
 from .index import index
@@ -49,5 +51,8 @@ def main(verbose: bool) -> None:
         warnings.simplefilter("ignore")
 
 
-for command in (train, export, index, search, score, evaluate, demo):
+for command in (
+    *(train, index, search, score, evaluate, duplicates, cluster),
+    *(add, update, delete, compact, verify, export, demo),
+):
     main.add_command(command)

@@ -17,7 +17,8 @@ from sparse_sts_index.precision import Precision
 from .options import corpus_format_option, explain_option, model_option, one_line, precision_option, show_terms
 
 if TYPE_CHECKING:
-    from sparse_sts_index.index import Hit
+    from sparse_sts_index.index import Hits
+    from sparse_sts_index.search import Mode
 
 _BATCH = 256  # queries encoded at a time
 _RUN_TAG = "sparse-sts"
@@ -29,6 +30,8 @@ _RUN_TAG = "sparse-sts"
 @click.option("--queries", help="A file of queries, in any format that a corpus may have, or - for standard input.")
 @corpus_format_option("--queries-format")
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Hits a query.")
+@click.option("--two-step", "mode", flag_value="two-step", help="Look for candidates by the heaviest terms: faster.")
+@click.option("--approximate", "mode", flag_value="approximate", help="By fewer terms still: fastest, misses more.")
 @click.option("--format", type=click.Choice(["table", "jsonl", "trec"]), default="table", show_default=True)
 @explain_option
 @precision_option("as the documents of the index")
@@ -39,6 +42,7 @@ def search(
     queries: str | None,
     queries_format: str | None,
     k: int,
+    mode: Mode | None,
     format: str,
     explain: bool,
     precision: Precision | None,
@@ -46,7 +50,7 @@ def search(
 ) -> None:
     """Find the sentences of INDEX nearest in meaning to each TEXT.
 
-    Scores are cosines, from the integer impacts; the table says within what error (so 1 can come out as 1.002).
+    Scores are float cosines. Unless --two-step or --approximate is given, the hits are proved to be the nearest.
     """
     if bool(texts) == bool(queries):
         raise click.UsageError("Give either TEXT or --queries.")
@@ -63,7 +67,7 @@ def search(
     with SparseStsIndex.open(index, model, precision=precision) as opened:
         some = False
         for batch in chunks(wanted, _BATCH):
-            found = opened.search([query.text for query in batch], k, explain=explain)
+            found = opened.search([query.text for query in batch], k, mode=mode or "exact", explain=explain)
             for query, hits in zip(batch, found, strict=True):
                 some = True
                 {"table": _show_table, "jsonl": _show_jsonl, "trec": _show_trec}[format](query, hits)
@@ -71,29 +75,30 @@ def search(
             raise DataError(f"{queries}: no queries in it")
 
 
-def _show_table(query: Document, hits: list[Hit]) -> None:
+def _show_table(query: Document, hits: Hits) -> None:
     click.echo(f"query {one_line(query.id)}: {one_line(query.text)}")
     if not hits:
         click.echo("  no sentence shares a term with it")
         return
     width = max(len(one_line(hit.id)) for hit in hits)
-    click.echo(f"  rank  cosine  {'id':<{width}}  sentence   (cosine within ±{hits[0].error:.2g})")
+    proof = "the nearest of all" if hits.certified else f"others may have up to {hits.bound:.4f}"
+    click.echo(f"  rank  cosine  {'id':<{width}}  sentence   ({proof})")
     for rank, hit in enumerate(hits, 1):
         click.echo(f"  {rank:>4}  {hit.score:.4f}  {one_line(hit.id):<{width}}  {one_line(hit.text)}")
         if hit.explanation is not None:
             show_terms(hit.explanation, hit.score, " " * 16)
 
 
-def _show_jsonl(query: Document, hits: list[Hit]) -> None:
+def _show_jsonl(query: Document, hits: Hits) -> None:
     for rank, hit in enumerate(hits, 1):
         values = dataclasses.asdict(hit)
         if hit.explanation is None:
             del values["explanation"]
-        line = {"query_id": query.id, "query": query.text, "rank": rank, **values}
+        line = {"query_id": query.id, "query": query.text, "rank": rank, **values, "certified": hits.certified}
         click.echo(json.dumps(line, ensure_ascii=False))
 
 
-def _show_trec(query: Document, hits: list[Hit]) -> None:
+def _show_trec(query: Document, hits: Hits) -> None:
     for rank, hit in enumerate(hits, 1):
         for value in (query.id, hit.id):
             if len(value.split()) != 1 or value != value.strip():

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from sparse_sts_index.explain import TermContribution, explain_pair
     from sparse_sts_index.export import export_vectors
     from sparse_sts_index.fused import fuse
-    from sparse_sts_index.index import Hit, SparseStsIndex
+    from sparse_sts_index.index import Hit, Hits, Pair, SparseStsIndex
     from sparse_sts_index.manifest import Manifest
     from sparse_sts_index.pairs import Pairs, load_pairs
+    from sparse_sts_index.pyserini_encoder import PyseriniQueryEncoder
     from sparse_sts_index.quantizer import Quantizer
     from sparse_sts_index.recipe import TrainingSettings
+    from sparse_sts_index.search_engines import LuceneCorpus, semantic_search_lucene
     from sparse_sts_index.training import train
     from sparse_sts_index.vocabulary import Vocabulary
 
@@ -50,11 +52,13 @@ _MODULES = {
     "explain": ("TermContribution", "explain_pair"),
     "export": ("export_vectors",),
     "fused": ("fuse",),
-    "index": ("Hit", "SparseStsIndex"),
+    "index": ("Hit", "Hits", "Pair", "SparseStsIndex"),
     "manifest": ("Manifest",),
     "pairs": ("Pairs", "load_pairs"),
+    "pyserini_encoder": ("PyseriniQueryEncoder",),
     "quantizer": ("Quantizer",),
     "recipe": ("TrainingSettings",),
+    "search_engines": ("LuceneCorpus", "semantic_search_lucene"),
     "training": ("train",),
     "vocabulary": ("Vocabulary",),
 }
@@ -65,13 +69,17 @@ __all__ = [
     "Document",
     "Evaluation",
     "Hit",
+    "Hits",
     "HubUnreachableError",
     "ImpactIndexError",
     "JavaError",
+    "LuceneCorpus",
     "Manifest",
     "ModelError",
     "ModelMismatchError",
+    "Pair",
     "Pairs",
+    "PyseriniQueryEncoder",
     "Quantizer",
     "SparseStsEncoder",
     "SparseStsError",
@@ -86,6 +94,7 @@ __all__ = [
     "fuse",
     "load_pairs",
     "read_corpus",
+    "semantic_search_lucene",
     "train",
 ]
 

@@ -23,7 +23,7 @@ from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import ModelError, ModelMismatchError
 from sparse_sts_index.explain import TermContribution, explain_pair
 from sparse_sts_index.impact_index import ImpactIndex, State, check_target
-from sparse_sts_index.join import Pair, similar_pairs
+from sparse_sts_index.join import check_threshold, clusters, similar_rows
 from sparse_sts_index.jvm import java_version
 from sparse_sts_index.lucene import lucene_version
 from sparse_sts_index.manifest import Manifest
@@ -82,6 +82,23 @@ class Hits(Sequence[Hit]):
     def __getitem__(self, item: slice) -> tuple[Hit, ...]: ...
     def __getitem__(self, item: int | slice) -> Hit | tuple[Hit, ...]:
         return self.hits[item]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two sentences that are similar.
+
+    Attributes
+    ----------
+    first, second : Document
+        The one that was added earlier is the first.
+    score : float
+        Float cosine.
+    """
+
+    first: Document
+    second: Document
+    score: float
 
 
 class SparseStsIndex:
@@ -305,33 +322,57 @@ class SparseStsIndex:
         return self.encoder.score_pairs(a, b)
 
     def duplicates(self, threshold: float = 0.9, *, progress: Callable[[int], None] | None = None) -> Iterator[Pair]:
-        """All pairs of sentences whose cosine is at least `threshold`, exactly; see :func:`~.join.similar_pairs`.
+        """All pairs of sentences whose cosine is at least `threshold`, exactly, each once.
+
+        See :mod:`sparse_sts_index.join`. Holds all vectors in memory, some 16 bytes a posting.
 
         Parameters
         ----------
         threshold : float
-            Above 0, at most 1.
+            Above 0, at most 1. A cosine that lacks up to 2e-6 of it counts.
         progress : callable, optional
             Called with the number of sentences done since its last call.
 
         Yields
         ------
         Pair
-            Each pair once, as soon as it is found.
+            As they are found, in the order of addition.
 
         Raises
         ------
         ValueError
             `threshold` out of range.
         """
-        if not 0 < threshold <= 1:
-            raise ValueError(f"threshold must be above 0 and at most 1, not {threshold}")
+        check_threshold(threshold)
+        return self._duplicates(threshold, progress)
 
-        def pairs() -> Iterator[Pair]:
-            with self._vectors.using() as state:
-                yield from similar_pairs(state.store, threshold, progress=progress)
+    def _duplicates(self, threshold: float, progress: Callable[[int], None] | None) -> Iterator[Pair]:
+        with self._vectors.using() as state:
+            for first, second, cosines in similar_rows(state.store, threshold, progress=progress):
+                rows, places = np.unique(np.concatenate((first, second)), return_inverse=True)
+                documents = self._vectors.documents(state, rows)
+                for a, b, cosine in zip(*places.reshape(2, -1).tolist(), cosines.tolist(), strict=True):
+                    yield Pair(documents[a], documents[b], cosine)
 
-        return pairs()
+    def clusters(
+        self, threshold: float = 0.9, *, progress: Callable[[int], None] | None = None
+    ) -> Iterator[list[Document]]:
+        """Sentences that hang together by :meth:`duplicates` (single linkage), two or more at a time.
+
+        Parameters and errors are those of :meth:`duplicates`.
+
+        Yields
+        ------
+        list of Document
+            The largest cluster first; each in the order of addition.
+        """
+        check_threshold(threshold)
+        return self._clusters(threshold, progress)
+
+    def _clusters(self, threshold: float, progress: Callable[[int], None] | None) -> Iterator[list[Document]]:
+        with self._vectors.using() as state:
+            for rows in clusters(state.store, threshold, progress=progress):
+                yield self._vectors.documents(state, rows)
 
     def add(
         self, documents: Iterable[Document], *, commit: bool = True, progress: Callable[[int], None] | None = None

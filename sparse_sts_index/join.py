@@ -11,7 +11,6 @@ Anastasiu and Karypis ("L2AP", 2014).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,29 +27,16 @@ _BLOCK = 4096  # rows at a time, at most
 RowPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Two documents and their cosine.
+def check_threshold(threshold: float) -> None:
+    """Refuse a threshold that no join can be made with.
 
-    Attributes
-    ----------
-    first, second : str
-        Their ids, the one that was added earlier first.
-    score : float
-        Float cosine.
+    Raises
+    ------
+    ValueError
+        Not above 0, or above 1.
     """
-
-    first: str
-    second: str
-    score: float
-
-
-def similar_pairs(
-    store: VectorStore, threshold: float, *, progress: Callable[[int], None] | None = None
-) -> Iterator[Pair]:
-    """Pairs of documents whose cosine is at least `threshold`, each once; see :func:`similar_rows`."""
-    for first, second, cosines in similar_rows(store, threshold, progress=progress):
-        yield from map(Pair, store.ids(first), store.ids(second), cosines.tolist())
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold must be above 0 and at most 1, not {threshold}")
 
 
 def similar_rows(

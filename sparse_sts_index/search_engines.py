@@ -1,0 +1,133 @@
+"""Lucene as one of the search engines of ``sentence_transformers.sparse_encoder.search_engines``."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from sparse_sts_index.convert import Chunk
+from sparse_sts_index.corpus import Document
+from sparse_sts_index.impact_index import ImpactIndex
+from sparse_sts_index.manifest import Manifest
+from sparse_sts_index.quantizer import Quantizer, l2_normalize
+from sparse_sts_index.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import torch
+
+_CHUNK = 2048
+Results = list[list[dict[str, int | float]]]
+
+
+class LuceneCorpus:
+    """Embeddings in a Lucene index of their own, in a temporary folder that goes with this object.
+
+    Parameters
+    ----------
+    embeddings : torch.Tensor, sparse COO, shape (n, vocab)
+    bits : int
+        Of the impacts.
+    """
+
+    def __init__(self, embeddings: torch.Tensor, *, bits: int = 8) -> None:
+        vectors, quantizer = _to_csr(embeddings), Quantizer(bits)
+        vocabulary = Vocabulary([str(column) for column in range(vectors.shape[1])])
+
+        def chunks() -> Iterator[Chunk]:
+            for start in range(0, vectors.shape[0], _CHUNK):
+                some = vectors[start : start + _CHUNK]
+                documents = [Document(f"{start + row:09}", "") for row in range(some.shape[0])]  # ties in their order
+                yield Chunk(documents, some, quantizer.quantize(some))
+
+        manifest = Manifest(
+            model="",
+            model_fingerprint="",
+            vocabulary_sha256=vocabulary.sha256,
+            vocabulary_size=len(vocabulary),
+            precision="float32",
+            bits=bits,
+            software={},
+        )
+        self._folder = tempfile.TemporaryDirectory(prefix="sparse-sts-", ignore_cleanup_errors=True)
+        ImpactIndex.build(self._folder.name, chunks(), manifest, vocabulary)
+        self.index = ImpactIndex.open(self._folder.name)
+
+
+def semantic_search_lucene(
+    query_embeddings: torch.Tensor,
+    corpus_embeddings: torch.Tensor | None = None,
+    corpus_index: LuceneCorpus | None = None,
+    top_k: int = 10,
+    output_index: bool = False,
+    **kwargs: Any,
+) -> tuple[Results, float] | tuple[Results, float, LuceneCorpus]:
+    """Semantic search with sparse embeddings, exact, by cosine; called as ``semantic_search_qdrant`` is.
+
+    Parameters
+    ----------
+    query_embeddings : torch.Tensor, sparse COO, shape (vocab,) or (n, vocab)
+        Of any length: they are normalised, for the score is the cosine.
+    corpus_embeddings : torch.Tensor, sparse COO, shape (m, vocab), optional
+        Only used if `corpus_index` is None.
+    corpus_index : LuceneCorpus, optional
+        What an earlier call gave with `output_index`.
+    top_k : int
+        Hits a query. Embeddings of cosine 0 are none.
+    output_index : bool
+        Return the index, too.
+    **kwargs
+        For :class:`LuceneCorpus`.
+
+    Returns
+    -------
+    results : list of n lists of dict
+        ``{"corpus_id": int, "score": float}``, best first, equal scores by ``corpus_id``.
+    seconds : float
+        How long the search took.
+    index : LuceneCorpus
+        If `output_index`.
+
+    Raises
+    ------
+    ValueError
+        Embeddings that are not sparse COO, or neither embeddings nor an index to search.
+    JavaError
+        No Java to run Lucene with.
+    """
+    queries = _to_csr(query_embeddings)
+    if corpus_index is None:
+        if corpus_embeddings is None:
+            raise ValueError("either corpus_embeddings or corpus_index must be given")
+        corpus_index = LuceneCorpus(corpus_embeddings, **kwargs)
+    start = time.perf_counter()
+    with corpus_index.index.using() as state:
+        found = corpus_index.index.search(state, queries, top_k)
+    results: Results = [
+        [{"corpus_id": row, "score": cosine} for row, cosine in zip(near.rows, near.cosines, strict=True)]
+        for near in found
+    ]
+    seconds = time.perf_counter() - start
+    return (results, seconds, corpus_index) if output_index else (results, seconds)
+
+
+def _to_csr(embeddings: torch.Tensor) -> csr_array:
+    """Unit vectors as csr_array of float32, shape (n, vocab)."""
+    import torch
+
+    if embeddings.layout != torch.sparse_coo or embeddings.ndim > 2:
+        raise ValueError("embeddings must be a sparse COO tensor, of one row or two dimensions")
+    if embeddings.ndim == 1:
+        embeddings = embeddings.unsqueeze(0)
+    embeddings = embeddings.detach().cpu().float().coalesce()
+    values = (embeddings.values().numpy(), tuple(embeddings.indices().numpy()))
+    vectors = csr_array(values, shape=(embeddings.shape[0], embeddings.shape[1]))
+    vectors.eliminate_zeros()
+    if vectors.data.size and float(vectors.data.min()) < 0:
+        raise ValueError("embeddings must not be negative")
+    vectors.indices = vectors.indices.astype(np.int32)
+    return l2_normalize(vectors)
