@@ -4,34 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
-from scipy.sparse import csr_array
-
-from sparse_sts_index.corpus import Document, check_ids, chunks
+from sparse_sts_index.corpus import Chunk, Document, check_ids, chunks
 from sparse_sts_index.encoder import SparseStsEncoder, TokenizedSentences
 from sparse_sts_index.overlap import overlap
 from sparse_sts_index.quantizer import Quantizer
 
 _CHUNK = 2048  # documents; some four of them are ever in memory
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Some consecutive documents, encoded.
-
-    Attributes
-    ----------
-    documents : list of Document, length n
-    vectors : csr_array of float32, shape (n, vocab)
-        L2-normalised.
-    impacts : csr_array of int32, shape (n, vocab)
-        The vectors, quantized.
-    """
-
-    documents: list[Document]
-    vectors: csr_array
-    impacts: csr_array
 
 
 def encode_documents(

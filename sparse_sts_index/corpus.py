@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scipy.sparse import csr_array
+
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.records import Columns, Record, check_unicode, read_records, required_text
 from sparse_sts_index.sample import SAMPLE, SAMPLE_COLLECTION
@@ -48,6 +50,24 @@ class Document:
             raise DataError(f"{where}: id is empty")
         if len(self.id.encode()) > _MAX_ID_BYTES:
             raise DataError(f"{where}: id is longer than {_MAX_ID_BYTES:,} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some consecutive documents, encoded.
+
+    Attributes
+    ----------
+    documents : list of Document, length n
+    vectors : csr_array of float32, shape (n, vocab)
+        L2-normalised.
+    impacts : csr_array of int32, shape (n, vocab)
+        The vectors, quantized.
+    """
+
+    documents: list[Document]
+    vectors: csr_array
+    impacts: csr_array
 
 
 def read_corpus(source: str | Path, format: str | None = None) -> Iterator[Document]:

@@ -11,8 +11,8 @@ import json
 from collections.abc import Callable, Iterable
 from typing import IO
 
-from sparse_sts_index.convert import Chunk, encode_documents
-from sparse_sts_index.corpus import Document
+from sparse_sts_index.convert import encode_documents
+from sparse_sts_index.corpus import Chunk, Document
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.quantizer import Quantizer

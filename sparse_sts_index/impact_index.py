@@ -19,16 +19,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from sparse_sts_index.corpus import Document
+from sparse_sts_index.corpus import Chunk, Document
 from sparse_sts_index.errors import DataError, ImpactIndexError
 from sparse_sts_index.files import atomic_writer
 from sparse_sts_index.jvm import detach_thread
@@ -39,9 +38,6 @@ from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.search import Mode, Neighbours, search
 from sparse_sts_index.vectors import Extent, VectorStore, VectorWriter
 from sparse_sts_index.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from sparse_sts_index.convert import Chunk  # which takes torch with it
 
 LUCENE_FOLDER, MANIFEST_FILE, _VOCABULARY_FILE = "lucene", "manifest.json", "vocabulary.json"
 _MANIFEST_KEY = "sparse-sts-manifest"
@@ -58,11 +54,24 @@ class State:
     manifest : Manifest
     reader : ImpactReader
     store : VectorStore
+    vocabulary : bytes
+        The content of its file.
     """
 
-    def __init__(self, manifest: Manifest, reader: ImpactReader, store: VectorStore) -> None:
+    def __init__(self, manifest: Manifest, reader: ImpactReader, store: VectorStore, vocabulary: bytes) -> None:
         self.manifest, self.reader, self.store = manifest, reader, store
+        self._vocabulary = vocabulary
         self._users, self._lock = 1, threading.Lock()
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The terms, as they were when the index was built."""
+        return _vocabulary(self._vocabulary, self.manifest.vocabulary_sha256)
+
+    @property
+    def quoted_terms(self) -> tuple[str, ...]:
+        """Lucene's terms of :attr:`vocabulary`, as queries name them."""
+        return _quoted_terms(self._vocabulary, self.manifest.vocabulary_sha256)
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[Self]:
@@ -207,21 +216,6 @@ class ImpactIndex:
         """Of the state that is seen."""
         return self._state.manifest
 
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        """The terms, as they were when the index was built.
-
-        Raises
-        ------
-        ImpactIndexError
-            Their file is damaged.
-        """
-        return _read_vocabulary(self.path, self.manifest)
-
-    @cached_property
-    def _quoted(self) -> tuple[str, ...]:
-        return tuple(map(quoted, self.vocabulary.terms))
-
     def using(self) -> contextlib.AbstractContextManager[State]:
         """The state that is seen, held open while the block runs."""
         return self._state.in_use()
@@ -234,7 +228,7 @@ class ImpactIndex:
             vectors,
             k,
             mode,
-            terms=self._quoted,
+            terms=state.quoted_terms,
             scale=Quantizer(state.manifest.bits).scale,
             error=state.manifest.max_document_error,
         )
@@ -325,7 +319,7 @@ class ImpactIndex:
         """
         with self._changing(commit=True) as (state, changes):
             quantizer = Quantizer(state.manifest.bits)
-            changes.start_over(self.vocabulary)
+            changes.start_over()
             rows = np.flatnonzero(state.store.live)
             for start in range(0, len(rows), _CHUNK):
                 chunk = rows[start : start + _CHUNK]
@@ -379,7 +373,7 @@ class ImpactIndex:
         for number, doc_id in enumerate(ids):
             entries = slice(impacts.indptr[number], impacts.indptr[number + 1])
             weights = impacts.data[entries].tolist()
-            terms = [self._quoted[term] for term in impacts.indices[entries].tolist()]
+            terms = [state.quoted_terms[term] for term in impacts.indices[entries].tolist()]
             queries.append(only(impact_query(terms, weights), doc_id) if terms else only("*:*^0", doc_id))
             expected.append(float(sum(weight * weight for weight in weights)))
         for doc_id, row, score, found in zip(
@@ -450,7 +444,8 @@ class _Changes:
         self.lucene = lucene or ImpactWriter(path / LUCENE_FOLDER, create=False)
         try:
             if vocabulary is not None:
-                self._begin(vocabulary)
+                self._vocabulary = json.dumps(vocabulary.tokens).encode()
+                self._begin()
             else:
                 self._vocabulary = _read_vocabulary(path, manifest)
                 self._vectors = VectorWriter(path, manifest.vectors)
@@ -458,22 +453,25 @@ class _Changes:
             self.lucene.close()
             raise
 
-    def _begin(self, vocabulary: Vocabulary) -> None:
+    def _begin(self) -> None:
         """An extent of its own, with nothing in it."""
-        self._vocabulary = vocabulary
         extent = Extent.empty(f"vectors-{max(_generations(self._path), default=0) + 1:06}")
         self._vectors = VectorWriter(self._path, extent)
         with atomic_writer(self._path / extent.folder / _VOCABULARY_FILE) as file:
-            json.dump(vocabulary.tokens, file)
+            file.write(self._vocabulary.decode())
         self.manifest = dataclasses.replace(
             self.manifest, max_document_error=0.0, documents=0, empty_documents=0, postings=0, vectors=extent
         )
 
-    def start_over(self, vocabulary: Vocabulary) -> None:
+    @property
+    def _terms(self) -> tuple[str, ...]:
+        return _vocabulary(self._vocabulary, self.manifest.vocabulary_sha256).terms
+
+    def start_over(self) -> None:
         """Drop all documents; those that follow are to take their place."""
         self.lucene.clear()
         self._vectors.close()
-        self._begin(vocabulary)
+        self._begin()
 
     def add(
         self, documents: Sequence[Document], vectors: csr_array, impacts: csr_array, *, replace: bool = False
@@ -483,7 +481,7 @@ class _Changes:
         ids, texts = [document.id for document in documents], [document.text for document in documents]
         first_row = self._vectors.rows
         self._vectors.add(vectors, ids)
-        self.lucene.add(ids, texts, impacts, self._vocabulary.terms, first_row, replace=replace)
+        self.lucene.add(ids, texts, impacts, self._terms, first_row, replace=replace)
         errors = Quantizer(manifest.bits).errors(vectors)
         self.manifest = dataclasses.replace(
             manifest,
@@ -520,8 +518,8 @@ class _Changes:
         """What there is now, committed or not."""
         extent = self._vectors.extent(durable=False)
         self.manifest = dataclasses.replace(self.manifest, vectors=extent)
-        store = VectorStore(self._path, extent, len(self._vocabulary))
-        return State(self.manifest, self.lucene.reader(), store)
+        store = VectorStore(self._path, extent, self.manifest.vocabulary_size)
+        return State(self.manifest, self.lucene.reader(), store, self._vocabulary)
 
     def close(self) -> None:
         """Drop what is not committed, and release the files."""
@@ -548,7 +546,8 @@ def _open_state(path: Path) -> State:
             if text is None:
                 raise ImpactIndexError(f"{path} holds a Lucene index that sparse-sts did not build")
             manifest = Manifest.from_json(text)
-            return State(manifest, reader, VectorStore(path, manifest.vectors, manifest.vocabulary_size))
+            store = VectorStore(path, manifest.vectors, manifest.vocabulary_size)
+            return State(manifest, reader, store, _read_vocabulary(path, manifest))
         except BaseException as error:
             # A writer may have put other vectors in the place of these since the commit was read.
             again = isinstance(error, ImpactIndexError) and attempt < _ATTEMPTS and not reader.is_current()
@@ -558,15 +557,28 @@ def _open_state(path: Path) -> State:
     raise AssertionError("unreachable")
 
 
-def _read_vocabulary(path: Path, manifest: Manifest) -> Vocabulary:
+def _read_vocabulary(path: Path, manifest: Manifest) -> bytes:
     file = path / manifest.vectors.folder / _VOCABULARY_FILE
     try:
-        vocabulary = Vocabulary(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise ImpactIndexError(f"{file}: cannot be read") from error
-    if vocabulary.sha256 != manifest.vocabulary_sha256:
-        raise ImpactIndexError(f"{file}: not as it was written (its checksum is another)")
+        return file.read_bytes()
+    except OSError as error:
+        raise ImpactIndexError(f"{file}: {error.strerror or error}") from error
+
+
+@functools.lru_cache(maxsize=4)
+def _vocabulary(content: bytes, sha256: str) -> Vocabulary:
+    try:
+        vocabulary = Vocabulary(json.loads(content))
+    except (ValueError, TypeError) as error:
+        raise ImpactIndexError(f"the index's {_VOCABULARY_FILE} cannot be read") from error
+    if vocabulary.sha256 != sha256:
+        raise ImpactIndexError(f"the index's {_VOCABULARY_FILE} is not as it was written (its checksum is another)")
     return vocabulary
+
+
+@functools.lru_cache(maxsize=4)
+def _quoted_terms(content: bytes, sha256: str) -> tuple[str, ...]:
+    return tuple(map(quoted, _vocabulary(content, sha256).terms))
 
 
 def _generations(path: Path) -> list[int]:

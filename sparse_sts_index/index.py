@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from sparse_sts_index.convert import Chunk, encode_documents
-from sparse_sts_index.corpus import Document
+from sparse_sts_index.convert import encode_documents
+from sparse_sts_index.corpus import Chunk, Document
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import ModelError, ModelMismatchError
 from sparse_sts_index.explain import TermContribution, explain_pair
@@ -309,7 +309,7 @@ class SparseStsIndex:
         explanations: Iterable[tuple[TermContribution, ...] | None] = itertools.repeat(None)
         if explain:
             documents = state.store.take(np.array(found.rows, np.int64))
-            vocabulary = self._vectors.vocabulary
+            vocabulary = state.vocabulary
             explanations = (explain_pair(vocabulary, query, documents[[n]]) for n in range(len(found.rows)))
         hits = map(Hit, found.ids, texts, found.cosines, explanations)  # the ids end it, before a text is drawn
         return Hits(tuple(hits), found.certified, found.bound)
@@ -438,7 +438,11 @@ class SparseStsIndex:
 
     def refresh(self) -> bool:
         """See what other processes have committed since; whether there was anything."""
-        return self._vectors.refresh()
+        before = self.manifest.model_fingerprint
+        changed = self._vectors.refresh()
+        if self.manifest.model_fingerprint != before:  # built anew with another model, to be checked again
+            self.__dict__.pop("encoder", None)
+        return changed
 
     def compact(self, *, progress: Callable[[int], None] | None = None) -> None:
         """Free the room of deleted and replaced documents; see :meth:`.impact_index.ImpactIndex.compact`."""

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from sparse_sts_index.convert import Chunk
-from sparse_sts_index.corpus import Document
+from sparse_sts_index.corpus import Chunk, Document
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.quantizer import Quantizer, l2_normalize

@@ -1,0 +1,64 @@
+"""Vectors without an encoder, for tests of what comes after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from sparse_sts_index import Document, Manifest, Quantizer, Vocabulary
+from sparse_sts_index.corpus import Chunk
+from sparse_sts_index.impact_index import ImpactIndex
+from sparse_sts_index.quantizer import l2_normalize
+
+VOCABULARY = Vocabulary([f"t{column}" for column in range(40)])
+
+
+def unit_vectors(weights: NDArray[np.float64] | Sequence[Sequence[float]]) -> csr_array:
+    """Rows scaled to unit length, as an encoder gives them."""
+    return l2_normalize(csr_array(np.asarray(weights, np.float32).reshape(len(weights), -1)))
+
+
+def random_vectors(rng: np.random.Generator, count: int, terms: int = 8, vocabulary: int = 40) -> csr_array:
+    """Some 8 terms each, of skewed frequency and weight; some rows are copies of others, so that there are ties."""
+    weights = np.zeros((count, vocabulary))
+    for row in range(count):
+        chosen = np.unique((vocabulary * rng.random(terms) ** 2).astype(int))
+        weights[row, chosen] = rng.gamma(0.7, 1.0, len(chosen))
+    copies = rng.integers(count, size=count // 5)
+    weights[rng.integers(count, size=count // 5)] = weights[copies]
+    return unit_vectors(weights)
+
+
+def chunk(ids: Sequence[str], vectors: csr_array, bits: int = 8) -> Chunk:
+    documents = [Document(doc_id, f"text of {doc_id}") for doc_id in ids]
+    return Chunk(documents, vectors, Quantizer(bits).quantize(vectors))
+
+
+def build(path: Path, ids: Sequence[str], vectors: csr_array, bits: int = 8) -> None:
+    manifest = Manifest(
+        model="none",
+        model_fingerprint="none",
+        vocabulary_sha256=VOCABULARY.sha256,
+        vocabulary_size=len(VOCABULARY),
+        precision="float32",
+        bits=bits,
+        software={},
+    )
+    ImpactIndex.build(path, [chunk(ids, vectors, bits)], manifest, VOCABULARY)
+
+
+def brute_force(ids: Sequence[str], vectors: csr_array, query: csr_array, k: int) -> list[tuple[str, float]]:
+    """The k nearest by float cosine, equal ones by id; cosines as Python adds up exact products in term order."""
+    weights = dict(zip(query.indices.tolist(), query.data.tolist(), strict=True))
+    scored = []
+    for row, doc_id in enumerate(ids):
+        cosine = 0.0
+        for entry in range(vectors.indptr[row], vectors.indptr[row + 1]):
+            cosine += float(vectors.data[entry]) * weights.get(int(vectors.indices[entry]), 0.0)
+        if cosine > 0:
+            scored.append((-cosine, doc_id))
+    return [(doc_id, -negative) for negative, doc_id in sorted(scored)[:k]]
