@@ -20,31 +20,11 @@ from sparse_sts_index import (
     Quantizer,
     SparseStsEncoder,
     SparseStsIndex,
-    load_pairs,
     read_corpus,
 )
 from sparse_sts_index.lucene import ImpactWriter
 
 SMALL = ["A cat sleeps on the mat.", "Stocks fell sharply on Monday.", "A kitten naps on a rug."]
-
-
-def test_hits_are_those_of_brute_force(sample_index: SparseStsIndex, tiny: SparseStsEncoder) -> None:
-    """Every score within its stated error of the float cosine, and exactly the integer dot product over the scales."""
-    documents = list(read_corpus("sample"))
-    queries = load_pairs("sample", "dev").sentence1[:20]
-    quantizer = Quantizer()
-    vectors, asked = tiny.encode([d.text for d in documents]), tiny.encode(queries)
-    cosine = (asked @ vectors.T).toarray()
-    integers = (quantizer.quantize(asked).astype(np.int64) @ quantizer.quantize(vectors).astype(np.int64).T).toarray()
-    position = {document.id: n for n, document in enumerate(documents)}
-    for row, hits in enumerate(sample_index.search(queries, 25)):
-        order = sorted(range(1000), key=lambda n: (-integers[row, n], documents[n].id))[:25]
-        assert [hit.id for hit in hits] == [documents[n].id for n in order if integers[row, n]]
-        for hit in hits:
-            n = position[hit.id]
-            assert hit.text == documents[n].text
-            assert hit.score == integers[row, n] / 255**2
-            assert abs(hit.score - cosine[row, n]) <= hit.error < 0.03
 
 
 def test_explanations_sum_to_the_score(sample_index: SparseStsIndex) -> None:
@@ -72,7 +52,7 @@ def test_get_len_and_pairs(sample_index: SparseStsIndex, tiny: SparseStsEncoder)
 
 def test_manifest(sample_index: SparseStsIndex, tiny: SparseStsEncoder) -> None:
     manifest = sample_index.manifest
-    assert (manifest.documents, manifest.empty_documents, manifest.document_bits) == (1000, 0, 8)
+    assert (manifest.documents, manifest.empty_documents, manifest.bits) == (1000, 0, 8)
     assert (manifest.model, manifest.model_fingerprint) == ("tiny", tiny.fingerprint)
     assert manifest.software["lucene"].startswith(("9.", "10."))
     assert (sample_index.path / "manifest.json").read_text(encoding="utf-8") == manifest.to_json() + "\n"
@@ -91,19 +71,9 @@ def test_empty_sentences_and_queries_without_terms_keep_their_place(tmp_path: Pa
     with SparseStsIndex.build(tmp_path / "index", SMALL, encoder) as index:
         assert (len(index), index.manifest.empty_documents, index.manifest.postings) == (3, 3, 0)
         assert index.get("2") == Document("2", SMALL[1])
-        assert index.search(["A cat"], 3) == [[]]
+        (hits,) = index.search(["A cat"], 3)
+        assert (len(hits), hits.certified, hits.bound) == (0, True, 0)
         assert index.score_pairs(["a"], ["a"]).tolist() == [0]
-
-
-def test_bits_and_order(tmp_path: Path, tiny: SparseStsEncoder) -> None:
-    errors = []
-    for bits in (2, 8, 12, 16):
-        with SparseStsIndex.build(tmp_path / str(bits), SMALL, tiny, quantizer=Quantizer(bits)) as index:
-            (hits,) = index.search(["A cat is asleep on a mat."], 3)
-            cosine = index.score_pairs(["A cat is asleep on a mat."] * len(hits), [hit.text for hit in hits])
-            assert (np.abs(cosine - [hit.score for hit in hits]) <= [hit.error for hit in hits]).all()
-            errors.append(hits[0].error)
-    assert errors == sorted(errors, reverse=True)
 
 
 def test_failed_builds_leave_things_as_they_were(tmp_path: Path, tiny: SparseStsEncoder) -> None:
@@ -139,7 +109,7 @@ def test_failed_builds_leave_things_as_they_were(tmp_path: Path, tiny: SparseSts
 
 def test_a_build_beside_another_does_it_no_harm(tmp_path: Path, tiny: SparseStsEncoder) -> None:
     with ImpactWriter(tmp_path / "index" / "lucene") as first:
-        with pytest.raises(ImpactIndexError, match="another process is writing"):
+        with pytest.raises(ImpactIndexError, match="another writer is at this index"):
             SparseStsIndex.build(tmp_path / "index", SMALL, tiny)
         first.commit({"from": "the first"})
     assert list((tmp_path / "index" / "lucene").glob("segments_*"))
@@ -158,7 +128,7 @@ def test_what_is_not_an_index(tmp_path: Path, sample_index: SparseStsIndex) -> N
         ("foreign", {}, "that sparse-sts did not build"),
         ("newer", {"sparse-sts-manifest": '{"format_version": 99}'}, "index format version 99"),
         ("broken", {"sparse-sts-manifest": "{"}, "manifest cannot be read"),
-        ("short", {"sparse-sts-manifest": '{"format_version": 2}'}, "manifest cannot be read"),
+        ("short", {"sparse-sts-manifest": '{"format_version": 3}'}, "manifest cannot be read"),
     ):
         with ImpactWriter(tmp_path / name / "lucene") as writer:
             writer.commit(user_data)
@@ -203,12 +173,6 @@ def test_a_folder_called_tiny_does_not_take_the_name(
 def test_more_hits_than_documents(sample_index: SparseStsIndex) -> None:
     (hits,) = sample_index.search(["a cat"], 2**40)
     assert 1 < len(hits) <= 1000
-
-
-@pytest.mark.parametrize(("texts", "k", "message"), [("cat", 1, "not one string"), (["cat"], 0, "at least 1")])
-def test_misuse(sample_index: SparseStsIndex, texts: list[str], k: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        sample_index.search(texts, k)
 
 
 _KILLED_BUILD = """

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from sparse_sts_index import ImpactIndexError, SparseStsEncoder, Vocabulary
-from sparse_sts_index.lucene import ImpactReader, ImpactWriter, query_terms
+from sparse_sts_index.lucene import ImpactReader, ImpactWriter, impact_query, only, query_terms, quoted
 
 TERMS = tuple("abcdefghijkl")
 
@@ -32,6 +32,17 @@ def opened(folder: Path) -> Iterator[ImpactReader]:
         reader.close()
 
 
+def found(reader: ImpactReader, terms: Sequence[str], weights: Sequence[float], k: int) -> list[tuple[int, float]]:
+    (matches,) = reader.search([impact_query(map(quoted, terms), weights)], k)
+    return list(zip(matches.rows.tolist(), matches.scores.tolist(), strict=True))
+
+
+def impacts_of(reader: ImpactReader, doc_id: str, terms: Sequence[str]) -> list[float]:
+    """Each term's impact in a document, by a query of that term alone."""
+    matches = reader.search([only(impact_query([quoted(term)], [1]), doc_id) for term in terms], 1)
+    return [match.scores.sum() for match in matches]
+
+
 ids = st.lists(
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5), min_size=1, max_size=9, unique=True
 )
@@ -40,7 +51,7 @@ matrix = st.lists(st.lists(st.sampled_from([0, 0, 1, 2, 254, 255]), min_size=12,
 
 @given(ids, matrix, st.integers(1, 12))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_search_is_the_integer_dot_product_with_ties_by_id(
+def test_search_is_the_integer_dot_product_with_ties_by_row(
     tmp_path: Path, ids: list[str], rows: list[list[int]], k: int
 ) -> None:
     """Against numpy: every score, the order, the ties, the documents without a term."""
@@ -51,14 +62,17 @@ def test_search_is_the_integer_dot_product_with_ties_by_id(
         assert len(reader) == len(ids)
         assert reader.user_data == {"key": "wert ü"}
         for row in range(len(ids)):
-            assert reader.stored(row) == (ids[row], "")
-            assert reader.docid(ids[row]) == row
-            assert reader.impacts(row, TERMS) == dense[row].tolist()
+            assert reader.find([ids[row], "none of them"]) == [(row, row), None]
+            assert impacts_of(reader, ids[row], TERMS) == dense[row].tolist()
             terms, weights = query_terms(impacts, row, TERMS)
+            if not terms:
+                continue
             scores = (dense @ dense[row]).tolist()
-            order = sorted((n for n in range(len(ids)) if scores[n]), key=lambda n: (-scores[n], ids[n].encode()))
-            assert reader.search(terms, weights, k) == [(n, scores[n]) for n in order[:k]]
-            assert [reader.score(terms, weights, doc_id) for doc_id in ids] == scores
+            order = sorted((n for n in range(len(ids)) if scores[n]), key=lambda n: (-scores[n], n))
+            assert found(reader, terms, weights, k) == [(n, scores[n]) for n in order[:k]]
+            asked = impact_query(map(quoted, terms), weights)
+            assert [m.scores.sum() for m in reader.search([only(asked, i) for i in ids], 1)] == scores
+        assert reader.texts(range(len(ids))) == [""] * len(ids)
 
 
 def test_the_whole_vocabulary_survives(tmp_path: Path, tiny: SparseStsEncoder) -> None:
@@ -67,10 +81,10 @@ def test_the_whole_vocabulary_survives(tmp_path: Path, tiny: SparseStsEncoder) -
     weights = np.arange(1, len(terms) + 1, dtype=np.int32)
     write(tmp_path, csr_array(weights[None, :]), ["all"], terms)
     with opened(tmp_path) as reader:
-        assert reader.impacts(0, terms) == weights.tolist()
-        assert reader.score(terms, [1] * len(terms), "all") == pytest.approx(weights.sum(), rel=1e-7)
+        assert impacts_of(reader, "all", terms) == weights.tolist()
+        assert found(reader, terms, [1] * len(terms), 1) == [(0, pytest.approx(weights.sum(), rel=1e-7))]
         for term_id in range(0, len(terms), 97):
-            assert reader.search([terms[term_id]], [3], 1) == [(0, 3.0 * (term_id + 1))]
+            assert found(reader, [terms[term_id]], [3], 1) == [(0, 3.0 * (term_id + 1))]
 
 
 def test_an_odd_vocabulary_survives(tmp_path: Path) -> None:
@@ -80,7 +94,7 @@ def test_an_odd_vocabulary_survives(tmp_path: Path) -> None:
     impacts = csr_array(np.arange(1, len(odd) + 1, dtype=np.int32)[None, :])
     write(tmp_path, impacts, ["odd"], vocabulary.terms)
     with opened(tmp_path) as reader:
-        assert reader.impacts(0, vocabulary.terms) == impacts.data.tolist()
+        assert impacts_of(reader, "odd", vocabulary.terms) == impacts.data.tolist()
 
 
 def test_text_and_ids_of_any_kind(tmp_path: Path) -> None:
@@ -88,17 +102,16 @@ def test_text_and_ids_of_any_kind(tmp_path: Path) -> None:
     impacts = csr_array(np.zeros((2, 12), dtype=np.int32))
     write(tmp_path, impacts, ["id with space\n", "😀"], text=text)
     with opened(tmp_path) as reader:
-        assert [reader.stored(n) for n in (0, 1)] == [("id with space\n", text), ("😀", text)]
-        assert reader.docid("😀") == 1
-        assert reader.docid("id") is None
-        assert reader.search(["a"], [1], 5) == []
+        assert reader.texts([1, 0]) == [text, text]
+        assert reader.find(["😀", "id", "id with space\n"]) == [(1, 1), None, (0, 0)]
+        assert found(reader, ["a"], [1], 5) == []
 
 
 def test_queries_with_more_terms_than_lucene_allows_by_default(tmp_path: Path) -> None:
     terms = tuple(f"t{i}" for i in range(5000))
     write(tmp_path, csr_array(np.ones((1, 5000), dtype=np.int32)), ["1"], terms)
     with opened(tmp_path) as reader:
-        assert reader.search(terms, [2] * 5000, 1) == [(0, 10_000.0)]
+        assert found(reader, terms, [2] * 5000, 1) == [(0, 10_000.0)]
 
 
 def test_nothing_shows_before_the_commit_and_nothing_stays_without_it(tmp_path: Path) -> None:
@@ -114,15 +127,15 @@ def test_nothing_shows_before_the_commit_and_nothing_stays_without_it(tmp_path: 
         with ImpactWriter(tmp_path) as writer:
             writer.add(["new"], [""], one, TERMS)
             with opened(tmp_path) as other:
-                assert other.docid("old") == 0
+                assert other.find(["old"]) == [(0, 0)]
             writer.commit({})
-        assert reader.docid("old") == 0  # a reader keeps what it opened
+        assert reader.find(["old"]) == [(0, 0)]  # a reader keeps what it opened
     with opened(tmp_path) as reader:
-        assert (reader.docid("old"), reader.docid("new")) == (None, 0)
+        assert reader.find(["old", "new"]) == [None, (0, 0)]
 
 
 def test_a_second_writer_is_refused(tmp_path: Path) -> None:
-    with ImpactWriter(tmp_path), pytest.raises(ImpactIndexError, match="another process is writing"):
+    with ImpactWriter(tmp_path), pytest.raises(ImpactIndexError, match="another writer is at this index"):
         ImpactWriter(tmp_path)
     with ImpactWriter(tmp_path):
         pass
@@ -144,9 +157,9 @@ def test_threads_do_not_mix_up_their_answers(tmp_path: Path) -> None:
 
         def ask(number: int) -> None:
             for _ in range(60):
-                found = reader.search([TERMS[number]], [2], 3)
-                if found != [(number, 2.0 * (number + 1))] or reader.impacts(number, [TERMS[number]]) != [number + 1]:
-                    wrong.append((number, found))
+                hits = found(reader, [TERMS[number]], [2], 3)
+                if hits != [(number, 2.0 * (number + 1))] or reader.find([str(number)]) != [(number, number)]:
+                    wrong.append((number, hits))
 
         threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
         for thread in threads:
@@ -154,3 +167,21 @@ def test_threads_do_not_mix_up_their_answers(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+def test_weights_are_exact_in_float32(tmp_path: Path) -> None:
+    """What Lucene parses is the weight to within half a unit of its ninth decimal."""
+    write(tmp_path, csr_array(np.eye(1, 12, dtype=np.int32) * 255), ["1"])
+    with opened(tmp_path) as reader:
+        for weight in (1.0, 0.9999999, 0.123456789, 1e-3, 3.1e-8):
+            ((_, score),) = found(reader, ["a"], [weight], 1)
+            assert score == pytest.approx(255 * weight, abs=255 * 6e-8)
+
+
+def test_many_queries_at_once_keep_their_order(tmp_path: Path) -> None:
+    write(tmp_path, csr_array(np.diag(np.arange(1, 13, dtype=np.int32))), list("0123456789AB"))
+    with opened(tmp_path) as reader:
+        asked = [impact_query([quoted(TERMS[n % 12])], [1]) for n in range(500)]
+        assert [match.rows.tolist() for match in reader.search(asked, 3)] == [[n % 12] for n in range(500)]
+        assert reader.search([], 3) == []
+        assert reader.texts([]) == []

@@ -7,12 +7,21 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from sparse_sts_index import Quantizer, SparseStsEncoder, SparseStsIndex, export_vectors, load_pairs, read_corpus
+from sparse_sts_index import (
+    PyseriniQueryEncoder,
+    Quantizer,
+    SparseStsEncoder,
+    SparseStsIndex,
+    export_vectors,
+    load_pairs,
+    read_corpus,
+)
 from sparse_sts_index.files import atomic_writer
 from sparse_sts_index.jvm import anserini_jar, find_java, start_jvm
-from sparse_sts_index.lucene import ImpactReader, query_terms
+from sparse_sts_index.lucene import ImpactReader, impact_query, only, query_terms, quoted
 
 
 @pytest.fixture(scope="module")
@@ -24,29 +33,27 @@ def pyserini() -> Any:
     return lucene
 
 
-class IntegerWeights:
-    """A Pyserini query encoder: text to integer term weights."""
-
-    def __init__(self, encoder: SparseStsEncoder) -> None:
-        self._encoder = encoder
-
-    def encode(self, text: str) -> dict[str, int]:
-        impacts = Quantizer().quantize(self._encoder.encode([text]))
-        return dict(zip(*query_terms(impacts, 0, self._encoder.vocabulary.terms), strict=True))
-
-
-def test_stock_searcher_gives_the_same_hits_and_scores(
+def test_stock_searcher_gives_the_integer_scores(
     pyserini: Any, sample_index: SparseStsIndex, tiny: SparseStsEncoder
 ) -> None:
-    searcher = pyserini.LuceneImpactSearcher(str(sample_index.path / "lucene"), IntegerWeights(tiny))
+    """Its hits and scores are those of numpy's integers, and its scores the cosine within the rounding."""
+    queries_encoder = PyseriniQueryEncoder(tiny)
+    searcher = pyserini.LuceneImpactSearcher(str(sample_index.path / "lucene"), queries_encoder)
     assert searcher.num_docs == 1000
     queries = [*load_pairs("sample", "test").sentence1, "Three girls paint a green fence."]
-    for query, ours in zip(queries, sample_index.search(queries, 20), strict=True):
+    documents = list(read_corpus("sample"))
+    vectors, asked = tiny.encode([document.text for document in documents]), tiny.encode(queries)
+    quantizer = Quantizer()
+    integers = (quantizer.quantize(asked).astype(np.int64) @ quantizer.quantize(vectors).astype(np.int64).T).toarray()
+    cosines = (asked @ vectors.T).toarray()
+    for row, query in enumerate(queries):
         theirs = searcher.search(query, 20)
-        assert [hit.docid for hit in theirs] == [hit.id for hit in ours]
+        order = sorted(range(1000), key=lambda n: (-integers[row, n], documents[n].id))[:20]
+        assert [hit.docid for hit in theirs] == [documents[n].id for n in order]
         # Anserini lowers the scores of ties by millionths to keep them in order; an integer's neighbours are 1 away.
-        assert [round(hit.score) / 255**2 for hit in theirs] == [hit.score for hit in ours]
-        assert all(abs(hit.score - round(hit.score)) < 0.01 for hit in theirs)
+        assert [round(hit.score) for hit in theirs] == integers[row, order].tolist()
+        for hit, n in zip(theirs, order, strict=True):
+            assert hit.score / (queries_encoder.scale * quantizer.scale) == pytest.approx(cosines[row, n], abs=0.02)
 
 
 def test_stock_reader_sees_terms_texts_and_counts(
@@ -80,10 +87,11 @@ def test_anserini_builds_the_same_index_from_the_export(
         impacts = Quantizer().quantize(tiny.encode([document.text for document in read_corpus("sample")]))
         for row, document in enumerate(read_corpus("sample")):
             terms, weights = query_terms(impacts, row, tiny.vocabulary.terms)
-            found = theirs.docid(document.id)
-            assert found is not None
-            assert theirs.impacts(found, terms) == ours.impacts(row, terms) == weights
-            assert theirs.stored(found)[1] == document.text
+            asked = [only(impact_query([quoted(term)], [1]), document.id) for term in terms]
+            for reader in (theirs, ours):
+                assert [match.scores.sum() for match in reader.search(asked, 1)] == weights
+                ((_, docid),) = reader.find([document.id])
+                assert reader.texts([docid]) == [document.text]
     finally:
         theirs.close()
         ours.close()

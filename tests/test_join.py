@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+from support import random_vectors
+
+from sparse_sts_index import Document, SparseStsEncoder, SparseStsIndex, join
+from sparse_sts_index.vectors import Extent, VectorStore, VectorWriter
+
+
+def store(path: Path, vectors: csr_array, dead: list[int]) -> VectorStore:
+    writer = VectorWriter(path, Extent.empty("v"))
+    writer.add(vectors, [str(row) for row in range(vectors.shape[0])])
+    writer.kill(dead)
+    extent = writer.extent(durable=False)
+    writer.close()
+    return VectorStore(path, extent, vectors.shape[1])
+
+
+@pytest.mark.parametrize("threshold", [1.0, 0.95, 0.8, 0.5, 0.2, 0.01])
+@pytest.mark.parametrize("entries", [1 << 22, 300])
+def test_pairs_and_clusters_against_brute_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threshold: float, entries: int
+) -> None:
+    """All pairs, their order, their cosines; whatever fits into memory at a time; dead and empty rows are out."""
+    monkeypatch.setattr(join, "_ENTRIES", entries)
+    vectors = random_vectors(np.random.default_rng(round(threshold * 100)), 300).toarray()
+    vectors[[5, 77]] = 0
+    dead = [0, 9, 150, 299]
+    opened = store(tmp_path, csr_array(vectors), dead)
+    dense = vectors.astype(np.float64)
+    dense[dead] = 0
+    cosines = dense @ dense.T
+    wanted = np.argwhere(np.triu(cosines >= threshold - 2e-6, 1)).tolist()
+    done: list[int] = []
+    found = list(join.similar_rows(opened, threshold, progress=done.append))
+    assert [
+        [a, b] for first, second, _ in found for a, b in zip(first.tolist(), second.tolist(), strict=True)
+    ] == wanted
+    for first, second, values in found:
+        np.testing.assert_allclose(values, cosines[first, second], rtol=1e-14)
+    assert sum(done) == 296
+    labels = connected_components(csr_array(cosines >= threshold - 2e-6), directed=False)[1]
+    groups = [np.flatnonzero(labels == label).tolist() for label in np.unique(labels)]
+    groups = [group for group in groups if len(group) > 1]
+    assert [rows.tolist() for rows in join.clusters(opened, threshold)] == sorted(groups, key=lambda g: (-len(g), g[0]))
+
+
+def test_an_empty_collection_has_none(tmp_path: Path) -> None:
+    opened = store(tmp_path, random_vectors(np.random.default_rng(0), 2), [0, 1])
+    assert list(join.similar_rows(opened, 0.5)) == []
+    assert join.clusters(opened, 0.5) == []
+
+
+def test_sentences(tmp_path: Path, tiny: SparseStsEncoder) -> None:
+    sentences = ["A cat sleeps.", "Stocks fell.", "A cat sleeps.", "", "A cat sleeps!"]
+    with SparseStsIndex.build(tmp_path / "index", sentences, tiny) as index:
+        pairs = [(pair.first.id, pair.second.id) for pair in index.duplicates(1.0)]
+        assert pairs == [("1", "3")]
+        assert {("1", "3"), ("1", "5"), ("3", "5")} == {(p.first.id, p.second.id) for p in index.duplicates(0.9)}
+        assert list(index.clusters(0.9)) == [[Document(i, sentences[int(i) - 1]) for i in ("1", "3", "5")]]
+        for threshold in (0, -1, 1.01):
+            with pytest.raises(ValueError, match="threshold must be above 0"):
+                index.duplicates(threshold)
