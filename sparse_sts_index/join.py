@@ -61,6 +61,8 @@ def similar_rows(
     """
     least = threshold - _FLOAT32
     rows = np.flatnonzero(store.live)
+    if not len(rows):
+        return
     vectors = store.take(rows)
     by_term = vectors.T.tocsr()
     frequencies = np.diff(by_term.indptr)

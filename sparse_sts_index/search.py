@@ -64,8 +64,8 @@ class Step:
 #: The steps of each mode, each taken if the one before it has proved nothing. After the last one of ``exact`` come all.
 STEPS: dict[Mode, tuple[Step, ...]] = {
     "exact": (Step(0.01, 1, 20), Step(0.0, 8, 160)),
-    "two-step": (Step(0.3, 2, 10),),
-    "approximate": (Step(0.5, 2, 0),),
+    "two-step": (Step(0.25, 2, 20),),
+    "approximate": (Step(0.4, 2, 0),),
 }
 
 
@@ -118,9 +118,9 @@ class _Query:
         self.weights, self.terms = [weight for weight, _ in heaviest], [term for _, term in heaviest]
         self.length = math.hypot(*self.weights)
 
-    def heaviest(self, rest: float) -> int:
-        """How many terms to search for, if those left out may be of length `rest` together."""
-        left, square = len(self.weights), rest * rest
+    def heaviest(self, step: Step) -> int:
+        """How many terms to search for in a step."""
+        left, square = len(self.weights), step.rest * step.rest
         for weight in reversed(self.weights):
             square -= weight * weight
             if square < 0 or left == 1:
@@ -186,7 +186,7 @@ def search(
     queries = {row: _Query(vectors, row) for row in np.flatnonzero(np.diff(vectors.indptr)).tolist()}
     dense = np.zeros(vectors.shape[1])
     for step in STEPS[mode]:
-        kept = {row: query.heaviest(step.rest) for row, query in queries.items()}
+        kept = {row: query.heaviest(step) for row, query in queries.items()}
         limit = step.factor * k + step.extra
         lines = [
             impact_query([terms[term] for term in queries[row].terms[:count]], queries[row].weights[:count])

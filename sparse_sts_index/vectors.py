@@ -133,7 +133,7 @@ class VectorStore:
         ndarray of float64, shape (m,)
         """
         lengths, entries = self._entries(rows)
-        products = query[self._terms[entries]] * self._weights[entries]
+        products = query.take(self._terms.take(entries)) * self._weights.take(entries)
         owners = np.repeat(np.arange(len(rows)), lengths)
         return np.bincount(owners, products, minlength=len(rows)).astype(np.float64, copy=False)
 
@@ -145,7 +145,7 @@ class VectorStore:
 
     def _entries(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """How many entries each row has, and where they all are."""
-        ends = self._ends[rows]
+        ends = self._ends.take(rows)
         lengths = ends - _starts(self._ends, rows)
         entries = np.arange(lengths.sum())
         entries += np.repeat(ends - np.cumsum(lengths), lengths)
@@ -262,7 +262,7 @@ class VectorWriter:
 
 
 def _starts(ends: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    starts = ends[rows - 1]
+    starts = ends.take(rows - 1)
     starts[rows == 0] = 0
     return starts
 
