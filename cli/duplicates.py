@@ -45,7 +45,8 @@ def duplicates(index: Path, threshold: float, format: str) -> None:
             else:
                 texts = f"{one_line(first.text)}  |  {one_line(second.text)}"
                 click.echo(f"{pair.score:.4f}  {one_line(first.id)}  {one_line(second.id)}  {texts}")
-    click.echo(f"{count:,} pairs", err=True)
+    if format == "table":
+        click.echo(f"{count:,} pairs")
 
 
 @click.command()
@@ -68,4 +69,5 @@ def cluster(index: Path, threshold: float, format: str) -> None:
                 click.echo(f"cluster {count}: {len(members):,} sentences")
                 for member in members:
                     click.echo(f"  {one_line(member.id)}  {one_line(member.text)}")
-    click.echo(f"{count:,} clusters, {sentences:,} sentences", err=True)
+    if format == "table":
+        click.echo(f"{count:,} clusters, {sentences:,} sentences in them")

@@ -30,6 +30,7 @@ from scipy.sparse import csr_array
 from sparse_sts_index.corpus import Chunk, Document
 from sparse_sts_index.errors import DataError, ImpactIndexError
 from sparse_sts_index.files import atomic_writer
+from sparse_sts_index.inverted import InvertedVectors
 from sparse_sts_index.jvm import detach_thread
 from sparse_sts_index.lucene import ImpactReader, ImpactWriter, impact_query, only, quoted
 from sparse_sts_index.manifest import Manifest
@@ -43,6 +44,7 @@ LUCENE_FOLDER, MANIFEST_FILE, _VOCABULARY_FILE = "lucene", "manifest.json", "voc
 _MANIFEST_KEY = "sparse-sts-manifest"
 _VECTORS_FOLDER = re.compile(r"vectors-(\d+)")
 _CHUNK = 2048  # documents read back at a time
+_IN_MEMORY_DOCUMENTS, _QUERIES_THAT_PAY = 1 << 18, 20  # up to so many, after so many
 _ATTEMPTS = 10  # to open what a writer is replacing
 
 
@@ -56,11 +58,23 @@ class State:
     store : VectorStore
     vocabulary : bytes
         The content of its file.
+    in_memory : bool, optional
+        See :meth:`ImpactIndex.open`.
     """
 
-    def __init__(self, manifest: Manifest, reader: ImpactReader, store: VectorStore, vocabulary: bytes) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        reader: ImpactReader,
+        store: VectorStore,
+        vocabulary: bytes,
+        in_memory: bool | None,
+    ) -> None:
         self.manifest, self.reader, self.store = manifest, reader, store
         self._vocabulary = vocabulary
+        self._in_memory = in_memory
+        self._queries = 0
+        self._inverted: InvertedVectors | None = None
         self._users, self._lock = 1, threading.Lock()
 
     @property
@@ -72,6 +86,17 @@ class State:
     def quoted_terms(self) -> tuple[str, ...]:
         """Lucene's terms of :attr:`vocabulary`, as queries name them."""
         return _quoted_terms(self._vocabulary, self.manifest.vocabulary_sha256)
+
+    def inverted(self, queries: int) -> InvertedVectors | None:
+        """The vectors by term, if that is to be had, or pays for one who asks so many queries more."""
+        with self._lock:
+            self._queries += queries
+            wanted = self._in_memory
+            if wanted is None:  # a state that a change is about to replace is not worth the transposing
+                wanted = self.manifest.documents <= _IN_MEMORY_DOCUMENTS and self._queries > _QUERIES_THAT_PAY
+            if wanted and self._inverted is None:
+                self._inverted = InvertedVectors(self.store)
+            return self._inverted
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[Self]:
@@ -105,13 +130,14 @@ class ImpactIndex:
     path : Path
     """
 
-    def __init__(self, path: Path, state: State, changes: _Changes | None) -> None:
+    def __init__(self, path: Path, state: State, changes: _Changes | None, in_memory: bool | None) -> None:
         self.path = path
         self._state = state
         self._changes = changes
+        self._in_memory = in_memory
 
     @classmethod
-    def open(cls, path: str | Path, *, writable: bool = False) -> Self:
+    def open(cls, path: str | Path, *, writable: bool = False, in_memory: bool | None = None) -> Self:
         """Open an index.
 
         Parameters
@@ -119,6 +145,9 @@ class ImpactIndex:
         path : str or Path
         writable : bool
             To change it, which one process at a time may.
+        in_memory : bool, optional
+            Hold the vectors by term in memory, 12 bytes a posting, and search them there; otherwise by Lucene. What is
+            found is the same. Default: up to 262,144 documents, after the first 20 queries.
 
         Raises
         ------
@@ -132,9 +161,9 @@ class ImpactIndex:
             raise ImpactIndexError(f"no index at {path}")
         if not (path / LUCENE_FOLDER).is_dir():
             raise ImpactIndexError(f"not an index: {path} has no folder {LUCENE_FOLDER}")
-        state = _open_state(path)
+        state = _open_state(path, in_memory)
         if not writable:
-            return cls(path, state, None)
+            return cls(path, state, None, in_memory)
         try:
             changes = _Changes(path, state.manifest)
         except BaseException:
@@ -143,9 +172,9 @@ class ImpactIndex:
         if not state.reader.is_current():  # another writer came in between
             state.release()
             changes.close()
-            return cls.open(path, writable=True)
+            return cls.open(path, writable=True, in_memory=in_memory)
         _clean(path, keep=changes.committed)
-        return cls(path, state, changes)
+        return cls(path, state, changes, in_memory)
 
     @classmethod
     def build(
@@ -228,6 +257,7 @@ class ImpactIndex:
             vectors,
             k,
             mode,
+            inverted=state.inverted(vectors.shape[0]),
             terms=state.quoted_terms,
             scale=Quantizer(state.manifest.bits).scale,
             error=state.manifest.max_document_error,
@@ -253,7 +283,7 @@ class ImpactIndex:
         """See what has been committed since; whether there was anything."""
         if self._changes is not None or self._state.reader.is_current():
             return False
-        self._see(_open_state(self.path))
+        self._see(_open_state(self.path, self._in_memory))
         return True
 
     def write(self, chunks: Iterable[Chunk], *, replace: bool, commit: bool) -> int:
@@ -412,11 +442,11 @@ class ImpactIndex:
                 yield state, changes
             if commit:
                 changes.commit()
-            self._see(changes.state())
+            self._see(changes.state(self._in_memory))
         except BaseException as error:
             changes.close()
             self._changes = None
-            self._see(_open_state(self.path))
+            self._see(_open_state(self.path, self._in_memory))
             self._changes = _Changes(self.path, self.manifest)
             if isinstance(error, OSError):
                 raise ImpactIndexError(f"cannot write {self.path}: {error.strerror or error}") from error
@@ -514,12 +544,12 @@ class _Changes:
         with atomic_writer(self._path / MANIFEST_FILE) as file:
             file.write(self.manifest.to_json() + "\n")
 
-    def state(self) -> State:
+    def state(self, in_memory: bool | None) -> State:
         """What there is now, committed or not."""
         extent = self._vectors.extent(durable=False)
         self.manifest = dataclasses.replace(self.manifest, vectors=extent)
         store = VectorStore(self._path, extent, self.manifest.vocabulary_size)
-        return State(self.manifest, self.lucene.reader(), store, self._vocabulary)
+        return State(self.manifest, self.lucene.reader(), store, self._vocabulary, in_memory)
 
     def close(self) -> None:
         """Drop what is not committed, and release the files."""
@@ -537,7 +567,7 @@ def _write_detached(changes: _Changes, chunk: Chunk) -> None:
         detach_thread()
 
 
-def _open_state(path: Path) -> State:
+def _open_state(path: Path, in_memory: bool | None) -> State:
     """The last committed state."""
     for attempt in itertools.count(1):
         reader = ImpactReader(path / LUCENE_FOLDER)
@@ -547,7 +577,7 @@ def _open_state(path: Path) -> State:
                 raise ImpactIndexError(f"{path} holds a Lucene index that sparse-sts did not build")
             manifest = Manifest.from_json(text)
             store = VectorStore(path, manifest.vectors, manifest.vocabulary_size)
-            return State(manifest, reader, store, _read_vocabulary(path, manifest))
+            return State(manifest, reader, store, _read_vocabulary(path, manifest), in_memory)
         except BaseException as error:
             # A writer may have put other vectors in the place of these since the commit was read.
             again = isinstance(error, ImpactIndexError) and attempt < _ATTEMPTS and not reader.is_current()

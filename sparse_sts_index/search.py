@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sparse_sts_index.inverted import InvertedVectors, best_rows
 from sparse_sts_index.lucene import ImpactReader, Matches, impact_query
 from sparse_sts_index.vectors import VectorStore
 
@@ -89,8 +90,8 @@ class Neighbours:
 
     Attributes
     ----------
-    rows, docids : list of int, length m <= k
-        Rows of the vectors, and Lucene's document numbers.
+    rows : list of int, length m <= k
+        Rows of the vectors.
     ids : list of str, length m
     cosines : list of float, length m
         Float cosines, descending; equal ones by id, ascending.
@@ -101,7 +102,6 @@ class Neighbours:
     """
 
     rows: list[int]
-    docids: list[int]
     ids: list[str]
     cosines: list[float]
     certified: bool
@@ -155,6 +155,7 @@ def search(
     k: int,
     mode: Mode,
     *,
+    inverted: InvertedVectors | None,
     terms: Sequence[str],
     scale: int,
     error: float,
@@ -166,10 +167,12 @@ def search(
     reader, store
         The two halves of one state of an index.
     vectors : csr_array of float32, shape (n, vocab)
-        L2-normalised queries, indices sorted.
+        L2-normalised queries without negative weights.
     k : int
         Neighbours a query. Documents of cosine 0 are none, so there may be fewer.
     mode : {"exact", "two-step", "approximate"}
+    inverted : InvertedVectors, optional
+        The store by term: then the candidates come from it, by float weights, and not from Lucene.
     terms : sequence of str, length vocab
         Lucene terms, :func:`~sparse_sts_index.lucene.quoted`.
     scale : int
@@ -182,63 +185,75 @@ def search(
     list of n Neighbours
         Those of mode ``exact`` are certified, all of them.
     """
-    results = [Neighbours([], [], [], [], True, 0.0)] * vectors.shape[0]  # of queries without a term
+    results = [Neighbours([], [], [], True, 0.0)] * vectors.shape[0]  # of queries without a term
     queries = {row: _Query(vectors, row) for row in np.flatnonzero(np.diff(vectors.indptr)).tolist()}
     dense = np.zeros(vectors.shape[1])
-    for step in STEPS[mode]:
+    for step in STEPS[mode] if inverted is None or mode != "exact" else ():
         kept = {row: query.heaviest(step) for row, query in queries.items()}
         limit = step.factor * k + step.extra
-        lines = [
-            impact_query([terms[term] for term in queries[row].terms[:count]], queries[row].weights[:count])
-            for row, count in kept.items()
-        ]
-        for (row, count), matches in zip(kept.items(), reader.search(lines, limit), strict=True):
+        if inverted is None:
+            lines = [
+                impact_query([terms[term] for term in queries[row].terms[:count]], queries[row].weights[:count])
+                for row, count in kept.items()
+            ]
+            candidates = [_by_lucene(matches, limit, scale) for matches in reader.search(lines, limit)]
+        else:
+            candidates = [_by_floats(inverted, queries[row], count, limit) for row, count in kept.items()]
+        for (row, count), (rows, last) in zip(kept.items(), candidates, strict=True):
             query = queries[row]
-            last = float(matches.scores[-1]) / scale if len(matches) == limit else 0.0
-            unseen = query.bound(last, count, scale, error)
+            unseen = query.bound(last, count, scale, error if inverted is None else 0.0)
             dense[query.terms] = query.weights
-            results[row] = _nearest(store, matches, store.scores(matches.rows, dense), k, unseen)
+            results[row] = _nearest(store, rows, store.scores(rows, dense), k, unseen)
             dense[query.terms] = 0
         queries = {row: query for row, query in queries.items() if not results[row].certified}
         if not queries:
             return results
     if mode == "exact":
         for row, query in queries.items():
-            dense[query.terms] = query.weights
-            results[row] = _scan(reader, store, dense, k)
-            dense[query.terms] = 0
+            if inverted is not None:
+                cosines = inverted.scores(query.terms, query.weights)
+            else:
+                dense[query.terms] = query.weights
+                cosines = _all_cosines(store, dense)
+                dense[query.terms] = 0
+            rows = best_rows(cosines, k + 1)  # one more, for the bound
+            results[row] = dataclasses.replace(_nearest(store, rows, cosines[rows], k, 0.0), certified=True)
     return results
 
 
-def _nearest(store: VectorStore, matches: Matches, cosines: NDArray[np.float64], k: int, unseen: float) -> Neighbours:
+def _by_lucene(matches: Matches, limit: int, scale: int) -> tuple[NDArray[np.int64], float]:
+    """Rows of candidates, and the score that no other document exceeds."""
+    return matches.rows, float(matches.scores[-1]) / scale if len(matches) == limit else 0.0
+
+
+def _by_floats(inverted: InvertedVectors, query: _Query, count: int, limit: int) -> tuple[NDArray[np.int64], float]:
+    """The same, of the float weights of a query's first terms."""
+    scores = inverted.scores(query.terms[:count], query.weights[:count])
+    rows = best_rows(scores, limit)
+    return rows, float(scores[rows].min()) if len(rows) >= limit else 0.0
+
+
+def _nearest(
+    store: VectorStore, candidates: NDArray[np.int64], cosines: NDArray[np.float64], k: int, unseen: float
+) -> Neighbours:
     """The k best of some candidates, where none of the other documents has more than `unseen`."""
     order = np.argsort(-cosines)
     ranked = cosines[order]
     count = int(np.count_nonzero(ranked >= max(ranked[k - 1], _TINY) if len(ranked) > k else ranked > 0))
-    best = order[:count]  # all that tie with the k-th are among them
-    rows = matches.rows[best]
-    found = sorted(
-        zip((-ranked[:count]).tolist(), store.ids(rows), rows.tolist(), matches.docids[best].tolist(), strict=True)
-    )
+    rows = candidates[order[:count]]  # all that tie with the k-th are among them
+    found = sorted(zip((-ranked[:count]).tolist(), store.ids(rows), rows.tolist(), strict=True))
     beyond = -found[k][0] if count > k else float(ranked[count]) if count < len(ranked) else 0.0
     del found[k:]
     return Neighbours(
-        [row for _, _, row, _ in found],
-        [docid for _, _, _, docid in found],
-        [doc_id for _, doc_id, _, _ in found],
-        [-negative for negative, _, _, _ in found],
+        [row for _, _, row in found],
+        [doc_id for _, doc_id, _ in found],
+        [-negative for negative, _, _ in found],
         certified=len(found) == k and -found[-1][0] > unseen,
         bound=max(beyond, unseen),
     )
 
 
-def _scan(reader: ImpactReader, store: VectorStore, query: NDArray[np.float64], k: int) -> Neighbours:
-    """Brute force: the cosine of every document."""
-    cosines = np.concatenate([block @ query for _, block in store.blocks()])
+def _all_cosines(store: VectorStore, query: NDArray[np.float64]) -> NDArray[np.float64]:
+    cosines = np.concatenate([np.zeros(0), *(block @ query for _, block in store.blocks())])
     cosines[~store.live] = 0
-    rows = np.flatnonzero(cosines > 0)
-    if len(rows) > k + 1:  # keep all that tie with the last, and one more
-        rows = rows[cosines[rows] >= np.partition(cosines[rows], -k - 1)[-k - 1]]
-    found = _nearest(store, Matches(rows, rows, cosines[rows]), cosines[rows], k, 0.0)
-    docids = [docid for place in reader.find(found.ids) if place for _, docid in [place]]
-    return dataclasses.replace(found, docids=docids, certified=True)
+    return cosines

@@ -306,6 +306,18 @@ def test_a_failed_change_leaves_a_usable_index(tmp_path: Path) -> None:
         assert index.verify() == 5
 
 
+def test_an_index_that_was_emptied(tmp_path: Path) -> None:
+    build(tmp_path / "index", IDS[:3], POOL[:3])
+    with ImpactIndex.open(tmp_path / "index", writable=True) as index:
+        assert index.delete(IDS) == 3
+        assert_same(index, {})
+        index.compact()
+        assert_same(index, {})
+        assert index.verify() == 0
+        index.write([chunk(["a"], POOL[[7]])], replace=False, commit=True)
+        assert index.verify() == len(index) == 1
+
+
 def test_sentences_with_a_real_model(tmp_path: Path, tiny: SparseStsEncoder) -> None:
     SparseStsIndex.build(tmp_path / "index", ["A cat sleeps.", "Stocks fell."], tiny).close()
     with (

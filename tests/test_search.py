@@ -19,13 +19,14 @@ from sparse_sts_index.search import STEPS, Step
 
 @pytest.mark.parametrize("bits", [2, 4, 8, 16])
 @pytest.mark.parametrize("k", [1, 3, 10, 500])
-def test_every_mode_against_brute_force(tmp_path: Path, bits: int, k: int) -> None:
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_every_mode_against_brute_force(tmp_path: Path, bits: int, k: int, in_memory: bool) -> None:
     """Ids in order, cosines to the last bit; and no document that is not a hit is above the stated bound."""
     rng = np.random.default_rng(bits * 1000 + k)
     vectors, queries = random_vectors(rng, 400), random_vectors(rng, 40)
     ids = [f"d{number}" for number in rng.permutation(400)]
     build(tmp_path / "index", ids, vectors, bits)
-    with ImpactIndex.open(tmp_path / "index") as index, index.using() as state:
+    with ImpactIndex.open(tmp_path / "index", in_memory=in_memory) as index, index.using() as state:
         for mode in STEPS:
             for row, found in enumerate(index.search(state, queries, k, mode)):
                 everything = brute_force(ids, vectors, queries[[row]], 400)
@@ -44,7 +45,7 @@ weight = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 50])
 rows = st.lists(st.lists(weight, min_size=6, max_size=6), min_size=1, max_size=12)
 
 
-@given(rows, rows, st.integers(1, 14), st.sampled_from([2, 8]), st.floats(0, 0.9))
+@given(rows, rows, st.integers(1, 14), st.sampled_from([2, 8]), st.floats(0, 0.9), st.booleans())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_certificate_is_false(
     tmp_path_factory: pytest.TempPathFactory,
@@ -53,6 +54,7 @@ def test_no_certificate_is_false(
     k: int,
     bits: int,
     rest: float,
+    in_memory: bool,
 ) -> None:
     """Ties upon ties, empty rows and queries, any share of the terms left out, and as few candidates as k."""
     vectors, asked = (unit_vectors([[*row, *[0] * 34] for row in rows]) for rows in (documents, queries))
@@ -60,7 +62,11 @@ def test_no_certificate_is_false(
     path = tmp_path_factory.mktemp("index")
     build(path, ids, vectors, bits)
     steps = {"exact": (Step(rest, 1, 0),), "two-step": (Step(rest, 1, 0),)}
-    with pytest.MonkeyPatch.context() as patch, ImpactIndex.open(path) as index, index.using() as state:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        ImpactIndex.open(path, in_memory=in_memory) as index,
+        index.using() as state,
+    ):
         patch.setattr(search_module, "STEPS", steps)
         for mode in steps:
             for row, found in enumerate(index.search(state, asked, k, mode)):

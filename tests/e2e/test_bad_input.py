@@ -99,6 +99,22 @@ def test_indexes(sparse_sts: Run, sample_index: SparseStsIndex, tiny: SparseStsE
     )
 
 
+def test_changes_and_pairs(sparse_sts: Run, write: Write, tiny: SparseStsEncoder, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    corpus = write("c.jsonl", '{"id": "1", "text": "again"}\n')
+    for command in ("add", "update"):
+        assert_refused(sparse_sts(command, index, corpus), "no index at")
+    for command in ("delete", "compact", "verify", "duplicates", "cluster"):
+        assert_refused(sparse_sts(command, index, *(["1"] if command == "delete" else [])), "no index at")
+    SparseStsIndex.build(index, ["A cat sleeps."], tiny).close()
+    assert_refused(sparse_sts("add", index, corpus), "c.jsonl:1: there is a document with id '1' in the index already")
+    with SparseStsIndex.open(index, tiny, writable=True):
+        assert_refused(sparse_sts("delete", index, "1"), "another writer is at this index")
+    weights = next(index.glob("vectors-*")) / "weights.f32"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    assert_refused(sparse_sts("verify", index), "weights.f32: not as it was written")
+
+
 def test_queries_and_outputs(sparse_sts: Run, write: Write, sample_index: SparseStsIndex, tmp_path: Path) -> None:
     queries = write("q.jsonl", '{"id": "q", "text": "a"}\n{"id": "q", "text": "b"}\n')
     run = sparse_sts("search", sample_index.path, "--queries", queries, "--format", "trec")
@@ -129,6 +145,8 @@ def test_no_java(write: Write, tmp_path: Path) -> None:
     "arguments",
     [
         ["search", "idx"],
+        ["delete", "idx"],
+        ["duplicates", "idx", "--threshold", "1.5"],
         ["search", "idx", "text", "--queries", "q.txt"],
         ["search", "idx", "text", "-k", "0"],
         ["search", "idx", "text", "--explain", "--format", "trec"],

@@ -77,6 +77,36 @@ def test_search_formats(sparse_sts: Run, sample_index: SparseStsIndex, tmp_path:
             assert f"{hit.score:.4f}  {hit.id}  {hit.text}\n" in table
 
 
+def test_an_index_that_lives(sparse_sts: Run, tmp_path: Path) -> None:
+    sentences = {"a": "A cat sleeps.", "b": "Stocks fell.", "c": "A cat sleeps!"}
+    corpus = "".join(json.dumps({"id": doc_id, "text": text}) + "\n" for doc_id, text in sentences.items())
+    (tmp_path / "c.jsonl").write_text(corpus)
+    (tmp_path / "more.jsonl").write_text('{"id": "d", "text": "A cat sleeps"}\n{"id": "e", "text": "It rains."}\n')
+    (tmp_path / "other.jsonl").write_text('{"id": "e", "text": "Stocks fell"}\n{"id": "f", "text": "Snow fell."}\n')
+    index = tmp_path / "index"
+    succeeded(sparse_sts("index", tmp_path / "c.jsonl", "--model", "tiny", "--output", index))
+    assert succeeded(sparse_sts("add", index, tmp_path / "more.jsonl")) == f"{index}: 2 sentences added, 5 in all\n"
+    out = succeeded(sparse_sts("update", index, tmp_path / "other.jsonl"))
+    assert out == f"{index}: 1 sentences replaced, 1 added, 6 in all\n"
+    out = succeeded(sparse_sts("duplicates", index, "--threshold", 0.8, "--format", "jsonl"))
+    pairs = [json.loads(line) for line in out.splitlines()]
+    assert {(p["first"], p["second"]) for p in pairs} == {("a", "c"), ("a", "d"), ("c", "d"), ("b", "e")}
+    assert all(0.8 <= pair["score"] <= 1.000001 for pair in pairs)
+    out = succeeded(sparse_sts("cluster", index, "--threshold", 0.8))
+    assert out.splitlines()[0] == "cluster 1: 3 sentences"
+    assert out.endswith("2 clusters, 5 sentences in them\n")
+    assert succeeded(sparse_sts("delete", index, "c", "zz")).endswith(
+        "1 sentences deleted, 1 ids were not there, 5 left\n"
+    )
+    assert succeeded(sparse_sts("delete", index, "--ids", "-", input="f\n")).endswith("1 sentences deleted, 4 left\n")
+    assert succeeded(sparse_sts("verify", index)) == f"{index}: 4 sentences, all as they were written\n"
+    assert succeeded(sparse_sts("compact", index)).startswith(f"{index}: 4 sentences, ")
+    assert succeeded(sparse_sts("verify", index)) == f"{index}: 4 sentences, all as they were written\n"
+    for mode in ([], ["--two-step"], ["--approximate"]):
+        out = succeeded(sparse_sts("search", index, "A cat sleeps.", "-k", 1, "--format", "jsonl", *mode))
+        assert json.loads(out) == json.loads(out) | {"id": "a", "score": pytest.approx(1), "certified": True}
+
+
 def test_score(sparse_sts: Run, tiny: SparseStsEncoder, tmp_path: Path) -> None:
     a, b = "A cat sleeps.", "The kitten is asleep."
     (tmp_path / "pairs.tsv").write_text(f"sentence1\tsentence2\n{a}\t{b}\n{a}\t{a}\n", encoding="utf-8")
