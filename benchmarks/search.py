@@ -48,7 +48,14 @@ from scipy.sparse import csr_array
 
 K = 10
 EXACT, BRUTE_FORCE = "exact", "scipy brute force"
-OURS = (EXACT, "two-step", "approximate")  # modes of search
+# Mode of search, and where: in memory, by Lucene, or as the number of documents has it.
+OURS: dict[str, tuple[str, bool | None]] = {
+    EXACT: ("exact", None),
+    "exact, in memory": ("exact", True),
+    "exact, by Lucene": ("exact", False),
+    "two-step, by Lucene": ("two-step", False),
+    "approximate, by Lucene": ("approximate", False),
+}
 BITS = 8
 FIGURES = ("p50_ms", "p95_ms", "p99_ms", "queries_per_second")
 _BLOCK = 50_000  # documents compared, or resampled, at a time
@@ -407,8 +414,7 @@ def save_hits(path: Path, results: list[Found]) -> None:
 
 
 def build_ours(documents: csr_array, folder: Path) -> None:
-    from sparse_sts_index.convert import Chunk
-    from sparse_sts_index.corpus import Document
+    from sparse_sts_index.corpus import Chunk, Document
     from sparse_sts_index.impact_index import ImpactIndex
     from sparse_sts_index.manifest import Manifest
     from sparse_sts_index.quantizer import Quantizer
@@ -433,10 +439,10 @@ def build_ours(documents: csr_array, folder: Path) -> None:
     ImpactIndex.build(folder, chunks(), manifest, vocabulary)
 
 
-def open_ours(folder: Path, mode: Any) -> tuple[Prepare, Search]:
+def open_ours(folder: Path, mode: Any, in_memory: bool | None) -> tuple[Prepare, Search]:
     from sparse_sts_index.impact_index import ImpactIndex
 
-    index = ImpactIndex.open(folder)
+    index = ImpactIndex.open(folder, in_memory=in_memory)
 
     def search(query: csr_array) -> Found:
         with index.using() as state:
@@ -599,7 +605,10 @@ INDEXES = {
     "Qdrant Edge": Index(build_qdrant, "qdrant-edge-py"),
 }
 ENGINES = {
-    **{mode: Engine("sparse-sts-index", functools.partial(open_ours, mode=mode)) for mode in OURS},
+    **{
+        name: Engine("sparse-sts-index", functools.partial(open_ours, mode=mode, in_memory=in_memory))
+        for name, (mode, in_memory) in OURS.items()
+    },
     "stock Pyserini": Engine("sparse-sts-index", open_pyserini, files="lucene"),
     BRUTE_FORCE: Engine("transposed", open_transposed),
     "impact-index MaxScore": Engine("impact-index", open_impact_index),

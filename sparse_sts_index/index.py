@@ -141,7 +141,7 @@ class SparseStsIndex:
         writable : bool
             To change it, which one process at a time may.
         in_memory : bool, optional
-            Hold the vectors by term in memory, 12 bytes a posting, and search them there; otherwise by Lucene. What is
+            Hold the vectors by term in memory, 16 bytes a posting, and search them there; otherwise by Lucene. What is
             found is the same. Default: up to 262,144 sentences, after the first 20 queries.
 
         Raises

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from sparse_sts_index.vectors import VectorStore
 
-_BLOCK = 64  # documents that are looked through together
+_BLOCK = 64  # documents in a group
 
 
 class InvertedVectors:
-    """The rows of a store that count, by term; 12 bytes a posting.
+    """The rows of a store that count, by term; 16 bytes a posting.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class InvertedVectors:
         rows = np.flatnonzero(store.live)
         by_term = store.take(rows).T.tocsr()
         self._starts: list[int] = by_term.indptr.tolist()
-        self._rows, self._weights = rows[by_term.indices], by_term.data
+        self._rows, self._weights = rows[by_term.indices], by_term.data.astype(np.float64)
         self._length = -(-len(store) // _BLOCK) * _BLOCK
 
     def scores(self, terms: Sequence[int], weights: Sequence[float]) -> NDArray[np.float64]:
@@ -45,18 +45,16 @@ class InvertedVectors:
         ndarray of float64, shape (rows,)
             Rounded up to a multiple of 64 rows; 0 for rows that do not count, or are none.
         """
-        in_order = sorted(zip(terms, weights, strict=True))
-        ordered = [(self._starts[term], self._starts[term + 1], weight) for term, weight in in_order]
-        total = sum(stop - start for start, stop, _ in ordered)
-        products, rows = np.empty(total), np.empty(total, np.int64)
-        position = 0
-        for start, stop, weight in ordered:
-            end = position + stop - start
-            np.multiply(self._weights[start:stop], weight, out=products[position:end], dtype=np.float64)
-            rows[position:end] = self._rows[start:stop]
-            position = end
+        if not terms:
+            return np.zeros(self._length)
+        products, rows = [], []
+        for term, weight in sorted(zip(terms, weights, strict=True)):
+            postings = slice(self._starts[term], self._starts[term + 1])
+            products.append(self._weights[postings] * weight)
+            rows.append(self._rows[postings])
         # bincount adds up in the order of its input: by term, as everywhere
-        return np.bincount(rows, products, minlength=self._length).astype(np.float64, copy=False)
+        sums = np.bincount(np.concatenate(rows), np.concatenate(products), minlength=self._length)
+        return sums.astype(np.float64, copy=False)
 
 
 def best_rows(scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
@@ -67,18 +65,17 @@ def best_rows(scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     scores : ndarray of float64, shape (n,)
         None negative.
     """
-    whole = len(scores) // _BLOCK * _BLOCK
-    blocks = scores[:whole].reshape(-1, _BLOCK)
-    candidates = np.arange(len(scores))
-    if len(blocks) > count:
-        # The count-th highest of the blocks' maxima is no higher than the count-th highest score.
-        highest = blocks.max(axis=1)
+    width = len(scores) // _BLOCK  # documents width apart are looked through together: the processor likes it so
+    whole = width * _BLOCK
+    if width > count:
+        # The count-th highest of the groups' maxima is no higher than the count-th highest score.
+        highest = scores[:whole].reshape(_BLOCK, width).max(axis=0)
         least = np.partition(highest, -count)[-count]
         chosen = np.flatnonzero(highest >= least)
-        inside = (chosen[:, None] * _BLOCK + np.arange(_BLOCK)).ravel()
+        inside = (np.arange(0, whole, width)[:, None] + chosen).ravel()
         candidates = np.concatenate((inside, np.arange(whole, len(scores))))
+    else:
+        candidates = np.arange(len(scores))
     found = scores[candidates]
-    if len(found) > count:
-        least = np.partition(found, -count)[-count]
-        candidates = candidates[found >= least]
-    return candidates[scores[candidates] > 0]
+    least = np.partition(found, -count)[-count] if len(found) > count else 0.0
+    return candidates[(found >= least) & (found > 0)]

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index.inverted import InvertedVectors, best_rows
-from sparse_sts_index.lucene import ImpactReader, Matches, impact_query
+from sparse_sts_index.lucene import ImpactReader, impact_query
 from sparse_sts_index.vectors import VectorStore
 
 Mode = Literal["exact", "two-step", "approximate"]
@@ -172,7 +172,7 @@ def search(
         Neighbours a query. Documents of cosine 0 are none, so there may be fewer.
     mode : {"exact", "two-step", "approximate"}
     inverted : InvertedVectors, optional
-        The store by term: then the candidates come from it, by float weights, and not from Lucene.
+        The store by term: then it answers, and not Lucene. Exactly, whatever the mode: that takes no longer.
     terms : sequence of str, length vocab
         Lucene terms, :func:`~sparse_sts_index.lucene.quoted`.
     scale : int
@@ -187,50 +187,39 @@ def search(
     """
     results = [Neighbours([], [], [], True, 0.0)] * vectors.shape[0]  # of queries without a term
     queries = {row: _Query(vectors, row) for row in np.flatnonzero(np.diff(vectors.indptr)).tolist()}
+    if inverted is not None:
+        for row, query in queries.items():
+            results[row] = _best_of_all(store, inverted.scores(query.terms, query.weights), k)
+        return results
     dense = np.zeros(vectors.shape[1])
-    for step in STEPS[mode] if inverted is None or mode != "exact" else ():
+    for step in STEPS[mode]:
         kept = {row: query.heaviest(step) for row, query in queries.items()}
         limit = step.factor * k + step.extra
-        if inverted is None:
-            lines = [
-                impact_query([terms[term] for term in queries[row].terms[:count]], queries[row].weights[:count])
-                for row, count in kept.items()
-            ]
-            candidates = [_by_lucene(matches, limit, scale) for matches in reader.search(lines, limit)]
-        else:
-            candidates = [_by_floats(inverted, queries[row], count, limit) for row, count in kept.items()]
-        for (row, count), (rows, last) in zip(kept.items(), candidates, strict=True):
+        lines = [
+            impact_query([terms[term] for term in queries[row].terms[:count]], queries[row].weights[:count])
+            for row, count in kept.items()
+        ]
+        for (row, count), matches in zip(kept.items(), reader.search(lines, limit), strict=True):
             query = queries[row]
-            unseen = query.bound(last, count, scale, error if inverted is None else 0.0)
+            last = float(matches.scores[-1]) / scale if len(matches) == limit else 0.0
+            unseen = query.bound(last, count, scale, error)
             dense[query.terms] = query.weights
-            results[row] = _nearest(store, rows, store.scores(rows, dense), k, unseen)
+            results[row] = _nearest(store, matches.rows, store.scores(matches.rows, dense), k, unseen)
             dense[query.terms] = 0
         queries = {row: query for row, query in queries.items() if not results[row].certified}
         if not queries:
             return results
     if mode == "exact":
         for row, query in queries.items():
-            if inverted is not None:
-                cosines = inverted.scores(query.terms, query.weights)
-            else:
-                dense[query.terms] = query.weights
-                cosines = _all_cosines(store, dense)
-                dense[query.terms] = 0
-            rows = best_rows(cosines, k + 1)  # one more, for the bound
-            results[row] = dataclasses.replace(_nearest(store, rows, cosines[rows], k, 0.0), certified=True)
+            dense[query.terms] = query.weights
+            results[row] = _best_of_all(store, _all_cosines(store, dense), k)
+            dense[query.terms] = 0
     return results
 
 
-def _by_lucene(matches: Matches, limit: int, scale: int) -> tuple[NDArray[np.int64], float]:
-    """Rows of candidates, and the score that no other document exceeds."""
-    return matches.rows, float(matches.scores[-1]) / scale if len(matches) == limit else 0.0
-
-
-def _by_floats(inverted: InvertedVectors, query: _Query, count: int, limit: int) -> tuple[NDArray[np.int64], float]:
-    """The same, of the float weights of a query's first terms."""
-    scores = inverted.scores(query.terms[:count], query.weights[:count])
-    rows = best_rows(scores, limit)
-    return rows, float(scores[rows].min()) if len(rows) >= limit else 0.0
+def _best_of_all(store: VectorStore, cosines: NDArray[np.float64], k: int) -> Neighbours:
+    rows = best_rows(cosines, k + 1)  # one more, for the bound
+    return dataclasses.replace(_nearest(store, rows, cosines[rows], k, 0.0), certified=True)
 
 
 def _nearest(
