@@ -78,7 +78,8 @@ def search(
 def _show_table(query: Document, hits: Hits) -> None:
     click.echo(f"query {one_line(query.id)}: {one_line(query.text)}")
     if not hits:
-        click.echo("  no sentence shares a term with it")
+        bound = f"found none; there may be some of up to {hits.bound:.4f}"
+        click.echo("  no sentence shares a term with it" if hits.certified else f"  {bound}")
         return
     width = max(len(one_line(hit.id)) for hit in hits)
     proof = "the nearest of all" if hits.certified else f"others may have up to {hits.bound:.4f}"
@@ -94,7 +95,14 @@ def _show_jsonl(query: Document, hits: Hits) -> None:
         values = dataclasses.asdict(hit)
         if hit.explanation is None:
             del values["explanation"]
-        line = {"query_id": query.id, "query": query.text, "rank": rank, **values, "certified": hits.certified}
+        line = {
+            "query_id": query.id,
+            "query": query.text,
+            "rank": rank,
+            **values,
+            "certified": hits.certified,
+            "bound": hits.bound,
+        }
         click.echo(json.dumps(line, ensure_ascii=False))
 
 

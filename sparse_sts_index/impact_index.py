@@ -75,7 +75,7 @@ class State:
         self._in_memory = in_memory
         self._queries = 0
         self._inverted: InvertedVectors | None = None
-        self._users, self._lock = 1, threading.Lock()
+        self._users, self._lock, self._transposing = 1, threading.Lock(), threading.Lock()
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -89,7 +89,7 @@ class State:
 
     def inverted(self, queries: int) -> InvertedVectors | None:
         """The vectors by term, if that is to be had, or pays for one who asks so many queries more."""
-        with self._lock:
+        with self._transposing:
             self._queries += queries
             wanted = self._in_memory
             if wanted is None:  # a state that a change is about to replace is not worth the transposing
@@ -98,17 +98,10 @@ class State:
                 self._inverted = InvertedVectors(self.store)
             return self._inverted
 
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[Self]:
-        """Keep the files open while the block runs, whatever is refreshed or closed meanwhile."""
+    def acquire(self) -> None:
+        """One user more."""
         with self._lock:
-            if not self._users:
-                raise ImpactIndexError("the index is closed")
             self._users += 1
-        try:
-            yield self
-        finally:
-            self.release()
 
     def release(self) -> None:
         """One user less; the last one closes the files."""
@@ -117,6 +110,8 @@ class State:
             if self._users:
                 return
         self.reader.close()
+        del self.store
+        self._inverted = None
 
 
 class ImpactIndex:
@@ -135,6 +130,7 @@ class ImpactIndex:
         self._state = state
         self._changes = changes
         self._in_memory = in_memory
+        self._closed, self._lock = False, threading.Lock()
 
     @classmethod
     def open(cls, path: str | Path, *, writable: bool = False, in_memory: bool | None = None) -> Self:
@@ -146,8 +142,9 @@ class ImpactIndex:
         writable : bool
             To change it, which one process at a time may.
         in_memory : bool, optional
-            Hold the vectors by term in memory, 16 bytes a posting, and search them there; otherwise by Lucene. What is
-            found is the same. Default: up to 262,144 documents, after the first 20 queries.
+            Hold the vectors by term in memory, 16 bytes a posting, and search them there, exactly in every mode;
+            otherwise by Lucene. Exact search finds the same either way. Default: in memory up to 262,144 documents,
+            after the first 20 queries.
 
         Raises
         ------
@@ -161,18 +158,10 @@ class ImpactIndex:
             raise ImpactIndexError(f"no index at {path}")
         if not (path / LUCENE_FOLDER).is_dir():
             raise ImpactIndexError(f"not an index: {path} has no folder {LUCENE_FOLDER}")
-        state = _open_state(path, in_memory)
+        path = path.absolute()  # the process may go elsewhere
         if not writable:
-            return cls(path, state, None, in_memory)
-        try:
-            changes = _Changes(path, state.manifest)
-        except BaseException:
-            state.release()
-            raise
-        if not state.reader.is_current():  # another writer came in between
-            state.release()
-            changes.close()
-            return cls.open(path, writable=True, in_memory=in_memory)
+            return cls(path, _open_state(path, in_memory), None, in_memory)
+        state, changes = _open_to_change(path, in_memory)
         _clean(path, keep=changes.committed)
         return cls(path, state, changes, in_memory)
 
@@ -221,7 +210,11 @@ class ImpactIndex:
             except ImpactIndexError:
                 ours = False  # it may be of another build, which has the lock
                 raise
-            changes = _Changes(path, manifest, lucene, vocabulary)
+            try:
+                changes = _Changes(path, manifest, lucene, vocabulary)
+            except BaseException:
+                lucene.close()
+                raise
             for _ in overlap(functools.partial(_write_detached, changes), chunks):
                 pass
             if not changes.manifest.documents:
@@ -245,9 +238,24 @@ class ImpactIndex:
         """Of the state that is seen."""
         return self._state.manifest
 
-    def using(self) -> contextlib.AbstractContextManager[State]:
-        """The state that is seen, held open while the block runs."""
-        return self._state.in_use()
+    @contextlib.contextmanager
+    def using(self) -> Iterator[State]:
+        """The state that is seen, its files held open while the block runs, whatever is refreshed or closed meanwhile.
+
+        Raises
+        ------
+        ImpactIndexError
+            The index is closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise ImpactIndexError(f"{self.path} is closed")
+            state = self._state
+            state.acquire()
+        try:
+            yield state
+        finally:
+            state.release()
 
     def search(self, state: State, vectors: csr_array, k: int, mode: Mode = "exact") -> list[Neighbours]:
         """The nearest documents of each query in a state; see :func:`sparse_sts_index.search.search`."""
@@ -281,8 +289,9 @@ class ImpactIndex:
 
     def refresh(self) -> bool:
         """See what has been committed since; whether there was anything."""
-        if self._changes is not None or self._state.reader.is_current():
-            return False
+        with self.using() as state:
+            if self._changes is not None or state.reader.is_current():
+                return False
         self._see(_open_state(self.path, self._in_memory))
         return True
 
@@ -327,6 +336,8 @@ class ImpactIndex:
 
     def delete(self, ids: Iterable[str], *, commit: bool = True) -> int:
         """Delete documents by id; how many of them there were. Parameters and errors as for :meth:`write`."""
+        if isinstance(ids, str):
+            raise ValueError("ids must be several strings, not one string")
         unique = iter(dict.fromkeys(ids))
         deleted = 0
         with self._changing(commit) as (state, changes):
@@ -387,8 +398,11 @@ class ImpactIndex:
             postings = 0
             for start in range(0, len(rows), _CHUNK):
                 chunk = rows[start : start + _CHUNK]
-                impacts = quantizer.quantize(state.store.take(chunk))
+                vectors = state.store.take(chunk)
+                impacts = quantizer.quantize(vectors)
                 postings += impacts.nnz
+                if quantizer.errors(vectors).max() > manifest.max_document_error:
+                    raise ImpactIndexError(f"{self.path}: a rounding error above the manifest's")
                 self._verify_documents(state, chunk, impacts)
                 if progress is not None:
                     progress(len(chunk))
@@ -415,9 +429,14 @@ class ImpactIndex:
 
     def close(self) -> None:
         """Release the files; drops changes that are not committed."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
         self._state.release()
         if self._changes is not None:
             self._changes.close()
+            self._changes = None
 
     def __enter__(self) -> Self:
         return self
@@ -437,23 +456,25 @@ class ImpactIndex:
     def _changing(self, commit: bool) -> Iterator[tuple[State, _Changes]]:
         """Changes under way: the state before them and where to make them; undone if the block fails."""
         changes = self.check_writable()
-        try:
-            with self.using() as state:
-                yield state, changes
-            if commit:
-                changes.commit()
-            self._see(changes.state(self._in_memory))
-        except BaseException as error:
-            changes.close()
-            self._changes = None
-            self._see(_open_state(self.path, self._in_memory))
-            self._changes = _Changes(self.path, self.manifest)
-            if isinstance(error, OSError):
-                raise ImpactIndexError(f"cannot write {self.path}: {error.strerror or error}") from error
-            raise
+        with self.using() as before:
+            try:
+                yield before, changes
+                if commit:
+                    changes.commit()
+                state = changes.state(self._in_memory)
+            except BaseException as error:
+                changes.close()
+                self._changes = None
+                state, self._changes = _open_to_change(self.path, self._in_memory)
+                self._see(state)
+                if isinstance(error, OSError):
+                    raise ImpactIndexError(f"cannot write {self.path}: {error.strerror or error}") from error
+                raise
+        self._see(state)
 
     def _see(self, state: State) -> None:
-        before, self._state = self._state, state
+        with self._lock:
+            before, self._state = self._state, state
         before.release()
 
 
@@ -461,27 +482,20 @@ class _Changes:
     """Changes on their way to a commit; the manifest as it will be."""
 
     def __init__(
-        self,
-        path: Path,
-        manifest: Manifest,
-        lucene: ImpactWriter | None = None,
-        vocabulary: Vocabulary | None = None,
+        self, path: Path, manifest: Manifest, lucene: ImpactWriter, vocabulary: Vocabulary | None = None
     ) -> None:
-        """To change what `manifest` describes; with `lucene` and `vocabulary`, to begin anew."""
+        """To change what `manifest` describes; with a `vocabulary`, to begin anew."""
         self._path = path
         self.manifest = manifest
-        self.committed = "" if vocabulary else manifest.vectors.folder  # where the vectors are that count
-        self.lucene = lucene or ImpactWriter(path / LUCENE_FOLDER, create=False)
-        try:
-            if vocabulary is not None:
-                self._vocabulary = json.dumps(vocabulary.tokens).encode()
-                self._begin()
-            else:
-                self._vocabulary = _read_vocabulary(path, manifest)
-                self._vectors = VectorWriter(path, manifest.vectors)
-        except BaseException:
-            self.lucene.close()
-            raise
+        self.lucene = lucene
+        if vocabulary is not None:
+            self.committed = ""
+            self._vocabulary = json.dumps(vocabulary.tokens).encode()
+            self._begin()
+        else:
+            self.committed = manifest.vectors.folder  # where the vectors are that count
+            self._vocabulary = _read_vocabulary(path, manifest)
+            self._vectors = VectorWriter(path, manifest.vectors)
 
     def _begin(self) -> None:
         """An extent of its own, with nothing in it."""
@@ -539,9 +553,10 @@ class _Changes:
         self.manifest = dataclasses.replace(
             self.manifest, vectors=self._vectors.extent(durable=True), created=self.manifest.created or now, updated=now
         )
-        self.lucene.commit({_MANIFEST_KEY: self.manifest.to_json()})
+        # Before it is so: an interrupt may arrive just after it is. Files of a commit that failed are litter for later.
         self.committed = self.manifest.vectors.folder
-        with atomic_writer(self._path / MANIFEST_FILE) as file:
+        self.lucene.commit({_MANIFEST_KEY: self.manifest.to_json()})
+        with contextlib.suppress(DataError, OSError), atomic_writer(self._path / MANIFEST_FILE) as file:
             file.write(self.manifest.to_json() + "\n")
 
     def state(self, in_memory: bool | None) -> State:
@@ -565,6 +580,21 @@ def _write_detached(changes: _Changes, chunk: Chunk) -> None:
         changes.add(chunk.documents, chunk.vectors, chunk.impacts)
     finally:
         detach_thread()
+
+
+def _open_to_change(path: Path, in_memory: bool | None) -> tuple[State, _Changes]:
+    """The last committed state, and where to change it; no one else can meanwhile."""
+    lucene = ImpactWriter(path / LUCENE_FOLDER, create=False)
+    try:
+        state = _open_state(path, in_memory)
+        try:
+            return state, _Changes(path, state.manifest, lucene)
+        except BaseException:
+            state.release()
+            raise
+    except BaseException:
+        lucene.close()
+        raise
 
 
 def _open_state(path: Path, in_memory: bool | None) -> State:
@@ -647,6 +677,8 @@ def _undo(path: Path, made: list[Path], files: bool) -> None:
     if files:
         shutil.rmtree(path / LUCENE_FOLDER, ignore_errors=True)
         (path / MANIFEST_FILE).unlink(missing_ok=True)
+        if path.is_dir():
+            _clean(path, keep="")
     for folder in made:
         with contextlib.suppress(OSError):  # it was not made after all, or something is in it
             folder.rmdir()

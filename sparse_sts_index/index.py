@@ -30,7 +30,7 @@ from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.models import TINY
 from sparse_sts_index.precision import Precision
 from sparse_sts_index.quantizer import Quantizer
-from sparse_sts_index.search import Mode, Neighbours, check_search
+from sparse_sts_index.search import Mode, Neighbours, check_search, check_vectors
 
 _PACKAGES = ("sparse-sts-index", "sentence-transformers", "transformers", "torch", "pyserini")
 
@@ -112,7 +112,7 @@ class SparseStsIndex:
     path : Path
     """
 
-    def __init__(self, vectors: ImpactIndex, model: SparseStsEncoder | str, precision: Precision) -> None:
+    def __init__(self, vectors: ImpactIndex, model: SparseStsEncoder | str | None, precision: Precision | None) -> None:
         self.path = vectors.path
         self._vectors = vectors
         self._model = model
@@ -141,8 +141,9 @@ class SparseStsIndex:
         writable : bool
             To change it, which one process at a time may.
         in_memory : bool, optional
-            Hold the vectors by term in memory, 16 bytes a posting, and search them there; otherwise by Lucene. What is
-            found is the same. Default: up to 262,144 sentences, after the first 20 queries.
+            Hold the vectors by term in memory, 16 bytes a posting, and search them there, exactly in every mode;
+            otherwise by Lucene. Exact search finds the same either way. Default: in memory up to 262,144 sentences,
+            after the first 20 queries.
 
         Raises
         ------
@@ -152,10 +153,8 @@ class SparseStsIndex:
             No Java to read it with.
         """
         vectors = ImpactIndex.open(path, writable=writable, in_memory=in_memory)
-        if model is None:
-            model = vectors.manifest.model
-        encoder = model if isinstance(model, SparseStsEncoder) else str(model)
-        return cls(vectors, encoder, precision or vectors.manifest.precision)
+        encoder = model if model is None or isinstance(model, SparseStsEncoder) else str(model)
+        return cls(vectors, encoder, precision)
 
     @classmethod
     def build(
@@ -241,9 +240,11 @@ class SparseStsIndex:
             encoder = self._model
         else:
             try:
-                encoder = SparseStsEncoder.load(self._model, precision=self._precision)
+                encoder = SparseStsEncoder.load(
+                    self._model or manifest.model, precision=self._precision or manifest.precision
+                )
             except ModelError as error:
-                if self._model != manifest.model:
+                if self._model not in (None, manifest.model):
                     raise
                 raise ModelError(
                     f"{error} (the index {self.path} was built with it; say where the model is now: model=, --model)"
@@ -301,9 +302,15 @@ class SparseStsIndex:
         Parameters
         ----------
         vectors : csr_array of float32, shape (n, vocab)
-            L2-normalised and not negative, as :meth:`~sparse_sts_index.encoder.SparseStsEncoder.encode` gives them.
+            L2-normalised, as :meth:`~sparse_sts_index.encoder.SparseStsEncoder.encode` gives them.
+
+        Raises
+        ------
+        ValueError
+            Also if the vectors are not as wide as the vocabulary, or have weights that are negative or no numbers.
         """
         check_search(k, mode)
+        vectors = check_vectors(vectors, self.manifest.vocabulary_size)
         with self._vectors.using() as state:
             results = self._vectors.search(state, vectors, k, mode)
             rows = np.array([row for found in results for row in found.rows], np.int64)

@@ -66,14 +66,14 @@ def similar_rows(
     vectors = store.take(rows)
     by_term = vectors.T.tocsr()
     frequencies = np.diff(by_term.indptr)
-    heads = _heads(vectors, frequencies, least)
-    lengths = np.sqrt(_row_sums(heads, heads.data.astype(np.float64) ** 2))
+    heads = _heads(vectors, frequencies, least).astype(np.float64)
+    lengths = np.sqrt(_row_sums(heads, heads.data**2))
     rests = np.sqrt(np.maximum(_row_sums(vectors, vectors.data.astype(np.float64) ** 2) - lengths**2, 0))
     for start, stop in _blocks(_row_sums(heads, frequencies[heads.indices].astype(np.float64))):
         partial = coo_array(heads[start:stop] @ by_term)
         first, second = partial.coords[0] + start, partial.coords[1]
         later = second > first
-        first, second, head = first[later], second[later], partial.data[later].astype(np.float64) + _FLOAT32
+        first, second, head = first[later], second[later], partial.data[later] + _FLOAT32
         angle = np.minimum(head / lengths[first], 1)
         possible = head + rests[first] * np.sqrt(1 - angle * angle) >= least
         possible |= head >= lengths[first] ** 2  # the bound is no longer less than 1
@@ -118,7 +118,9 @@ def _heads(vectors: csr_array, frequencies: NDArray[np.int64], threshold: float)
     running = np.cumsum(squares[order])
     before = running - squares[order]
     total = _row_sums(vectors, squares)
-    offsets = np.repeat(np.concatenate(([0.0], np.cumsum(total)[:-1])), lengths)
+    # The sum before each row, from the same running sum: another would drift from it over a large collection.
+    firsts = vectors.indptr[:-1][lengths > 0]
+    offsets = np.repeat(before[firsts], lengths[lengths > 0])
     left = total[owners] - (before - offsets)  # square of the length of this term and those after it
     heads = vectors.copy()
     heads.data[order[left < max(threshold - _FLOAT32, 0.0) ** 2]] = 0

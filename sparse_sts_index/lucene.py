@@ -57,6 +57,7 @@ _WRITE_BUFFER_MB = 128.0
 # pyjnius picks among constructors by the number of arguments alone where it must choose; these name the one meant.
 _TEXT_FIELD = "(Ljava/lang/String;Ljava/lang/CharSequence;Lorg/apache/lucene/index/IndexableFieldType;)V"
 _READER = "(Lorg/apache/lucene/index/IndexReader;)V"
+_HITS_AT_A_TIME = 1_000_000  # in one string from Java
 _NO_MORE_DOCS = 2**31 - 1  # DocIdSetIterator.NO_MORE_DOCS
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\u000a", "\r": "\\u000d"})
 
@@ -251,6 +252,8 @@ class ImpactReader:
 
     def close(self) -> None:
         """Release the files."""
+        self._search.cache_clear()
+        self._texts.cache_clear()
         with _crossing(self._directory):
             self._reader.close()
             if self._store is not None:
@@ -305,10 +308,16 @@ class ImpactReader:
         """
         if not queries:
             return []
+        found: list[Matches] = []
         with _crossing(self._directory):
-            search = self._search(min(limit, max(1, self._reader.maxDoc())), len(queries) > 1)
-            lines = search("\n".join(queries)).split("\n")
-        return [_matches(line) for line in lines]
+            limit = min(limit, max(1, self._reader.maxDoc()))
+            search = self._search(limit, len(queries) > 1)
+        some = max(1, _HITS_AT_A_TIME // limit)
+        for start in range(0, len(queries), some):
+            with _crossing(self._directory):
+                lines = search("\n".join(queries[start : start + some])).split("\n")
+            found.extend(map(_matches, lines))
+        return found
 
     def texts(self, docids: Sequence[int]) -> list[str]:
         """Sentences of documents."""

@@ -84,6 +84,24 @@ def check_search(k: int, mode: str) -> None:
         raise ValueError(f"mode must be one of {', '.join(STEPS)}, not {mode!r}")
 
 
+def check_vectors(vectors: csr_array, vocabulary: int) -> csr_array:
+    """Queries that the bound holds for, as csr_array of float32 with sorted indices.
+
+    Raises
+    ------
+    ValueError
+        They are not as wide as the vocabulary, or have weights that are negative or no numbers.
+    """
+    if vectors.shape[1:] != (vocabulary,):
+        raise ValueError(f"vectors must have {vocabulary} columns, not the shape {vectors.shape}")
+    vectors = vectors.astype(np.float32, copy=False)
+    if vectors.nnz and not (vectors.data.min() >= 0 and np.isfinite(vectors.data).all()):
+        raise ValueError("weights must be numbers, and not negative")
+    if not vectors.has_sorted_indices:
+        vectors = vectors.sorted_indices()
+    return vectors
+
+
 @dataclass(frozen=True, slots=True)
 class Neighbours:
     """What was found for one query.
@@ -145,7 +163,7 @@ class _Query:
         highest = score + min(head * error, sum(self.weights[:searched]) / (2 * scale)) + _FLOAT32
         if highest * self.length >= head * head:
             return float(self.length + _FLOAT32)
-        return float(highest + tail * math.sqrt(1 - (highest / head) ** 2))
+        return float(highest + tail * math.sqrt(1 - (highest / head) ** 2) + _FLOAT32)
 
 
 def search(

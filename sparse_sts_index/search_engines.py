@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,7 @@ Results = list[list[dict[str, int | float]]]
 
 
 class LuceneCorpus:
-    """Embeddings in a Lucene index of their own, in a temporary folder that goes with this object.
+    """Embeddings in a Lucene index of their own, in a temporary folder that goes with this object, or on :meth:`close`.
 
     Parameters
     ----------
@@ -52,9 +54,18 @@ class LuceneCorpus:
             bits=bits,
             software={},
         )
-        self._folder = tempfile.TemporaryDirectory(prefix="sparse-sts-", ignore_cleanup_errors=True)
-        ImpactIndex.build(self._folder.name, chunks(), manifest, vocabulary)
-        self.index = ImpactIndex.open(self._folder.name)
+        folder = tempfile.mkdtemp(prefix="sparse-sts-")
+        try:
+            ImpactIndex.build(folder, chunks(), manifest, vocabulary)
+            self.index = ImpactIndex.open(folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self._finalizer = weakref.finalize(self, _remove, self.index, folder)
+
+    def close(self) -> None:
+        """Remove the index; otherwise that is done when this object goes."""
+        self._finalizer()
 
 
 def semantic_search_lucene(
@@ -99,6 +110,7 @@ def semantic_search_lucene(
         No Java to run Lucene with.
     """
     queries = _to_csr(query_embeddings)
+    ours = corpus_index is None
     if corpus_index is None:
         if corpus_embeddings is None:
             raise ValueError("either corpus_embeddings or corpus_index must be given")
@@ -111,7 +123,16 @@ def semantic_search_lucene(
         for near in found
     ]
     seconds = time.perf_counter() - start
-    return (results, seconds, corpus_index) if output_index else (results, seconds)
+    if output_index:
+        return results, seconds, corpus_index
+    if ours:
+        corpus_index.close()
+    return results, seconds
+
+
+def _remove(index: ImpactIndex, folder: str) -> None:
+    index.close()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _to_csr(embeddings: torch.Tensor) -> csr_array:
@@ -126,7 +147,7 @@ def _to_csr(embeddings: torch.Tensor) -> csr_array:
     values = (embeddings.values().numpy(), tuple(embeddings.indices().numpy()))
     vectors = csr_array(values, shape=(embeddings.shape[0], embeddings.shape[1]))
     vectors.eliminate_zeros()
-    if vectors.data.size and float(vectors.data.min()) < 0:
-        raise ValueError("embeddings must not be negative")
+    if vectors.nnz and not (vectors.data.min() >= 0 and np.isfinite(vectors.data).all()):
+        raise ValueError("embeddings must be numbers, and not negative")
     vectors.indices = vectors.indices.astype(np.int32)
     return l2_normalize(vectors)

@@ -36,7 +36,6 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "id_ends.i64": np.dtype("<i8"),
     "dead.i64": np.dtype("<i8"),
 }
-_PIECE = 1 << 24  # bytes read at a time for a checksum
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,8 @@ class VectorStore:
         self.extent = extent
         self._folder = path / extent.folder
         self._vocabulary = vocabulary
-        self._terms, self._weights, self._ends, self._ids, self._id_ends, self._dead = map(self._map, _DTYPES)
+        self._arrays = [self._map(name) for name in _DTYPES]
+        self._terms, self._weights, self._ends, self._ids, self._id_ends, self._dead = self._arrays
 
     def _map(self, name: str) -> NDArray[Any]:
         size, file, dtype = self.extent.sizes[name], self._folder / name, _DTYPES[name]
@@ -140,7 +140,7 @@ class VectorStore:
     def take(self, rows: NDArray[np.int64]) -> csr_array:
         """Some rows, in this order: csr_array of float32, shape (len(rows), vocab)."""
         lengths, entries = self._entries(rows)
-        indptr = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+        indptr = _indptr(np.cumsum(lengths))
         return csr_array((self._weights[entries], self._terms[entries], indptr), (len(rows), self._vocabulary))
 
     def _entries(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -163,7 +163,7 @@ class VectorStore:
         ends = self._ends[start:stop]
         first = int(self._ends[start - 1]) if start else 0
         last = int(ends[-1]) if len(ends) else first
-        indptr = np.concatenate(([0], ends - first)).astype(np.int32)
+        indptr = _indptr(ends - first)
         shape = (len(ends), self._vocabulary)
         return csr_array((self._weights[first:last], self._terms[first:last], indptr), shape)
 
@@ -180,8 +180,8 @@ class VectorStore:
         ImpactIndexError
             A file is not as it was written.
         """
-        for name, size in self.extent.sizes.items():
-            if _crc32(self._folder / name, size) != self.extent.crc32[name]:
+        for name, array in zip(_DTYPES, self._arrays, strict=True):
+            if zlib.crc32(array.data) != self.extent.crc32[name]:
                 raise ImpactIndexError(f"{self._folder / name}: not as it was written (its checksum is another)")
 
 
@@ -261,22 +261,16 @@ class VectorWriter:
             content = content[self._files[name].write(content) :]
 
 
+def _indptr(ends: NDArray[np.int64]) -> NDArray[Any]:
+    """With the leading 0 that scipy has, of its narrower type where that will do."""
+    indptr = np.concatenate((np.zeros(1, np.int64), ends))
+    return indptr.astype(np.int32) if indptr[-1] < 2**31 else indptr
+
+
 def _starts(ends: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     starts = ends.take(rows - 1)
     starts[rows == 0] = 0
     return starts
-
-
-def _crc32(file: Path, size: int) -> int:
-    checksum = 0
-    try:
-        with file.open("rb") as stream:
-            while size and (piece := stream.read(min(size, _PIECE))):
-                checksum = zlib.crc32(piece, checksum)
-                size -= len(piece)
-    except OSError as error:
-        raise ImpactIndexError(f"{file}: {error.strerror or error}") from error
-    return checksum
 
 
 def _sync_folder(folder: Path) -> None:

@@ -23,6 +23,7 @@ from support import VOCABULARY, brute_force, build, chunk, random_vectors
 
 from sparse_sts_index import DataError, Document, ImpactIndexError, SparseStsEncoder, SparseStsIndex
 from sparse_sts_index.impact_index import ImpactIndex
+from sparse_sts_index.lucene import ImpactWriter
 
 POOL = random_vectors(np.random.default_rng(0), 60)
 QUERIES = random_vectors(np.random.default_rng(1), 4)
@@ -213,7 +214,7 @@ def test_a_second_writer_is_refused_and_readers_are_not(tmp_path: Path) -> None:
         reads = subprocess.run([sys.executable, "-c", script.format("writable=False"), path], capture_output=True)
         assert reads.returncode == 0
         refused = subprocess.run(
-            [sys.executable, "-c", script.format("writable=True").replace(", writable", ", writable"), path],
+            [sys.executable, "-c", script.format("writable=True"), path],
             capture_output=True,
             text=True,
         )
@@ -228,13 +229,14 @@ def test_readers_and_a_compacting_writer(tmp_path: Path) -> None:
     path = tmp_path / "index"
     build(path, IDS, POOL[:25])
     model = {doc_id: number for number, doc_id in enumerate(IDS)}
-    stop, wrong = threading.Event(), []
+    stop, wrong, reads = threading.Event(), [], []
 
     def read() -> None:
         while not stop.is_set():
             try:
                 with ImpactIndex.open(path) as index:
                     assert_same(index, model)
+                    reads.append(index)
             except Exception as error:
                 wrong.append(error)
 
@@ -242,7 +244,7 @@ def test_readers_and_a_compacting_writer(tmp_path: Path) -> None:
     with ImpactIndex.open(path) as before, ImpactIndex.open(path, writable=True) as writer:
         for thread in threads:
             thread.start()
-        for _ in range(6):
+        while len(reads) < 8 and not wrong:
             writer.compact()
         stop.set()
         for thread in threads:
@@ -316,6 +318,116 @@ def test_an_index_that_was_emptied(tmp_path: Path) -> None:
         assert index.verify() == 0
         index.write([chunk(["a"], POOL[[7]])], replace=False, commit=True)
         assert index.verify() == len(index) == 1
+
+
+def test_interrupts_lose_nothing(tmp_path: Path) -> None:
+    """KeyboardInterrupt at random moments of compact, also just after Lucene has committed."""
+    path = tmp_path / "index"
+    build(path, IDS, POOL[:25])
+    model = {doc_id: number for number, doc_id in enumerate(IDS)}
+    interrupted = 0
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for seed in range(40):
+            index = ImpactIndex.open(path, writable=True)
+            signal.setitimer(signal.ITIMER_REAL, 0.001 + 0.0012 * seed)
+            try:
+                index.compact()
+                index.compact()
+            except KeyboardInterrupt:
+                interrupted += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            index.close()
+            with ImpactIndex.open(path) as reader:
+                assert_same(reader, model)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 5
+
+
+def test_an_interrupt_just_after_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "index"
+    build(path, IDS[:4], POOL[:4])
+    commit = ImpactWriter.commit
+
+    def interrupted(self: ImpactWriter, user_data: dict[str, str]) -> None:
+        commit(self, user_data)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ImpactWriter, "commit", interrupted)
+    with ImpactIndex.open(path, writable=True) as index:
+        with pytest.raises(KeyboardInterrupt):
+            index.compact()
+        assert index.verify() == 4
+    with pytest.raises(KeyboardInterrupt):
+        SparseStsIndex.build(path, ["one"], SparseStsEncoder.load("tiny"), overwrite=True)
+    with ImpactIndex.open(path) as index:
+        assert index.verify() == 1
+
+
+def test_searches_while_others_refresh(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    build(path, IDS, POOL[:25])
+    model = {doc_id: number for number, doc_id in enumerate(IDS)}
+    stop, wrong = threading.Event(), []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ImpactIndex.open(path, writable=True) as writer, ImpactIndex.open(path, in_memory=True) as reader:
+
+            def read() -> None:
+                while not stop.is_set():
+                    try:
+                        assert_same(reader, model)
+                    except Exception as error:
+                        wrong.append(error)
+
+            threads = [threading.Thread(target=read) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for _ in range(40):
+                writer.write([chunk(["id3"], POOL[[3]])], replace=True, commit=True)
+                assert reader.refresh()
+            stop.set()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert wrong == []
+
+
+def test_after_close(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    build(path, IDS[:3], POOL[:3])
+    index = ImpactIndex.open(path, writable=True)
+    with index.using() as state:
+        index.close()
+        index.close()
+        assert len(state.reader) == 3  # in use until the block ends
+    for change in (index.commit, index.compact, lambda: index.delete(["id1"])):
+        with pytest.raises(ImpactIndexError, match="not opened to be changed"):
+            change()
+    with pytest.raises(ImpactIndexError, match="is closed"):
+        index.get("id1")
+    with ImpactIndex.open(path, writable=True) as again:
+        with pytest.raises(ValueError, match="not one string"):
+            again.delete("id1")
+        assert len(again) == 3
+
+
+def test_a_copy_of_the_manifest_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
+    path = tmp_path / "index"
+    build(path, IDS[:3], POOL[:3])
+    (path / "manifest.json").unlink()
+    (path / "manifest.json").mkdir()
+    with ImpactIndex.open(path, writable=True) as index:
+        assert index.delete(["id1"]) == 1
+        assert index.verify() == 2
 
 
 def test_sentences_with_a_real_model(tmp_path: Path, tiny: SparseStsEncoder) -> None:

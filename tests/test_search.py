@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from support import brute_force, build, random_vectors, unit_vectors
 
-from sparse_sts_index import DataError, SparseStsIndex, load_pairs, read_corpus
+from sparse_sts_index import DataError, SparseStsEncoder, SparseStsIndex, load_pairs, read_corpus
 from sparse_sts_index import search as search_module
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.search import STEPS, Step
@@ -95,24 +95,28 @@ def test_many_queries_are_the_same_as_one_by_one(tmp_path: Path) -> None:
     vectors, queries = random_vectors(rng, 300), random_vectors(rng, 64)
     queries = csr_array(np.vstack([queries.toarray(), np.zeros((1, 40), np.float32)]))  # and one without a term
     build(tmp_path / "index", [str(n) for n in range(300)], vectors)
-    with ImpactIndex.open(tmp_path / "index") as index, index.using() as state:
+    opened = ImpactIndex.open(tmp_path / "index", in_memory=False)
+    with opened as index, index.using() as state:
         together = index.search(state, queries, 5)
         assert together == [index.search(state, queries[[row]], 5)[0] for row in range(65)]
         assert (together[-1].ids, together[-1].certified, together[-1].bound) == ([], True, 0)
 
 
-def test_a_real_model_on_the_sample(sample_index: SparseStsIndex) -> None:
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_a_real_model_on_the_sample(sample_index: SparseStsIndex, tiny: SparseStsEncoder, in_memory: bool) -> None:
+    index = SparseStsIndex.open(sample_index.path, tiny, in_memory=in_memory)
     documents = list(read_corpus("sample"))
-    vectors = sample_index.encoder.encode([document.text for document in documents])
+    vectors = index.encoder.encode([document.text for document in documents])
     queries = load_pairs("sample", "test").sentence1
-    asked = sample_index.encoder.encode(queries)
+    asked = index.encoder.encode(queries)
     ids = [document.id for document in documents]
-    for row, hits in enumerate(sample_index.search(queries, 10)):
+    for row, hits in enumerate(index.search(queries, 10)):
         assert hits.certified
         assert [(hit.id, hit.score) for hit in hits] == brute_force(ids, vectors, asked[[row]], 10)
-    quick = [hit.id for hits in sample_index.search(queries, 10, mode="two-step") for hit in hits]
-    exact = [hit.id for hits in sample_index.search(queries, 10) for hit in hits]
+    quick = [hit.id for hits in index.search(queries, 10, mode="two-step") for hit in hits]
+    exact = [hit.id for hits in index.search(queries, 10) for hit in hits]
     assert len(set(quick) & set(exact)) / len(set(exact)) > 0.95
+    index.close()
 
 
 @pytest.mark.parametrize(
@@ -128,3 +132,13 @@ def test_misuse(sample_index: SparseStsIndex, texts: list[str], arguments: dict[
         sample_index.search(texts, **arguments)
     with pytest.raises(DataError, match="unpaired surrogate"):
         sample_index.search(["\ud800"])
+
+
+def test_vectors_that_no_bound_holds_for(sample_index: SparseStsIndex) -> None:
+    good = sample_index.encoder.encode(["A cat."])
+    (expected,) = sample_index.search(["A cat."], 3)
+    backwards = csr_array((good.data[::-1].copy(), good.indices[::-1].copy(), good.indptr), shape=good.shape)
+    assert sample_index.search_vectors(backwards, 3) == [expected]
+    for bad, message in ((good[:, :99], "columns"), (-good, "not negative"), (good * np.nan, "numbers")):
+        with pytest.raises(ValueError, match=message):
+            sample_index.search_vectors(csr_array(bad), 3)

@@ -43,5 +43,5 @@ def test_misuse() -> None:
         semantic_search_lucene(row)
     with pytest.raises(ValueError, match="sparse COO"):
         semantic_search_lucene(torch.ones(1, 40), row)
-    with pytest.raises(ValueError, match="not be negative"):
+    with pytest.raises(ValueError, match="not negative"):
         LuceneCorpus(-row)
