@@ -427,15 +427,7 @@ def build_ours(documents: csr_array, folder: Path) -> None:
             yield Chunk(sentences, block, Quantizer(BITS).quantize(block))
 
     vocabulary = Vocabulary(list(map(str, range(documents.shape[1]))))
-    manifest = Manifest(
-        model="",
-        model_fingerprint="",
-        vocabulary_sha256=vocabulary.sha256,
-        vocabulary_size=len(vocabulary),
-        precision="float32",
-        bits=BITS,
-        software={},
-    )
+    manifest = Manifest.without_model(vocabulary, BITS)
     ImpactIndex.build(folder, chunks(), manifest, vocabulary)
 
 

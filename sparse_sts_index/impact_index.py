@@ -12,13 +12,10 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import json
-import re
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,91 +24,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sparse_sts_index.changes import VECTORS_FOLDER, Changes, clean, open_to_change
 from sparse_sts_index.corpus import Chunk, Document
 from sparse_sts_index.errors import DataError, ImpactIndexError
-from sparse_sts_index.files import atomic_writer
-from sparse_sts_index.inverted import InvertedVectors
 from sparse_sts_index.jvm import detach_thread
-from sparse_sts_index.lucene import ImpactReader, ImpactWriter, impact_query, only, quoted
+from sparse_sts_index.lucene import ImpactWriter, impact_query, only
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.overlap import overlap
 from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.search import Mode, Neighbours, search
-from sparse_sts_index.vectors import Extent, VectorStore, VectorWriter
+from sparse_sts_index.state import LUCENE_FOLDER, MANIFEST_FILE, State, open_state
 from sparse_sts_index.vocabulary import Vocabulary
 
-LUCENE_FOLDER, MANIFEST_FILE, _VOCABULARY_FILE = "lucene", "manifest.json", "vocabulary.json"
-_MANIFEST_KEY = "sparse-sts-manifest"
-_VECTORS_FOLDER = re.compile(r"vectors-(\d+)")
 _CHUNK = 2048  # documents read back at a time
-_IN_MEMORY_DOCUMENTS, _QUERIES_THAT_PAY = 1 << 18, 20  # up to so many, after so many
-_ATTEMPTS = 10  # to open what a writer is replacing
-
-
-class State:
-    """One state of an index, as readers see it: Lucene's half and the vectors'.
-
-    Attributes
-    ----------
-    manifest : Manifest
-    reader : ImpactReader
-    store : VectorStore
-    vocabulary : bytes
-        The content of its file.
-    in_memory : bool, optional
-        See :meth:`ImpactIndex.open`.
-    """
-
-    def __init__(
-        self,
-        manifest: Manifest,
-        reader: ImpactReader,
-        store: VectorStore,
-        vocabulary: bytes,
-        in_memory: bool | None,
-    ) -> None:
-        self.manifest, self.reader, self.store = manifest, reader, store
-        self._vocabulary = vocabulary
-        self._in_memory = in_memory
-        self._queries = 0
-        self._inverted: InvertedVectors | None = None
-        self._users, self._lock, self._transposing = 1, threading.Lock(), threading.Lock()
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The terms, as they were when the index was built."""
-        return _vocabulary(self._vocabulary, self.manifest.vocabulary_sha256)
-
-    @property
-    def quoted_terms(self) -> tuple[str, ...]:
-        """Lucene's terms of :attr:`vocabulary`, as queries name them."""
-        return _quoted_terms(self._vocabulary, self.manifest.vocabulary_sha256)
-
-    def inverted(self, queries: int) -> InvertedVectors | None:
-        """The vectors by term, if that is to be had, or pays for one who asks so many queries more."""
-        with self._transposing:
-            self._queries += queries
-            wanted = self._in_memory
-            if wanted is None:  # a state that a change is about to replace is not worth the transposing
-                wanted = self.manifest.documents <= _IN_MEMORY_DOCUMENTS and self._queries > _QUERIES_THAT_PAY
-            if wanted and self._inverted is None:
-                self._inverted = InvertedVectors(self.store)
-            return self._inverted
-
-    def acquire(self) -> None:
-        """One user more."""
-        with self._lock:
-            self._users += 1
-
-    def release(self) -> None:
-        """One user less; the last one closes the files."""
-        with self._lock:
-            self._users -= 1
-            if self._users:
-                return
-        self.reader.close()
-        del self.store
-        self._inverted = None
 
 
 class ImpactIndex:
@@ -125,7 +50,7 @@ class ImpactIndex:
     path : Path
     """
 
-    def __init__(self, path: Path, state: State, changes: _Changes | None, in_memory: bool | None) -> None:
+    def __init__(self, path: Path, state: State, changes: Changes | None, in_memory: bool | None) -> None:
         self.path = path
         self._state = state
         self._changes = changes
@@ -160,9 +85,9 @@ class ImpactIndex:
             raise ImpactIndexError(f"not an index: {path} has no folder {LUCENE_FOLDER}")
         path = path.absolute()  # the process may go elsewhere
         if not writable:
-            return cls(path, _open_state(path, in_memory), None, in_memory)
-        state, changes = _open_to_change(path, in_memory)
-        _clean(path, keep=changes.committed)
+            return cls(path, open_state(path, in_memory), None, in_memory)
+        state, changes = open_to_change(path, in_memory)
+        clean(path, keep=changes.committed)
         return cls(path, state, changes, in_memory)
 
     @classmethod
@@ -202,7 +127,7 @@ class ImpactIndex:
         check_target(path, overwrite)
         ours = not _holds_index(path)  # then whatever comes into the folder is of this build
         made = [folder for folder in (path / LUCENE_FOLDER, path, *path.parents) if not folder.exists()]
-        changes: _Changes | None = None
+        changes: Changes | None = None
         try:
             path.mkdir(parents=True, exist_ok=True)
             try:
@@ -211,7 +136,7 @@ class ImpactIndex:
                 ours = False  # it may be of another build, which has the lock
                 raise
             try:
-                changes = _Changes(path, manifest, lucene, vocabulary)
+                changes = Changes(path, manifest, lucene, vocabulary)
             except BaseException:
                 lucene.close()
                 raise
@@ -230,7 +155,7 @@ class ImpactIndex:
             if isinstance(error, OSError):
                 raise ImpactIndexError(f"cannot write {path}: {error.strerror or error}") from error
             raise
-        _clean(path, keep=changes.committed)
+        clean(path, keep=changes.committed)
         changes.close()
 
     @property
@@ -292,7 +217,7 @@ class ImpactIndex:
         with self.using() as state:
             if self._changes is not None or state.reader.is_current():
                 return False
-        self._see(_open_state(self.path, self._in_memory))
+        self._see(open_state(self.path, self._in_memory))
         return True
 
     def write(self, chunks: Iterable[Chunk], *, replace: bool, commit: bool) -> int:
@@ -369,7 +294,7 @@ class ImpactIndex:
                 if progress is not None:
                     progress(len(chunk))
             changes.lucene.merge()
-        _clean(self.path, keep=changes.committed)
+        clean(self.path, keep=changes.committed)
 
     def verify(self, *, progress: Callable[[int], None] | None = None) -> int:
         """Compare everything with everything: files with their checksums, counts, each document with its vector.
@@ -446,14 +371,14 @@ class ImpactIndex:
     ) -> None:
         self.close()
 
-    def check_writable(self) -> _Changes:
+    def check_writable(self) -> Changes:
         """Refuse an index that was not opened to be changed."""
         if self._changes is None:
             raise ImpactIndexError(f"{self.path} was not opened to be changed (writable=True)")
         return self._changes
 
     @contextlib.contextmanager
-    def _changing(self, commit: bool) -> Iterator[tuple[State, _Changes]]:
+    def _changing(self, commit: bool) -> Iterator[tuple[State, Changes]]:
         """Changes under way: the state before them and where to make them; undone if the block fails."""
         changes = self.check_writable()
         with self.using() as before:
@@ -465,7 +390,7 @@ class ImpactIndex:
             except BaseException as error:
                 changes.close()
                 self._changes = None
-                state, self._changes = _open_to_change(self.path, self._in_memory)
+                state, self._changes = open_to_change(self.path, self._in_memory)
                 self._see(state)
                 if isinstance(error, OSError):
                     raise ImpactIndexError(f"cannot write {self.path}: {error.strerror or error}") from error
@@ -478,178 +403,12 @@ class ImpactIndex:
         before.release()
 
 
-class _Changes:
-    """Changes on their way to a commit; the manifest as it will be."""
-
-    def __init__(
-        self, path: Path, manifest: Manifest, lucene: ImpactWriter, vocabulary: Vocabulary | None = None
-    ) -> None:
-        """To change what `manifest` describes; with a `vocabulary`, to begin anew."""
-        self._path = path
-        self.manifest = manifest
-        self.lucene = lucene
-        if vocabulary is not None:
-            self.committed = ""
-            self._vocabulary = json.dumps(vocabulary.tokens).encode()
-            self._begin()
-        else:
-            self.committed = manifest.vectors.folder  # where the vectors are that count
-            self._vocabulary = _read_vocabulary(path, manifest)
-            self._vectors = VectorWriter(path, manifest.vectors)
-
-    def _begin(self) -> None:
-        """An extent of its own, with nothing in it."""
-        extent = Extent.empty(f"vectors-{max(_generations(self._path), default=0) + 1:06}")
-        self._vectors = VectorWriter(self._path, extent)
-        with atomic_writer(self._path / extent.folder / _VOCABULARY_FILE) as file:
-            file.write(self._vocabulary.decode())
-        self.manifest = dataclasses.replace(
-            self.manifest, max_document_error=0.0, documents=0, empty_documents=0, postings=0, vectors=extent
-        )
-
-    @property
-    def _terms(self) -> tuple[str, ...]:
-        return _vocabulary(self._vocabulary, self.manifest.vocabulary_sha256).terms
-
-    def start_over(self) -> None:
-        """Drop all documents; those that follow are to take their place."""
-        self.lucene.clear()
-        self._vectors.close()
-        self._begin()
-
-    def add(
-        self, documents: Sequence[Document], vectors: csr_array, impacts: csr_array, *, replace: bool = False
-    ) -> None:
-        """Append documents, in place of those with their ids if `replace`."""
-        manifest = self.manifest
-        ids, texts = [document.id for document in documents], [document.text for document in documents]
-        first_row = self._vectors.rows
-        self._vectors.add(vectors, ids)
-        self.lucene.add(ids, texts, impacts, self._terms, first_row, replace=replace)
-        errors = Quantizer(manifest.bits).errors(vectors)
-        self.manifest = dataclasses.replace(
-            manifest,
-            max_document_error=max(manifest.max_document_error, float(errors.max(initial=0))),
-            documents=manifest.documents + len(ids),
-            empty_documents=manifest.empty_documents + int((np.diff(impacts.indptr) == 0).sum()),
-            postings=manifest.postings + impacts.nnz,
-        )
-
-    def kill(self, store: VectorStore, rows: Sequence[int]) -> None:
-        """The vectors' half of deleting documents."""
-        manifest = self.manifest
-        impacts = Quantizer(manifest.bits).quantize(store.take(np.array(rows, np.int64)))
-        self._vectors.kill(rows)
-        self.manifest = dataclasses.replace(
-            manifest,
-            documents=manifest.documents - len(rows),
-            empty_documents=manifest.empty_documents - int((np.diff(impacts.indptr) == 0).sum()),
-            postings=manifest.postings - impacts.nnz,
-        )
-
-    def commit(self) -> None:
-        """Vectors first, durably; then Lucene's commit, with the manifest in it; then the copy to read."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        self.manifest = dataclasses.replace(
-            self.manifest, vectors=self._vectors.extent(durable=True), created=self.manifest.created or now, updated=now
-        )
-        # Before it is so: an interrupt may arrive just after it is. Files of a commit that failed are litter for later.
-        self.committed = self.manifest.vectors.folder
-        self.lucene.commit({_MANIFEST_KEY: self.manifest.to_json()})
-        with contextlib.suppress(DataError, OSError), atomic_writer(self._path / MANIFEST_FILE) as file:
-            file.write(self.manifest.to_json() + "\n")
-
-    def state(self, in_memory: bool | None) -> State:
-        """What there is now, committed or not."""
-        extent = self._vectors.extent(durable=False)
-        self.manifest = dataclasses.replace(self.manifest, vectors=extent)
-        store = VectorStore(self._path, extent, self.manifest.vocabulary_size)
-        return State(self.manifest, self.lucene.reader(), store, self._vocabulary, in_memory)
-
-    def close(self) -> None:
-        """Drop what is not committed, and release the files."""
-        self._vectors.close()
-        if self.manifest.vectors.folder != self.committed:
-            shutil.rmtree(self._path / self.manifest.vectors.folder, ignore_errors=True)
-        self.lucene.close()
-
-
-def _write_detached(changes: _Changes, chunk: Chunk) -> None:
+def _write_detached(changes: Changes, chunk: Chunk) -> None:
     """Write a chunk in a thread that is going to end."""
     try:
         changes.add(chunk.documents, chunk.vectors, chunk.impacts)
     finally:
         detach_thread()
-
-
-def _open_to_change(path: Path, in_memory: bool | None) -> tuple[State, _Changes]:
-    """The last committed state, and where to change it; no one else can meanwhile."""
-    lucene = ImpactWriter(path / LUCENE_FOLDER, create=False)
-    try:
-        state = _open_state(path, in_memory)
-        try:
-            return state, _Changes(path, state.manifest, lucene)
-        except BaseException:
-            state.release()
-            raise
-    except BaseException:
-        lucene.close()
-        raise
-
-
-def _open_state(path: Path, in_memory: bool | None) -> State:
-    """The last committed state."""
-    for attempt in itertools.count(1):
-        reader = ImpactReader(path / LUCENE_FOLDER)
-        try:
-            text = reader.user_data.get(_MANIFEST_KEY)
-            if text is None:
-                raise ImpactIndexError(f"{path} holds a Lucene index that sparse-sts did not build")
-            manifest = Manifest.from_json(text)
-            store = VectorStore(path, manifest.vectors, manifest.vocabulary_size)
-            return State(manifest, reader, store, _read_vocabulary(path, manifest), in_memory)
-        except BaseException as error:
-            # A writer may have put other vectors in the place of these since the commit was read.
-            again = isinstance(error, ImpactIndexError) and attempt < _ATTEMPTS and not reader.is_current()
-            reader.close()
-            if not again:
-                raise
-    raise AssertionError("unreachable")
-
-
-def _read_vocabulary(path: Path, manifest: Manifest) -> bytes:
-    file = path / manifest.vectors.folder / _VOCABULARY_FILE
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise ImpactIndexError(f"{file}: {error.strerror or error}") from error
-
-
-@functools.lru_cache(maxsize=4)
-def _vocabulary(content: bytes, sha256: str) -> Vocabulary:
-    try:
-        vocabulary = Vocabulary(json.loads(content))
-    except (ValueError, TypeError) as error:
-        raise ImpactIndexError(f"the index's {_VOCABULARY_FILE} cannot be read") from error
-    if vocabulary.sha256 != sha256:
-        raise ImpactIndexError(f"the index's {_VOCABULARY_FILE} is not as it was written (its checksum is another)")
-    return vocabulary
-
-
-@functools.lru_cache(maxsize=4)
-def _quoted_terms(content: bytes, sha256: str) -> tuple[str, ...]:
-    return tuple(map(quoted, _vocabulary(content, sha256).terms))
-
-
-def _generations(path: Path) -> list[int]:
-    return [int(match[1]) for entry in path.iterdir() if (match := _VECTORS_FOLDER.fullmatch(entry.name))]
-
-
-def _clean(path: Path, keep: str) -> None:
-    """Remove vectors that no commit names any more, or never did. For the one who has Lucene's lock."""
-    for entry in path.iterdir():
-        if _VECTORS_FOLDER.fullmatch(entry.name) and entry.name != keep:
-            shutil.rmtree(entry, ignore_errors=True)
 
 
 def check_target(path: Path, overwrite: bool) -> None:
@@ -659,7 +418,7 @@ def check_target(path: Path, overwrite: bool) -> None:
     if not path.is_dir():
         raise ImpactIndexError(f"{path} is a file, not a folder for an index")
     for entry in sorted(path.iterdir()):
-        known = entry.name in (LUCENE_FOLDER, MANIFEST_FILE) or _VECTORS_FOLDER.fullmatch(entry.name)
+        known = entry.name in (LUCENE_FOLDER, MANIFEST_FILE) or VECTORS_FOLDER.fullmatch(entry.name)
         # A build that was killed may have left its partial copy of the manifest.
         if not known and not entry.match(f".{MANIFEST_FILE}.*.partial"):
             raise ImpactIndexError(f"{path} is not an index and not empty (it holds {entry.name})")
@@ -678,7 +437,7 @@ def _undo(path: Path, made: list[Path], files: bool) -> None:
         shutil.rmtree(path / LUCENE_FOLDER, ignore_errors=True)
         (path / MANIFEST_FILE).unlink(missing_ok=True)
         if path.is_dir():
-            _clean(path, keep="")
+            clean(path, keep="")
     for folder in made:
         with contextlib.suppress(OSError):  # it was not made after all, or something is in it
             folder.rmdir()

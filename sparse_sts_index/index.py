@@ -22,7 +22,7 @@ from sparse_sts_index.corpus import Chunk, Document
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import ModelError, ModelMismatchError
 from sparse_sts_index.explain import TermContribution, explain_pair
-from sparse_sts_index.impact_index import ImpactIndex, State, check_target
+from sparse_sts_index.impact_index import ImpactIndex, check_target
 from sparse_sts_index.join import check_threshold, clusters, similar_rows
 from sparse_sts_index.jvm import java_version
 from sparse_sts_index.lucene import lucene_version
@@ -31,6 +31,7 @@ from sparse_sts_index.models import TINY
 from sparse_sts_index.precision import Precision
 from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.search import Mode, Neighbours, check_search, check_vectors
+from sparse_sts_index.state import State
 
 _PACKAGES = ("sparse-sts-index", "sentence-transformers", "transformers", "torch", "pyserini")
 

@@ -10,6 +10,7 @@ from typing import Any
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.precision import Precision
 from sparse_sts_index.vectors import Extent
+from sparse_sts_index.vocabulary import Vocabulary
 
 #: Version of the on-disk form. Raised whenever an older reader would misread an index.
 FORMAT_VERSION = 3
@@ -67,6 +68,11 @@ class Manifest:
     updated: str = ""
     build_seconds: float = 0.0
     format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def without_model(cls, vocabulary: Vocabulary, bits: int) -> Manifest:
+        """Of vectors that come from anywhere."""
+        return cls("", "", vocabulary.sha256, len(vocabulary), "float32", bits, {})
 
     def to_json(self) -> str:
         """As indented JSON."""

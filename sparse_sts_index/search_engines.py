@@ -45,15 +45,7 @@ class LuceneCorpus:
                 documents = [Document(f"{start + row:09}", "") for row in range(some.shape[0])]  # ties in their order
                 yield Chunk(documents, some, quantizer.quantize(some))
 
-        manifest = Manifest(
-            model="",
-            model_fingerprint="",
-            vocabulary_sha256=vocabulary.sha256,
-            vocabulary_size=len(vocabulary),
-            precision="float32",
-            bits=bits,
-            software={},
-        )
+        manifest = Manifest.without_model(vocabulary, bits)
         folder = tempfile.mkdtemp(prefix="sparse-sts-")
         try:
             ImpactIndex.build(folder, chunks(), manifest, vocabulary)

@@ -39,15 +39,7 @@ def chunk(ids: Sequence[str], vectors: csr_array, bits: int = 8) -> Chunk:
 
 
 def build(path: Path, ids: Sequence[str], vectors: csr_array, bits: int = 8) -> None:
-    manifest = Manifest(
-        model="none",
-        model_fingerprint="none",
-        vocabulary_sha256=VOCABULARY.sha256,
-        vocabulary_size=len(VOCABULARY),
-        precision="float32",
-        bits=bits,
-        software={},
-    )
+    manifest = Manifest.without_model(VOCABULARY, bits)
     ImpactIndex.build(path, [chunk(ids, vectors, bits)], manifest, VOCABULARY)
 
 

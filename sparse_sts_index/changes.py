@@ -1,0 +1,158 @@
+"""Changes to an index on their way to a commit."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from sparse_sts_index.corpus import Document
+from sparse_sts_index.errors import DataError
+from sparse_sts_index.files import atomic_writer
+from sparse_sts_index.lucene import ImpactWriter
+from sparse_sts_index.manifest import Manifest
+from sparse_sts_index.quantizer import Quantizer
+from sparse_sts_index.state import (
+    LUCENE_FOLDER,
+    MANIFEST_FILE,
+    MANIFEST_KEY,
+    VOCABULARY_FILE,
+    State,
+    open_state,
+    read_vocabulary,
+    vocabulary_of,
+)
+from sparse_sts_index.vectors import Extent, VectorStore, VectorWriter
+from sparse_sts_index.vocabulary import Vocabulary
+
+VECTORS_FOLDER = re.compile(r"vectors-(\d+)")
+
+
+class Changes:
+    """Changes on their way to a commit; the manifest as it will be."""
+
+    def __init__(
+        self, path: Path, manifest: Manifest, lucene: ImpactWriter, vocabulary: Vocabulary | None = None
+    ) -> None:
+        """To change what `manifest` describes; with a `vocabulary`, to begin anew."""
+        self._path = path
+        self.manifest = manifest
+        self.lucene = lucene
+        if vocabulary is not None:
+            self.committed = ""
+            self._vocabulary = json.dumps(vocabulary.tokens).encode()
+            self._begin()
+        else:
+            self.committed = manifest.vectors.folder  # where the vectors are that count
+            self._vocabulary = read_vocabulary(path, manifest)
+            self._vectors = VectorWriter(path, manifest.vectors)
+
+    def _begin(self) -> None:
+        """An extent of its own, with nothing in it."""
+        extent = Extent.empty(f"vectors-{max(_generations(self._path), default=0) + 1:06}")
+        self._vectors = VectorWriter(self._path, extent)
+        with atomic_writer(self._path / extent.folder / VOCABULARY_FILE) as file:
+            file.write(self._vocabulary.decode())
+        self.manifest = dataclasses.replace(
+            self.manifest, max_document_error=0.0, documents=0, empty_documents=0, postings=0, vectors=extent
+        )
+
+    @property
+    def _terms(self) -> tuple[str, ...]:
+        return vocabulary_of(self._vocabulary, self.manifest.vocabulary_sha256).terms
+
+    def start_over(self) -> None:
+        """Drop all documents; those that follow are to take their place."""
+        self.lucene.clear()
+        self._vectors.close()
+        self._begin()
+
+    def add(
+        self, documents: Sequence[Document], vectors: csr_array, impacts: csr_array, *, replace: bool = False
+    ) -> None:
+        """Append documents, in place of those with their ids if `replace`."""
+        manifest = self.manifest
+        ids, texts = [document.id for document in documents], [document.text for document in documents]
+        first_row = self._vectors.rows
+        self._vectors.add(vectors, ids)
+        self.lucene.add(ids, texts, impacts, self._terms, first_row, replace=replace)
+        errors = Quantizer(manifest.bits).errors(vectors)
+        self.manifest = dataclasses.replace(
+            manifest,
+            max_document_error=max(manifest.max_document_error, float(errors.max(initial=0))),
+            documents=manifest.documents + len(ids),
+            empty_documents=manifest.empty_documents + int((np.diff(impacts.indptr) == 0).sum()),
+            postings=manifest.postings + impacts.nnz,
+        )
+
+    def kill(self, store: VectorStore, rows: Sequence[int]) -> None:
+        """The vectors' half of deleting documents."""
+        manifest = self.manifest
+        impacts = Quantizer(manifest.bits).quantize(store.take(np.array(rows, np.int64)))
+        self._vectors.kill(rows)
+        self.manifest = dataclasses.replace(
+            manifest,
+            documents=manifest.documents - len(rows),
+            empty_documents=manifest.empty_documents - int((np.diff(impacts.indptr) == 0).sum()),
+            postings=manifest.postings - impacts.nnz,
+        )
+
+    def commit(self) -> None:
+        """Vectors first, durably; then Lucene's commit, with the manifest in it; then the copy to read."""
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        self.manifest = dataclasses.replace(
+            self.manifest, vectors=self._vectors.extent(durable=True), created=self.manifest.created or now, updated=now
+        )
+        # Before it is so: an interrupt may arrive just after it is. Files of a commit that failed are litter for later.
+        self.committed = self.manifest.vectors.folder
+        self.lucene.commit({MANIFEST_KEY: self.manifest.to_json()})
+        with contextlib.suppress(DataError, OSError), atomic_writer(self._path / MANIFEST_FILE) as file:
+            file.write(self.manifest.to_json() + "\n")
+
+    def state(self, in_memory: bool | None) -> State:
+        """What there is now, committed or not."""
+        extent = self._vectors.extent(durable=False)
+        self.manifest = dataclasses.replace(self.manifest, vectors=extent)
+        store = VectorStore(self._path, extent, self.manifest.vocabulary_size)
+        return State(self.manifest, self.lucene.reader(), store, self._vocabulary, in_memory)
+
+    def close(self) -> None:
+        """Drop what is not committed, and release the files."""
+        self._vectors.close()
+        if self.manifest.vectors.folder != self.committed:
+            shutil.rmtree(self._path / self.manifest.vectors.folder, ignore_errors=True)
+        self.lucene.close()
+
+
+def open_to_change(path: Path, in_memory: bool | None) -> tuple[State, Changes]:
+    """The last committed state, and where to change it; no one else can meanwhile."""
+    lucene = ImpactWriter(path / LUCENE_FOLDER, create=False)
+    try:
+        state = open_state(path, in_memory)
+        try:
+            return state, Changes(path, state.manifest, lucene)
+        except BaseException:
+            state.release()
+            raise
+    except BaseException:
+        lucene.close()
+        raise
+
+
+def _generations(path: Path) -> list[int]:
+    return [int(match[1]) for entry in path.iterdir() if (match := VECTORS_FOLDER.fullmatch(entry.name))]
+
+
+def clean(path: Path, keep: str) -> None:
+    """Remove vectors that no commit names any more, or never did. For the one who has Lucene's lock."""
+    for entry in path.iterdir():
+        if VECTORS_FOLDER.fullmatch(entry.name) and entry.name != keep:
+            shutil.rmtree(entry, ignore_errors=True)

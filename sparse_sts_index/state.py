@@ -1,0 +1,133 @@
+"""One state of an index, as readers see it: Lucene's half, the vectors', and what ties them together."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import threading
+from pathlib import Path
+
+from sparse_sts_index.errors import ImpactIndexError
+from sparse_sts_index.inverted import InvertedVectors
+from sparse_sts_index.lucene import ImpactReader, quoted
+from sparse_sts_index.manifest import Manifest
+from sparse_sts_index.vectors import VectorStore
+from sparse_sts_index.vocabulary import Vocabulary
+
+LUCENE_FOLDER, MANIFEST_FILE, VOCABULARY_FILE = "lucene", "manifest.json", "vocabulary.json"
+MANIFEST_KEY = "sparse-sts-manifest"
+_IN_MEMORY_DOCUMENTS, _QUERIES_THAT_PAY = 1 << 18, 20  # up to so many, after so many
+_ATTEMPTS = 10  # to open what a writer is replacing
+
+
+class State:
+    """One state of an index, as readers see it: Lucene's half and the vectors'.
+
+    Attributes
+    ----------
+    manifest : Manifest
+    reader : ImpactReader
+    store : VectorStore
+    vocabulary : bytes
+        The content of its file.
+    in_memory : bool, optional
+        See :meth:`ImpactIndex.open`.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        reader: ImpactReader,
+        store: VectorStore,
+        vocabulary: bytes,
+        in_memory: bool | None,
+    ) -> None:
+        self.manifest, self.reader, self.store = manifest, reader, store
+        self._vocabulary = vocabulary
+        self._in_memory = in_memory
+        self._queries = 0
+        self._inverted: InvertedVectors | None = None
+        self._users, self._lock, self._transposing = 1, threading.Lock(), threading.Lock()
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The terms, as they were when the index was built."""
+        return vocabulary_of(self._vocabulary, self.manifest.vocabulary_sha256)
+
+    @property
+    def quoted_terms(self) -> tuple[str, ...]:
+        """Lucene's terms of :attr:`vocabulary`, as queries name them."""
+        return _quoted_terms(self._vocabulary, self.manifest.vocabulary_sha256)
+
+    def inverted(self, queries: int) -> InvertedVectors | None:
+        """The vectors by term, if that is to be had, or pays for one who asks so many queries more."""
+        with self._transposing:
+            self._queries += queries
+            wanted = self._in_memory
+            if wanted is None:  # a state that a change is about to replace is not worth the transposing
+                wanted = self.manifest.documents <= _IN_MEMORY_DOCUMENTS and self._queries > _QUERIES_THAT_PAY
+            if wanted and self._inverted is None:
+                self._inverted = InvertedVectors(self.store)
+            return self._inverted
+
+    def acquire(self) -> None:
+        """One user more."""
+        with self._lock:
+            self._users += 1
+
+    def release(self) -> None:
+        """One user less; the last one closes the files."""
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
+        self.reader.close()
+        del self.store
+        self._inverted = None
+
+
+def open_state(path: Path, in_memory: bool | None) -> State:
+    """The last committed state."""
+    for attempt in itertools.count(1):
+        reader = ImpactReader(path / LUCENE_FOLDER)
+        try:
+            text = reader.user_data.get(MANIFEST_KEY)
+            if text is None:
+                raise ImpactIndexError(f"{path} holds a Lucene index that sparse-sts did not build")
+            manifest = Manifest.from_json(text)
+            store = VectorStore(path, manifest.vectors, manifest.vocabulary_size)
+            return State(manifest, reader, store, read_vocabulary(path, manifest), in_memory)
+        except BaseException as error:
+            # A writer may have put other vectors in the place of these since the commit was read.
+            again = isinstance(error, ImpactIndexError) and attempt < _ATTEMPTS and not reader.is_current()
+            reader.close()
+            if not again:
+                raise
+    raise AssertionError("unreachable")
+
+
+def read_vocabulary(path: Path, manifest: Manifest) -> bytes:
+    """The content of the vocabulary's file, not looked into."""
+    file = path / manifest.vectors.folder / VOCABULARY_FILE
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ImpactIndexError(f"{file}: {error.strerror or error}") from error
+
+
+@functools.lru_cache(maxsize=4)
+def vocabulary_of(content: bytes, sha256: str) -> Vocabulary:
+    """What such a file holds; refuses one that is not as it was written."""
+    try:
+        vocabulary = Vocabulary(json.loads(content))
+    except (ValueError, TypeError) as error:
+        raise ImpactIndexError(f"the index's {VOCABULARY_FILE} cannot be read") from error
+    if vocabulary.sha256 != sha256:
+        raise ImpactIndexError(f"the index's {VOCABULARY_FILE} is not as it was written (its checksum is another)")
+    return vocabulary
+
+
+@functools.lru_cache(maxsize=4)
+def _quoted_terms(content: bytes, sha256: str) -> tuple[str, ...]:
+    return tuple(map(quoted, vocabulary_of(content, sha256).terms))
