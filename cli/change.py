@@ -61,7 +61,7 @@ def delete(index: Path, ids: tuple[str, ...], ids_file: TextIO | None) -> None:
     """Delete sentences from INDEX by ID. Ids that are not there are counted, and passed over."""
     if bool(ids) == bool(ids_file):
         raise click.UsageError("Give either ID or --ids.")
-    wanted = list(dict.fromkeys(line.rstrip("\r\n") for line in ids_file or ids))
+    wanted = [doc_id for doc_id in dict.fromkeys(line.rstrip("\r\n") for line in ids_file or ids) if doc_id]
     with _writable(index) as opened:
         deleted = opened.delete(wanted)
         count = len(opened)
