@@ -62,7 +62,9 @@ def delete(index: Path, ids: tuple[str, ...], ids_file: TextIO | None) -> None:
     if bool(ids) == bool(ids_file):
         raise click.UsageError("Give either ID or --ids.")
     wanted = [doc_id for doc_id in dict.fromkeys(line.rstrip("\r\n") for line in ids_file or ids) if doc_id]
-    with _writable(index) as opened:
+    from sparse_sts_index.impact_index import ImpactIndex  # no model is needed, which would take seconds to import
+
+    with ImpactIndex.open(index, writable=True) as opened:
         deleted = opened.delete(wanted)
         count = len(opened)
     missing = f", {len(wanted) - deleted:,} ids were not there" if deleted < len(wanted) else ""
@@ -73,7 +75,9 @@ def delete(index: Path, ids: tuple[str, ...], ids_file: TextIO | None) -> None:
 @_index_argument
 def compact(index: Path) -> None:
     """Write INDEX anew, without the room that deleted and replaced sentences take. Searches go on meanwhile."""
-    with _writable(index) as opened:
+    from sparse_sts_index.impact_index import ImpactIndex
+
+    with ImpactIndex.open(index, writable=True) as opened:
         before = _size(index)
         with progress_bar(len(opened), "compacting") as progress:
             opened.compact(progress=progress)
@@ -85,14 +89,14 @@ def compact(index: Path) -> None:
 @_index_argument
 def verify(index: Path) -> None:
     """Check INDEX against its checksums and itself: every file, every count, every sentence's vector."""
-    from sparse_sts_index.index import SparseStsIndex
+    from sparse_sts_index.impact_index import ImpactIndex
 
-    with SparseStsIndex.open(index) as opened, progress_bar(len(opened), "verifying") as progress:
+    with ImpactIndex.open(index) as opened, progress_bar(len(opened), "verifying") as progress:
         count = opened.verify(progress=progress)
     click.echo(f"{index}: {count:,} sentences, all as they were written")
 
 
-def _writable(index: Path, model: str | None = None) -> SparseStsIndex:
+def _writable(index: Path, model: str | None) -> SparseStsIndex:
     from sparse_sts_index.index import SparseStsIndex
 
     return SparseStsIndex.open(index, model, writable=True)

@@ -98,7 +98,9 @@ def test_an_index_that_lives(sparse_sts: Run, tmp_path: Path) -> None:
     assert succeeded(sparse_sts("delete", index, "c", "zz")).endswith(
         "1 sentences deleted, 1 ids were not there, 5 left\n"
     )
-    assert succeeded(sparse_sts("delete", index, "--ids", "-", input="f\r\n\n")).endswith("1 sentences deleted, 4 left\n")
+    assert succeeded(sparse_sts("delete", index, "--ids", "-", input="f\r\n\n")).endswith(
+        "1 sentences deleted, 4 left\n"
+    )
     assert succeeded(sparse_sts("verify", index)) == f"{index}: 4 sentences, all as they were written\n"
     assert succeeded(sparse_sts("compact", index)).startswith(f"{index}: 4 sentences, ")
     assert succeeded(sparse_sts("verify", index)) == f"{index}: 4 sentences, all as they were written\n"
