@@ -286,9 +286,7 @@ class ImpactIndex:
         with self._changing(commit=True) as (state, changes):
             quantizer = Quantizer(state.manifest.bits)
             changes.start_over()
-            rows = np.flatnonzero(state.store.live)
-            for start in range(0, len(rows), _CHUNK):
-                chunk = rows[start : start + _CHUNK]
+            for chunk in state.store.live_rows(_CHUNK):
                 vectors = state.store.take(chunk)
                 changes.add(self.documents(state, chunk), vectors, quantizer.quantize(vectors))
                 if progress is not None:
@@ -319,10 +317,8 @@ class ImpactIndex:
                     raise ImpactIndexError(
                         f"{self.path}: {count:,} documents in {what}, {manifest.documents:,} in the manifest"
                     )
-            rows = np.flatnonzero(state.store.live)
             postings = 0
-            for start in range(0, len(rows), _CHUNK):
-                chunk = rows[start : start + _CHUNK]
+            for chunk in state.store.live_rows(_CHUNK):
                 vectors = state.store.take(chunk)
                 impacts = quantizer.quantize(vectors)
                 postings += impacts.nnz

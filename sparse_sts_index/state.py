@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import threading
 from pathlib import Path
@@ -29,10 +28,14 @@ class State:
     manifest : Manifest
     reader : ImpactReader
     store : VectorStore
+
+    Parameters
+    ----------
+    manifest, reader, store
     vocabulary : bytes
         The content of its file.
     in_memory : bool, optional
-        See :meth:`ImpactIndex.open`.
+        See :meth:`.impact_index.ImpactIndex.open`.
     """
 
     def __init__(
@@ -89,7 +92,9 @@ class State:
 
 def open_state(path: Path, in_memory: bool | None) -> State:
     """The last committed state."""
-    for attempt in itertools.count(1):
+    attempts = 0
+    while True:
+        attempts += 1
         reader = ImpactReader(path / LUCENE_FOLDER)
         try:
             text = reader.user_data.get(MANIFEST_KEY)
@@ -100,11 +105,10 @@ def open_state(path: Path, in_memory: bool | None) -> State:
             return State(manifest, reader, store, read_vocabulary(path, manifest), in_memory)
         except BaseException as error:
             # A writer may have put other vectors in the place of these since the commit was read.
-            again = isinstance(error, ImpactIndexError) and attempt < _ATTEMPTS and not reader.is_current()
+            again = isinstance(error, ImpactIndexError) and attempts < _ATTEMPTS and not reader.is_current()
             reader.close()
             if not again:
                 raise
-    raise AssertionError("unreachable")
 
 
 def read_vocabulary(path: Path, manifest: Manifest) -> bytes:

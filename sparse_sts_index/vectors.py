@@ -158,6 +158,12 @@ class VectorStore:
         live[self._dead] = False
         return live
 
+    def live_rows(self, size: int) -> Iterator[NDArray[np.int64]]:
+        """Rows that count, in order, `size` at a time."""
+        rows = np.flatnonzero(self.live)
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
+
     def block(self, start: int, stop: int) -> csr_array:
         """Consecutive rows, dead ones too, a view of the files: csr_array of float32, shape (stop - start, vocab)."""
         ends = self._ends[start:stop]
