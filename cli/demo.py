@@ -68,7 +68,7 @@ def _run(*arguments: str, stdout: str | None = None) -> None:
 
 
 def _show_gain(before: Path, after: Path) -> None:
-    reports = [json.loads(path.read_text(encoding="utf-8")) for path in (before, after)]
+    reports = [json.loads(path.read_text(encoding="utf-8"))["sets"][0] for path in (before, after)]
     click.echo(f"{'on the ' + str(reports[0]['pairs']) + ' test pairs':<34}  before  trained")
     for name, group in (("Spearman, float cosine", "cosine"), ("Spearman, 8 bits in Lucene", "quantized")):
         click.echo(f"{name:<34}" + "".join(f"  {report[group]['spearman']:6.4f}" for report in reports))

@@ -39,12 +39,12 @@ def duplicates(index: Path, threshold: float, format: str) -> None:
             count += 1
             first, second = pair.first, pair.second
             if format == "jsonl":
-                line = {"first": first.id, "second": second.id, "score": pair.score}
+                line = {"first": first.id, "second": second.id, "cosine": pair.cosine}
                 line |= {"first_text": first.text, "second_text": second.text}
                 click.echo(json.dumps(line, ensure_ascii=False))
             else:
                 texts = f"{one_line(first.text)}  |  {one_line(second.text)}"
-                click.echo(f"{pair.score:.4f}  {one_line(first.id)}  {one_line(second.id)}  {texts}")
+                click.echo(f"{pair.cosine:.4f}  {one_line(first.id)}  {one_line(second.id)}  {texts}")
     if format == "table":
         click.echo(f"{count:,} pairs")
 

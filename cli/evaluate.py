@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from sparse_sts_index.files import atomic_writer, refuse_folder
+from sparse_sts_index.hub import DEFAULT_DATASET
 from sparse_sts_index.pairs import load_pairs
 from sparse_sts_index.precision import Precision
 
-from .options import dataset_option, model_option, precision_option, score_range_option
+from .options import model_option, one_line, precision_option, split_option
 
 if TYPE_CHECKING:
     from sparse_sts_index.evaluation import Evaluation
@@ -20,15 +21,26 @@ if TYPE_CHECKING:
 
 @click.command()
 @model_option(required=False, more=" Default: the one of --index.")
-@dataset_option
 @click.option(
-    "--split",
-    type=click.Choice(["train", "dev", "validation", "test"]),
-    default="test",
+    "--dataset",
+    "datasets",
+    multiple=True,
+    default=(DEFAULT_DATASET,),
     show_default=True,
-    help="A single file is one split and is read whole.",
+    metavar="PAIRS",
+    help="A csv, tsv, jsonl or parquet file, a folder with a file for each split, a hub data set, or 'sample'; "
+    "can be given several times.",
 )
-@score_range_option
+@split_option("test")
+@click.option(
+    "--score-range",
+    "score_ranges",
+    multiple=True,
+    type=(float, float),
+    metavar="LOW HIGH",
+    help="Scale of the scores in the data, such as 0 5; once for all, or once for each --dataset. [default: 0 1]",
+)
+@click.option("--against", metavar="MODEL", help="Another model: is the difference more than chance?")
 @click.option(
     "--index", type=click.Path(path_type=Path), help="Quantize as this index does, and check that the model is its own."
 )
@@ -38,23 +50,30 @@ if TYPE_CHECKING:
 @click.option("--output", type=click.Path(path_type=Path), help="Write the JSON to this file, too.")
 def evaluate(
     model: str | None,
-    dataset: str,
+    datasets: tuple[str, ...],
     split: str,
-    score_range: tuple[float, float] | None,
+    score_ranges: tuple[tuple[float, float], ...],
+    against: str | None,
     index: Path | None,
     bits: int | None,
     precision: Precision | None,
     format: str,
     output: Path | None,
 ) -> None:
-    """Correlation with human judgement of the model's cosine, and of its quantized form as Lucene computes it."""
+    """Correlation with human judgement of the model's cosine, and of its quantized form as Lucene computes it.
+
+    Intervals are 95 % bootstrap intervals; --against adds a paired permutation test between two models.
+    """
     if model is None and index is None:
         raise click.UsageError("Give --model, or an --index.")
     if bits is not None and index is not None:
         raise click.UsageError("An --index has its own --bits.")
+    if len(score_ranges) not in (0, 1, len(datasets)):
+        raise click.UsageError("Give --score-range once, or once for each --dataset.")
     if output is not None:
         refuse_folder(output)
-    pairs = load_pairs(dataset, split, score_range=score_range)
+    ranges = score_ranges if len(score_ranges) > 1 else (score_ranges or (None,)) * len(datasets)
+    sets = [load_pairs(dataset, split, score_range=scale) for dataset, scale in zip(datasets, ranges, strict=True)]
 
     from sparse_sts_index import evaluation
     from sparse_sts_index.encoder import SparseStsEncoder
@@ -66,21 +85,25 @@ def evaluate(
             encoder, quantizer = opened.encoder, opened.quantizer
     else:
         encoder, quantizer = SparseStsEncoder.load(str(model), precision=precision or "auto"), Quantizer(bits or 8)
-    result = evaluation.evaluate(encoder, pairs, quantizer=quantizer)
+    other = SparseStsEncoder.load(against, precision=precision or encoder.precision) if against else None
+    results = [evaluation.evaluate(encoder, pairs, quantizer=quantizer, against=other) for pairs in sets]
     report = {
-        "dataset": dataset,
-        "split": None if Path(dataset).is_file() else split,
         "model": encoder.name,
         "model_fingerprint": encoder.fingerprint,
         "precision": encoder.precision,
-        **result.to_dict(),
+        "sets": [
+            {"dataset": dataset, "split": None if Path(dataset).is_file() else split, **result.to_dict()}
+            for dataset, result in zip(datasets, results, strict=True)
+        ],
     }
     text = json.dumps(report, indent=2, ensure_ascii=False)
     if format == "json":
         click.echo(text)
     else:
-        name = dataset if report["split"] is None else f"{dataset} ({split})"
-        _show_table(f"{name}: {result.pairs:,} pairs, model {encoder.name} in {encoder.precision}", result)
+        for number, (dataset, result) in enumerate(zip(datasets, results, strict=True)):
+            name = dataset if Path(dataset).is_file() else f"{dataset} ({split})"
+            title = f"{name}: {result.pairs:,} pairs, model {encoder.name} in {encoder.precision}"
+            _show_table(("\n" if number else "") + one_line(title), result)
     if output is not None:
         with atomic_writer(output) as file:
             file.write(text + "\n")
@@ -88,15 +111,35 @@ def evaluate(
 
 def _show_table(title: str, result: Evaluation) -> None:
     quantized = f"Lucene, {result.bits} bits"
+    interval = result.spearman_interval
     click.echo(title)
     click.echo(f"{'':<16}  {'Pearson':>8}  {'Spearman':>8}")
-    for name, row in (("float cosine", result.cosine), (quantized, result.quantized)):
-        click.echo(f"{name:<16}  {row.pearson:8.4f}  {row.spearman:8.4f}")
+    for name, row, more in (
+        ("float cosine", result.cosine, f"  95 %: {interval.low:.4f} to {interval.high:.4f}"),
+        (quantized, result.quantized, ""),
+    ):
+        click.echo(f"{name:<16}  {row.pearson:8.4f}  {row.spearman:8.4f}{more}")
     pearson = result.quantized.pearson - result.cosine.pearson
     spearman = result.quantized.spearman - result.cosine.spearman
     click.echo(f"{'difference':<16}  {pearson:+8.4f}  {spearman:+8.4f}")
+    if result.calibrated is not None:
+        low, high = result.calibrated.scale
+        click.echo(
+            f"{'score':<16}  {result.calibrated.pearson:8.4f}  {'':>8}  "
+            f"mean error {result.calibrated.mean_error:.3f} on {low:g} to {high:g}"
+        )
     click.echo(f"largest difference of a pair: {result.max_difference:.4f} (bound {result.error_bound:.4f})")
     click.echo(
         f"active dims: {result.active_dims:.1f} ({result.sparsity:.3%} sparse); "
         f"quantized {result.quantized_active_dims:.1f}"
     )
+    if result.against is not None:
+        other, difference = result.against, result.against.difference
+        click.echo(
+            f"against {one_line(other.model)}: Pearson {other.cosine.pearson:.4f}, "
+            f"Spearman {other.cosine.spearman:.4f}, active dims {other.active_dims:.1f}"
+        )
+        click.echo(
+            f"difference in Spearman: {difference.spearman:+.4f} "
+            f"(95 %: {difference.interval.low:+.4f} to {difference.interval.high:+.4f}), p = {difference.p_value:.4f}"
+        )

@@ -13,6 +13,7 @@ from .options import (
     bits_option,
     corpus_format_option,
     known_total,
+    max_active_dims_option,
     model_option,
     overwrite_option,
     precision_option,
@@ -25,11 +26,19 @@ from .options import (
 @model_option()
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the index.")
 @bits_option
+@max_active_dims_option
 @precision_option()
 @corpus_format_option("--format")
 @overwrite_option
 def index(
-    corpus: str, model: str, output: Path, bits: int, precision: Precision, format: str | None, overwrite: bool
+    corpus: str,
+    model: str,
+    output: Path,
+    bits: int,
+    max_active_dims: int | None,
+    precision: Precision,
+    format: str | None,
+    overwrite: bool,
 ) -> None:
     """Build a Lucene impact index of the sentences in CORPUS.
 
@@ -49,6 +58,7 @@ def index(
             model,
             quantizer=Quantizer(bits),
             precision=precision,
+            max_active_dims=max_active_dims,
             overwrite=overwrite,
             progress=progress,
         ) as built,

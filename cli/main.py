@@ -11,6 +11,7 @@ import click
 
 from sparse_sts_index.errors import SparseStsError
 
+from .calibrate import calibrate
 from .change import add, compact, delete, update, verify
 from .demo import demo
 from .duplicates import cluster, duplicates
@@ -52,7 +53,7 @@ def main(verbose: bool) -> None:
 
 
 for command in (
-    *(train, index, search, score, evaluate, duplicates, cluster),
+    *(train, index, search, score, evaluate, calibrate, duplicates, cluster),
     *(add, update, delete, compact, verify, export, demo),
 ):
     main.add_command(command)

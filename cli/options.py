@@ -55,6 +55,19 @@ dataset_option = click.option(
     metavar="PAIRS",
     help="A csv, tsv, jsonl or parquet file, a folder with a file for each split, a hub data set, or 'sample'.",
 )
+
+
+def split_option(default: str) -> Callable[[Command], Command]:
+    """``--split``."""
+    return click.option(
+        "--split",
+        type=click.Choice(["train", "dev", "validation", "test"]),
+        default=default,
+        show_default=True,
+        help="A single file is one split and is read whole.",
+    )
+
+
 score_range_option = click.option(
     "--score-range",
     type=(float, float),
@@ -63,6 +76,11 @@ score_range_option = click.option(
 )
 bits_option = click.option(
     "--bits", type=click.IntRange(2, 16), default=8, show_default=True, help="Bits of the largest impact."
+)
+max_active_dims_option = click.option(
+    "--max-active-dims",
+    type=click.IntRange(min=1),
+    help="Keep this many terms of a sentence, those of most weight. [default: as the model says, mostly all]",
 )
 explain_option = click.option("--explain", is_flag=True, help="Show the shared terms and what each adds to the score.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")

@@ -26,7 +26,7 @@ def score(sentences: tuple[str, ...], model: str, format: str, explain: bool, pr
     """Cosine of two sentences, A and B, or of each pair in a file PAIRS.
 
     PAIRS is a csv, tsv, jsonl or parquet file (or - for jsonl on standard input) with columns sentence1 and
-    sentence2. The cosine is the float one.
+    sentence2. The cosine is the float one; a model with a calibration (sparse-sts calibrate) gives a score beside it.
     """
     if len(sentences) == 1:
         if sentences[0] != STDIN and not Path(sentences[0]).is_file():
@@ -44,15 +44,21 @@ def score(sentences: tuple[str, ...], model: str, format: str, explain: bool, pr
 
     encoder = SparseStsEncoder.load(model, precision=precision)
     first, second = encoder.encode_pairs(pairs.sentence1, pairs.sentence2)
-    for row, cosine in enumerate(pairwise_dot(first, second).tolist()):
+    cosines = pairwise_dot(first, second)
+    calibrated = None if encoder.calibration is None else encoder.calibration(cosines).tolist()
+    for row, cosine in enumerate(cosines.tolist()):
+        graded = None if calibrated is None else calibrated[row]
         a, b = pairs.sentence1[row], pairs.sentence2[row]
         explanation = explain_pair(encoder.vocabulary, first[[row]], second[[row]]) if explain else None
         if format == "jsonl":
-            line: dict[str, object] = {"sentence1": a, "sentence2": b, "score": cosine}
+            line: dict[str, object] = {"sentence1": a, "sentence2": b, "cosine": cosine}
+            if graded is not None:
+                line["score"] = graded
             if explanation is not None:
                 line["explanation"] = [dataclasses.asdict(term) for term in explanation]
             click.echo(json.dumps(line, ensure_ascii=False))
         else:
-            click.echo(f"{cosine:.4f}  {one_line(a)}  |  {one_line(b)}")
+            shown = f"{cosine:.4f}" + ("" if graded is None else f"  {graded:.2f}")
+            click.echo(f"{shown}  {one_line(a)}  |  {one_line(b)}")
             if explanation is not None:
                 show_terms(explanation, cosine, " " * 8)

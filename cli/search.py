@@ -50,7 +50,8 @@ def search(
 ) -> None:
     """Find the sentences of INDEX nearest in meaning to each TEXT.
 
-    Scores are float cosines. Unless --two-step or --approximate is given, the hits are proved to be the nearest.
+    Hits are ranked by float cosine; a model with a calibration gives a score beside it. Unless --two-step or
+    --approximate is given, the hits are proved to be the nearest.
     """
     if bool(texts) == bool(queries):
         raise click.UsageError("Give either TEXT or --queries.")
@@ -83,18 +84,18 @@ def _show_table(query: Document, hits: Hits) -> None:
         return
     width = max(len(one_line(hit.id)) for hit in hits)
     proof = "the nearest of all" if hits.certified else f"others may have up to {hits.bound:.4f}"
-    click.echo(f"  rank  cosine  {'id':<{width}}  sentence   ({proof})")
+    graded = hits[0].score is not None
+    click.echo(f"  rank  cosine  {'score  ' if graded else ''}{'id':<{width}}  sentence   ({proof})")
     for rank, hit in enumerate(hits, 1):
-        click.echo(f"  {rank:>4}  {hit.score:.4f}  {one_line(hit.id):<{width}}  {one_line(hit.text)}")
+        score = "" if hit.score is None else f"{hit.score:5.2f}  "
+        click.echo(f"  {rank:>4}  {hit.cosine:.4f}  {score}{one_line(hit.id):<{width}}  {one_line(hit.text)}")
         if hit.explanation is not None:
-            show_terms(hit.explanation, hit.score, " " * 16)
+            show_terms(hit.explanation, hit.cosine, " " * 16)
 
 
 def _show_jsonl(query: Document, hits: Hits) -> None:
     for rank, hit in enumerate(hits, 1):
-        values = dataclasses.asdict(hit)
-        if hit.explanation is None:
-            del values["explanation"]
+        values = {name: value for name, value in dataclasses.asdict(hit).items() if value is not None}
         line = {
             "query_id": query.id,
             "query": query.text,
@@ -111,4 +112,4 @@ def _show_trec(query: Document, hits: Hits) -> None:
         for value in (query.id, hit.id):
             if len(value.split()) != 1 or value != value.strip():
                 raise DataError(f"id {value!r} has white space in it, which a TREC run cannot hold; use jsonl")
-        click.echo(f"{query.id} Q0 {hit.id} {rank} {hit.score:.10f} {_RUN_TAG}")
+        click.echo(f"{query.id} Q0 {hit.id} {rank} {hit.cosine:.10f} {_RUN_TAG}")

@@ -20,6 +20,7 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 from sentence_transformers.util import batch_to_device
 from transformers import PretrainedConfig
 
+from sparse_sts_index.calibration import Calibration
 from sparse_sts_index.errors import ModelError
 from sparse_sts_index.fused import FusedSparseEncoder, fuse, term_weights
 from sparse_sts_index.models import load_splade, tokenizer_vocabulary
@@ -67,6 +68,13 @@ class SparseStsEncoder:
         head computes in float32 either way. For a model that it does not know, ``"auto"`` is float32.
     batch_tokens : int, optional
         Tokens a forward pass, padding included. Default: 1,024 on a CPU, 16,384 elsewhere.
+    max_active_dims : int, optional
+        Keep this many of a sentence's terms, those of most weight. Default: as the model says, which is mostly all.
+
+    Attributes
+    ----------
+    calibration : Calibration or None
+        From cosine to a scale of scores, where the model has one.
     """
 
     def __init__(
@@ -76,18 +84,42 @@ class SparseStsEncoder:
         *,
         precision: Precision = "auto",
         batch_tokens: int | None = None,
+        max_active_dims: int | None = None,
     ) -> None:
         self.model = fuse(model)
         self.name = name
+        self.calibration: Calibration | None = None
+        if max_active_dims is not None:
+            self.model.max_active_dims = max_active_dims
         if precision == "auto" and not self._fused:
             precision = "float32"
         self.precision = encoding_precision(precision, model.device)
         self.batch_tokens = batch_tokens or (1024 if model.device.type == "cpu" else 16384)
 
     @classmethod
-    def load(cls, name: str | Path, *, device: str | None = None, precision: Precision = "auto") -> SparseStsEncoder:
-        """Load a model by folder, hub id or ``"tiny"``; see :func:`sparse_sts_index.models.load_splade`."""
-        return cls(load_splade(name, device=device), str(name), precision=precision)
+    def load(
+        cls,
+        name: str | Path,
+        *,
+        device: str | None = None,
+        precision: Precision = "auto",
+        max_active_dims: int | None = None,
+    ) -> SparseStsEncoder:
+        """Load a model, and its calibration, by folder, hub id or the name of one that pip brings.
+
+        Raises
+        ------
+        ModelError, HubUnreachableError
+            See :func:`sparse_sts_index.models.load_splade`; or the calibration in the folder is another model's.
+        """
+        encoder = cls(load_splade(name, device=device), str(name), precision=precision)
+        calibration = Calibration.of_folder(name)
+        if calibration is not None and calibration.model_fingerprint != encoder.fingerprint:
+            raise ModelError(f"the calibration in {name} is of another model; calibrate it again")
+        if max_active_dims is not None:
+            encoder = cls(encoder.model, encoder.name, precision=precision, max_active_dims=max_active_dims)
+        encoder.calibration = calibration
+        return encoder
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -4,35 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from scipy.sparse import csr_array
 
+from sparse_sts_index.calibration import Calibration
+from sparse_sts_index.correlation import (
+    Correlation,
+    Difference,
+    Interval,
+    check_gold,
+    compare,
+    correlation,
+    spearman_interval,
+)
 from sparse_sts_index.encoder import SparseStsEncoder
-from sparse_sts_index.errors import DataError
 from sparse_sts_index.lucene import ImpactReader, ImpactWriter, impact_query, only, query_terms, quoted
 from sparse_sts_index.pairs import Pairs
 from sparse_sts_index.quantizer import Quantizer, cosine_error_bound, pairwise_dot
-
-
-@dataclass(frozen=True, slots=True)
-class Correlation:
-    """Agreement of a similarity with gold scores.
-
-    Attributes
-    ----------
-    pearson, spearman : float
-        Pearson's r and Spearman's rho, -1..1; NaN if the similarity is the same for all pairs.
-    """
-
-    pearson: float
-    spearman: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +51,54 @@ class CosineEvaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class Calibrated:
+    """How well calibrated scores agree with gold scores.
+
+    Attributes
+    ----------
+    pearson : float
+        Pearson's r.
+    mean_error : float
+        Mean distance from the gold score, on the calibration's scale.
+    scale : (float, float)
+        Lowest and highest score.
+    """
+
+    pearson: float
+    mean_error: float
+    scale: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Another model on the same pairs.
+
+    Attributes
+    ----------
+    model, model_fingerprint : str
+    cosine : Correlation
+        Of the other model's float cosine.
+    active_dims : float
+        Of the other model.
+    difference : Difference
+        This model's Spearman correlation minus the other's.
+    """
+
+    model: str
+    model_fingerprint: str
+    cosine: Correlation
+    active_dims: float
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation(CosineEvaluation):
     """How well a model, and its quantized form in Lucene, agree with gold scores.
 
     Attributes
     ----------
+    spearman_interval : Interval
+        Of the float cosine's Spearman correlation.
     quantized : Correlation
         Of Lucene's scores over the two scales.
     bits : int
@@ -73,13 +109,20 @@ class Evaluation(CosineEvaluation):
         Largest distance between the two similarities over the pairs, in units of cosine.
     error_bound : float
         What :func:`~sparse_sts_index.quantizer.cosine_error_bound` allows for.
+    calibrated : Calibrated or None
+        Of the scores, if the model has a calibration.
+    against : Comparison or None
+        With another model, if one was given.
     """
 
+    spearman_interval: Interval
     quantized: Correlation
     bits: int
     quantized_active_dims: float
     max_difference: float
     error_bound: float
+    calibrated: Calibrated | None = None
+    against: Comparison | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON, with the differences of the correlations; NaN becomes None."""
@@ -87,41 +130,15 @@ class Evaluation(CosineEvaluation):
         values["difference"] = {
             name: values["quantized"][name] - values["cosine"][name] for name in ("pearson", "spearman")
         }
-        for group in ("cosine", "quantized", "difference"):
-            values[group] = {name: None if np.isnan(value) else value for name, value in values[group].items()}
-        return values
+        cleaned: dict[str, Any] = _without_nan(values)
+        return cleaned
 
 
-def check_gold(gold: NDArray[np.float64]) -> None:
-    """Refuse gold scores that no similarity can correlate with.
-
-    Raises
-    ------
-    DataError
-        Fewer than two, or all equal.
-    """
-    if len(gold) < 2 or np.ptp(gold) == 0:
-        raise DataError("correlation needs pairs with at least two different scores")
-
-
-def correlation(similarity: NDArray[np.float64], gold: NDArray[np.float64]) -> Correlation:
-    """Pearson's and Spearman's correlation.
-
-    Parameters
-    ----------
-    similarity, gold : ndarray of float64, shape (n,)
-
-    Raises
-    ------
-    DataError
-        Fewer than two pairs, or all gold scores equal: the correlation is undefined.
-    """
-    check_gold(gold)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.ConstantInputWarning)
-        return Correlation(
-            float(stats.pearsonr(similarity, gold).statistic), float(stats.spearmanr(similarity, gold).statistic)
-        )
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {name: _without_nan(part) for name, part in value.items()}
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def evaluate_cosine(encoder: SparseStsEncoder, pairs: Pairs) -> CosineEvaluation:
@@ -147,7 +164,13 @@ def _mean_active_dims(first: csr_array, second: csr_array) -> float:
     return (first.nnz + second.nnz) / (first.shape[0] + second.shape[0])
 
 
-def evaluate(encoder: SparseStsEncoder, pairs: Pairs, *, quantizer: Quantizer | None = None) -> Evaluation:
+def evaluate(
+    encoder: SparseStsEncoder,
+    pairs: Pairs,
+    *,
+    quantizer: Quantizer | None = None,
+    against: SparseStsEncoder | None = None,
+) -> Evaluation:
     """Compare a model's cosines, and their quantized form as Lucene computes it, with the gold scores of pairs.
 
     For the latter the second sentences are written to a temporary Lucene index, and each first sentence is scored
@@ -160,6 +183,8 @@ def evaluate(encoder: SparseStsEncoder, pairs: Pairs, *, quantizer: Quantizer | 
         With scores.
     quantizer : Quantizer, optional
         Default: 8 bits.
+    against : SparseStsEncoder, optional
+        Another model, to test whether the difference is more than chance.
 
     Raises
     ------
@@ -176,16 +201,39 @@ def evaluate(encoder: SparseStsEncoder, pairs: Pairs, *, quantizer: Quantizer | 
     quantized = _lucene_scores(*impacts, encoder.vocabulary.terms) / quantizer.scale**2
     bounds = cosine_error_bound(first, quantizer, float(quantizer.errors(second).max()))
     base = _evaluate_vectors(first, second, gold)
+    cosines = pairwise_dot(first, second)
     return Evaluation(
         pairs=base.pairs,
         cosine=base.cosine,
         active_dims=base.active_dims,
         sparsity=base.sparsity,
+        spearman_interval=spearman_interval(cosines, gold),
         quantized=correlation(quantized, gold),
         bits=quantizer.bits,
         quantized_active_dims=_mean_active_dims(*impacts),
-        max_difference=float(np.abs(quantized - pairwise_dot(first, second)).max()),
+        max_difference=float(np.abs(quantized - cosines).max()),
         error_bound=float(bounds.max()),
+        calibrated=None if encoder.calibration is None else _calibrated(encoder.calibration, cosines, gold),
+        against=None if against is None else _compare(cosines, against, pairs),
+    )
+
+
+def _calibrated(calibration: Calibration, cosines: NDArray[np.float64], gold: NDArray[np.float64]) -> Calibrated:
+    low, high = calibration.scale
+    scores = calibration(cosines)
+    error = float(np.abs(scores - (low + gold * (high - low))).mean())
+    return Calibrated(correlation(scores, gold).pearson, error, calibration.scale)
+
+
+def _compare(cosines: NDArray[np.float64], other: SparseStsEncoder, pairs: Pairs) -> Comparison:
+    first, second = other.encode_pairs(pairs.sentence1, pairs.sentence2)
+    others = pairwise_dot(first, second)
+    return Comparison(
+        other.name,
+        other.fingerprint,
+        correlation(others, pairs.gold),
+        _mean_active_dims(first, second),
+        compare(cosines, others, pairs.gold),
     )
 
 

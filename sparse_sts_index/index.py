@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
 import time
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sparse_sts_index.calibration import Calibration
 from sparse_sts_index.convert import encode_documents
 from sparse_sts_index.corpus import Chunk, Document
 from sparse_sts_index.encoder import SparseStsEncoder
@@ -44,15 +46,18 @@ class Hit:
     ----------
     id, text : str
         The document.
-    score : float
-        Float cosine with the query.
+    cosine : float
+        With the query, in float.
+    score : float or None
+        The cosine on the scale that people grade on, if the model has a calibration.
     explanation : tuple of TermContribution, or None
-        The shared terms, whose contributions sum to the score, if they were asked for.
+        The shared terms, whose contributions sum to the cosine, if they were asked for.
     """
 
     id: str
     text: str
-    score: float
+    cosine: float
+    score: float | None = None
     explanation: tuple[TermContribution, ...] | None = None
 
 
@@ -63,7 +68,7 @@ class Hits(Sequence[Hit]):
     Attributes
     ----------
     hits : tuple of Hit
-        By score descending, equal scores by id.
+        By cosine descending, equal ones by id.
     certified : bool
         Whether they are proved to be the nearest of all, in the order of brute force.
     bound : float
@@ -93,13 +98,13 @@ class Pair:
     ----------
     first, second : Document
         The one that was added earlier is the first.
-    score : float
-        Float cosine.
+    cosine : float
+        In float.
     """
 
     first: Document
     second: Document
-    score: float
+    cosine: float
 
 
 class SparseStsIndex:
@@ -167,6 +172,7 @@ class SparseStsIndex:
         quantizer: Quantizer | None = None,
         precision: Precision = "auto",
         overwrite: bool = False,
+        max_active_dims: int | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Self:
         """Encode, quantize and index documents, a chunk at a time, and open the result.
@@ -188,6 +194,9 @@ class SparseStsIndex:
             Of a model that is to be loaded; see :class:`~sparse_sts_index.encoder.SparseStsEncoder`.
         overwrite : bool
             Replace an index that is there.
+        max_active_dims : int, optional
+            Of a model that is to be loaded: keep this many terms of a sentence, those of most weight. Queries are
+            treated alike.
         progress : callable, optional
             Called with the number of documents encoded since its last call.
 
@@ -206,13 +215,17 @@ class SparseStsIndex:
         quantizer = quantizer or Quantizer()
         check_target(Path(path), overwrite)
         software = _software()  # starts Java: whether there is one is better known before hours of encoding
-        encoder = model if isinstance(model, SparseStsEncoder) else SparseStsEncoder.load(model, precision=precision)
+        if isinstance(model, SparseStsEncoder):
+            encoder = model
+        else:
+            encoder = SparseStsEncoder.load(model, precision=precision, max_active_dims=max_active_dims)
         manifest = Manifest(
             model=_location(encoder.name),
             model_fingerprint=encoder.fingerprint,
             vocabulary_sha256=encoder.vocabulary.sha256,
             vocabulary_size=len(encoder.vocabulary),
             precision=encoder.precision,
+            max_active_dims=encoder.model.max_active_dims,
             bits=quantizer.bits,
             software=software,
         )
@@ -242,7 +255,9 @@ class SparseStsIndex:
         else:
             try:
                 encoder = SparseStsEncoder.load(
-                    self._model or manifest.model, precision=self._precision or manifest.precision
+                    self._model or manifest.model,
+                    precision=self._precision or manifest.precision,
+                    max_active_dims=manifest.max_active_dims,
                 )
             except ModelError as error:
                 if self._model not in (None, manifest.model):
@@ -293,12 +308,14 @@ class SparseStsIndex:
             `k` below 1, no such `mode`, or `texts` is a bare string.
         """
         check_search(k, mode)
-        return self.search_vectors(self.encoder.encode(texts), k, mode=mode, explain=explain)
+        hits = self.search_vectors(self.encoder.encode(texts), k, mode=mode, explain=explain)
+        calibration = self.encoder.calibration
+        return hits if calibration is None else [_scored(found, calibration) for found in hits]
 
     def search_vectors(
         self, vectors: csr_array, k: int = 10, *, mode: Mode = "exact", explain: bool = False
     ) -> list[Hits]:
-        """:meth:`search` for texts that are encoded already.
+        """:meth:`search` for texts that are encoded already; no model is loaded, so hits have a cosine and no score.
 
         Parameters
         ----------
@@ -326,7 +343,7 @@ class SparseStsIndex:
             vectors, vocabulary = state.store.take(np.array(found.rows, np.int64)), state.vocabulary
             explanations = (explain_pair(vocabulary, query, vectors[[n]]) for n in range(len(found.rows)))
         hits = [
-            Hit(document.id, document.text, cosine, explanation)
+            Hit(document.id, document.text, cosine, explanation=explanation)
             for cosine, explanation, document in zip(found.cosines, explanations, documents)  # noqa: B905
         ]
         return Hits(tuple(hits), found.certified, found.bound)
@@ -487,6 +504,12 @@ class SparseStsIndex:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _scored(hits: Hits, calibration: Calibration) -> Hits:
+    scores = calibration(np.array([hit.cosine for hit in hits])).tolist()
+    scored = tuple(dataclasses.replace(hit, score=score) for hit, score in zip(hits, scores, strict=True))
+    return dataclasses.replace(hits, hits=scored)
 
 
 def _as_documents(documents: Iterable[Document | str]) -> Iterator[Document]:

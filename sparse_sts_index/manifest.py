@@ -39,6 +39,8 @@ class Manifest:
         Bits of the documents' quantizer; its scale is ``2**bits - 1``.
     software : dict
         Package name to version; ``java`` and ``lucene`` too.
+    max_active_dims : int or None
+        Terms kept of a sentence, if not all; those of most weight.
     max_document_error : float
         At least the largest rounding error of a document vector, :meth:`sparse_sts_index.quantizer.Quantizer.errors`.
     documents, empty_documents, postings : int
@@ -59,6 +61,7 @@ class Manifest:
     precision: Precision
     bits: int
     software: dict[str, str]
+    max_active_dims: int | None = None
     max_document_error: float = 0.0
     documents: int = 0
     empty_documents: int = 0

@@ -41,9 +41,10 @@ from transformers import (
 from transformers.integrations import integration_utils
 from transformers.trainer_utils import get_last_checkpoint
 
+from sparse_sts_index.correlation import check_gold
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import TrainingError
-from sparse_sts_index.evaluation import CosineEvaluation, check_gold, evaluate_cosine
+from sparse_sts_index.evaluation import CosineEvaluation, evaluate_cosine
 from sparse_sts_index.files import atomic_writer
 from sparse_sts_index.losses import SparseSpladeLoss
 from sparse_sts_index.models import load_splade, no_progress_bars

@@ -31,7 +31,7 @@ def test_explanations_sum_to_the_score(sample_index: SparseStsIndex) -> None:
     for hits in sample_index.search(["Two girls paint a fence.", "How do I reset my password?"], 5, explain=True):
         for hit in hits:
             assert hit.explanation
-            assert sum(term.contribution for term in hit.explanation) == pytest.approx(hit.score, abs=1e-12)
+            assert sum(term.contribution for term in hit.explanation) == pytest.approx(hit.cosine, abs=1e-12)
             values = [term.contribution for term in hit.explanation]
             assert values == sorted(values, reverse=True)
             assert all(t.contribution == t.query_weight * t.document_weight > 0 for t in hit.explanation)

@@ -112,7 +112,7 @@ def test_a_real_model_on_the_sample(sample_index: SparseStsIndex, tiny: SparseSt
     ids = [document.id for document in documents]
     for row, hits in enumerate(index.search(queries, 10)):
         assert hits.certified
-        assert [(hit.id, hit.score) for hit in hits] == brute_force(ids, vectors, asked[[row]], 10)
+        assert [(hit.id, hit.cosine) for hit in hits] == brute_force(ids, vectors, asked[[row]], 10)
     quick = [hit.id for hits in index.search(queries, 10, mode="two-step") for hit in hits]
     exact = [hit.id for hits in index.search(queries, 10) for hit in hits]
     assert len(set(quick) & set(exact)) / len(set(exact)) > 0.95

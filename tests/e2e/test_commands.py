@@ -47,14 +47,15 @@ def test_train_to_evaluate(sparse_sts: Run, tmp_path: Path) -> None:
     assert [hit["rank"] for hit in hits] == [1, 2, 3]
     assert hits[0]["id"] == "1"
     for hit in hits:
-        assert sum(term["contribution"] for term in hit["explanation"]) == pytest.approx(hit["score"])
+        assert sum(term["contribution"] for term in hit["explanation"]) == pytest.approx(hit["cosine"])
     report = tmp_path / "report.json"
     out = succeeded(sparse_sts("evaluate", "--index", index, *dataset, "--split", "dev", "--output", report))
     assert "Lucene, 10 bits" in out
     values = json.loads(report.read_text(encoding="utf-8"))
-    assert values["pairs"] == 48
+    (result,) = values["sets"]
+    assert result["pairs"] == 48
     assert values["model_fingerprint"] == SparseStsEncoder.load(model).fingerprint
-    assert abs(values["difference"]["spearman"]) < 0.01
+    assert abs(result["difference"]["spearman"]) < 0.01
     assert (
         json.loads(succeeded(sparse_sts("evaluate", "--index", index, *dataset, "--split", "dev", "--format", "json")))
         == values
@@ -69,12 +70,12 @@ def test_search_formats(sparse_sts: Run, sample_index: SparseStsIndex, tmp_path:
     assert [(qid, doc_id, int(rank)) for qid, _, doc_id, rank, _, _ in run] == [
         (f"q{n}", hit.id, rank) for n, hits in enumerate(expected, 1) for rank, hit in enumerate(hits, 1)
     ]
-    assert [float(row[4]) for row in run] == pytest.approx([hit.score for hits in expected for hit in hits], abs=1e-6)
+    assert [float(row[4]) for row in run] == pytest.approx([hit.cosine for hits in expected for hit in hits], abs=1e-6)
     table = succeeded(sparse_sts(*queries, "--explain"))
     assert "query q1: A cat sleeps." in table
     for hits in expected:
         for hit in hits:
-            assert f"{hit.score:.4f}  {hit.id}  {hit.text}\n" in table
+            assert f"{hit.cosine:.4f}  {hit.id}  {hit.text}\n" in table
 
 
 def test_an_index_that_lives(sparse_sts: Run, tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_an_index_that_lives(sparse_sts: Run, tmp_path: Path) -> None:
     out = succeeded(sparse_sts("duplicates", index, "--threshold", 0.8, "--format", "jsonl"))
     pairs = [json.loads(line) for line in out.splitlines()]
     assert {(p["first"], p["second"]) for p in pairs} == {("a", "c"), ("a", "d"), ("c", "d"), ("b", "e")}
-    assert all(0.8 <= pair["score"] <= 1.000001 for pair in pairs)
+    assert all(0.8 <= pair["cosine"] <= 1.000001 for pair in pairs)
     out = succeeded(sparse_sts("cluster", index, "--threshold", 0.8))
     assert out.splitlines()[0] == "cluster 1: 3 sentences"
     assert out.endswith("2 clusters, 5 sentences in them\n")
@@ -107,7 +108,7 @@ def test_an_index_that_lives(sparse_sts: Run, tmp_path: Path) -> None:
     for mode in ([], ["--two-step"], ["--approximate"]):
         out = succeeded(sparse_sts("search", index, "A cat sleeps.", "-k", 1, "--format", "jsonl", *mode))
         hit = json.loads(out)
-        assert (hit["id"], hit["score"]) == ("a", pytest.approx(1))
+        assert (hit["id"], hit["cosine"]) == ("a", pytest.approx(1))
         assert hit["certified"] or mode
 
 
@@ -116,14 +117,14 @@ def test_score(sparse_sts: Run, tiny: SparseStsEncoder, tmp_path: Path) -> None:
     (tmp_path / "pairs.tsv").write_text(f"sentence1\tsentence2\n{a}\t{b}\n{a}\t{a}\n", encoding="utf-8")
     score = ("score", tmp_path / "pairs.tsv", "--model", "tiny", "--format", "jsonl", "--precision")
     expected = tiny.score_pairs([a, a], [b, a]).tolist()
-    scores = [json.loads(line)["score"] for line in succeeded(sparse_sts(*score, "float32")).splitlines()]
+    scores = [json.loads(line)["cosine"] for line in succeeded(sparse_sts(*score, "float32")).splitlines()]
     assert scores == pytest.approx(expected, abs=1e-6)
-    rounded = [json.loads(line)["score"] for line in succeeded(sparse_sts(*score, "bfloat16")).splitlines()]
+    rounded = [json.loads(line)["cosine"] for line in succeeded(sparse_sts(*score, "bfloat16")).splitlines()]
     assert rounded != scores
     assert rounded == pytest.approx(expected, abs=5e-3)
     piped = json.dumps({"sentence1": a, "sentence2": b}) + "\n"
     out = succeeded(sparse_sts("score", "-", *score[2:], "float32", input=piped))
-    assert json.loads(out)["score"] == pytest.approx(scores[0], abs=1e-6)
+    assert json.loads(out)["cosine"] == pytest.approx(scores[0], abs=1e-6)
     out = succeeded(sparse_sts("score", a, b, "--explain", "--precision", "float32", SPARSE_STS_MODEL="tiny"))
     out = out.splitlines()
     assert out[0] == f"{scores[0]:.4f}  {a}  |  {b}"

@@ -1,0 +1,67 @@
+"""``sparse-sts calibrate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sparse_sts_index.calibration import CALIBRATION_FILE
+from sparse_sts_index.calibration import calibrate as fit
+from sparse_sts_index.errors import ModelError
+from sparse_sts_index.pairs import load_pairs
+
+from .options import dataset_option, model_option, overwrite_option, precision_option, score_range_option, split_option
+
+
+@click.command()
+@model_option()
+@dataset_option
+@split_option("dev")
+@score_range_option
+@click.option(
+    "--scale",
+    type=(float, float),
+    default=(0.0, 5.0),
+    show_default=True,
+    metavar="LOW HIGH",
+    help="Scale of the scores to show.",
+)
+@precision_option()
+@overwrite_option
+def calibrate(
+    model: str,
+    dataset: str,
+    split: str,
+    score_range: tuple[float, float] | None,
+    scale: tuple[float, float],
+    precision: str,
+    overwrite: bool,
+) -> None:
+    """Fit a map from a model's cosine to the scale that people grade on, and store it with the model.
+
+    From then on score and search show a score beside each cosine. The map never changes an order. Fit it to pairs that
+    the model was not trained on.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        raise ModelError(f"{model} is no model folder: a calibration is stored with the model, so that it needs one")
+    if not scale[0] < scale[1]:
+        raise click.UsageError("--scale: the first number must be below the second.")
+    if (folder / CALIBRATION_FILE).exists() and not overwrite:
+        raise ModelError(f"{model} has a calibration already; replace it with --overwrite")
+    pairs = load_pairs(dataset, split, score_range=score_range)
+
+    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.models import load_splade
+
+    encoder = SparseStsEncoder(load_splade(model), model, precision=precision)  # type: ignore[arg-type]
+    calibration, report = fit(encoder, pairs, scale=scale)
+    calibration.save(folder)
+    click.echo(f"{folder / CALIBRATION_FILE}: {len(pairs):,} pairs, scores {scale[0]:g} to {scale[1]:g}")
+    click.echo(f"{'on pairs not fitted to':<28}  mean error  Pearson")
+    for name, error, pearson in (
+        ("cosine, stretched to the scale", report.linear_error, report.linear_pearson),
+        ("calibrated", report.calibrated_error, report.calibrated_pearson),
+    ):
+        click.echo(f"{name:<30}  {error:8.4f}  {pearson:7.4f}")
