@@ -11,6 +11,7 @@ import click
 
 from sparse_sts_index.errors import SparseStsError
 
+from .bench import bench, tradeoff
 from .calibrate import calibrate
 from .change import add, compact, delete, update, verify
 from .demo import demo
@@ -53,7 +54,7 @@ def main(verbose: bool) -> None:
 
 
 for command in (
-    *(train, index, search, score, evaluate, calibrate, duplicates, cluster),
+    *(train, index, search, score, evaluate, bench, tradeoff, calibrate, duplicates, cluster),
     *(add, update, delete, compact, verify, export, demo),
 ):
     main.add_command(command)

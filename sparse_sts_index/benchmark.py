@@ -1,0 +1,420 @@
+"""One run that tells what a model is worth: agreement with people, cost of quantization, speed, and where it errs.
+
+Everything is measured in the same process on the same sentences: correlation of the model and of what one could take
+instead (:mod:`sparse_sts_index.baselines`), time by stage of a real search through Lucene, and the trade-offs of
+:mod:`sparse_sts_index.tradeoff`. :mod:`sparse_sts_index.report` makes a page of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.sparse import csr_array
+
+from sparse_sts_index.baselines import Baseline
+from sparse_sts_index.correlation import Correlation, Interval, check_gold, correlation, spearman_interval
+from sparse_sts_index.encoder import SparseStsEncoder
+from sparse_sts_index.evaluation import Evaluation, evaluate
+from sparse_sts_index.explain import TermContribution, explain_pair
+from sparse_sts_index.impact_index import ImpactIndex
+from sparse_sts_index.index import SparseStsIndex
+from sparse_sts_index.jvm import java_version
+from sparse_sts_index.lucene import impact_query, lucene_version, query_terms, quoted
+from sparse_sts_index.pairs import Pairs
+from sparse_sts_index.quantizer import Quantizer, pairwise_dot
+from sparse_sts_index.tradeoff import TradeOff, trade_off
+
+#: The stages of a search, in order.
+STAGES = ("tokenize", "encode", "quantize", "search", "rescore")
+_QUERIES = 200
+_WARM_UP = 3  # times all queries
+_WORST = 20
+_TERMS_SHOWN = 8
+_BATCH = 256
+_CANDIDATES = 30  # that Lucene is asked for, and that are rescored
+_K = 10
+_PACKAGES = ("sparse-sts-index", "sentence-transformers", "transformers", "torch", "pyserini", "bm25s", "scikit-learn")
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """One row of the table of methods.
+
+    Attributes
+    ----------
+    name, what : str
+        The method, and how it does.
+    cosine : Correlation
+        Of its similarity with the gold scores.
+    spearman_interval : Interval
+    search_ms : float
+        Median time to find the ten nearest sentences of one text, its encoding included, in milliseconds.
+    """
+
+    name: str
+    what: str
+    cosine: Correlation
+    spearman_interval: Interval
+    search_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """Times of one stage over the queries, one query at a time, in milliseconds."""
+
+    stage: str
+    p50: float
+    p95: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorstPair:
+    """A pair that model and people rank most differently.
+
+    Attributes
+    ----------
+    sentence1, sentence2 : str
+    gold : float
+        0..1.
+    cosine : float
+    gold_rank, cosine_rank : float
+        Share of the pairs that are ranked lower, 0..1.
+    shared : tuple of TermContribution
+        The shared terms that add most.
+    alone1, alone2 : tuple of (str, float)
+        The heaviest terms that only one of the two has, with their weights.
+    """
+
+    sentence1: str
+    sentence2: str
+    gold: float
+    cosine: float
+    gold_rank: float
+    cosine_rank: float
+    shared: tuple[TermContribution, ...]
+    alone1: tuple[tuple[str, float], ...]
+    alone2: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What goes through in a second.
+
+    Attributes
+    ----------
+    encoded, indexed, searched : float
+        Sentences encoded, sentences encoded and indexed, and texts encoded and searched for, 256 at a time.
+    """
+
+    encoded: float
+    indexed: float
+    searched: float
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """All that a run has measured.
+
+    Attributes
+    ----------
+    model, model_fingerprint, precision, dataset : str
+    bits : int
+    sentences : int
+        In the collection that was searched.
+    evaluation : Evaluation
+    rivals : tuple of Rival
+        This model first, exact and by Lucene's integers.
+    gold, cosines, quantized : ndarray of float64, shape (n,)
+        Of the pairs.
+    stages : tuple of StageTime
+        :data:`STAGES`, and then ``exact search``, all of it.
+    candidates : int
+        That Lucene was asked for, and that were rescored.
+    throughput : Throughput
+    trade_off : TradeOff
+    worst : tuple of WorstPair
+    environment : dict
+        Processor, cores, system, versions.
+    started : str
+        ISO 8601, UTC.
+    seconds : float
+        How long all of it took.
+    """
+
+    model: str
+    model_fingerprint: str
+    precision: str
+    dataset: str
+    bits: int
+    sentences: int
+    evaluation: Evaluation
+    rivals: tuple[Rival, ...]
+    gold: NDArray[np.float64]
+    cosines: NDArray[np.float64]
+    quantized: NDArray[np.float64]
+    stages: tuple[StageTime, ...]
+    candidates: int
+    throughput: Throughput
+    trade_off: TradeOff
+    worst: tuple[WorstPair, ...]
+    environment: dict[str, Any]
+    started: str
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values for JSON; NaN becomes None."""
+        values = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("evaluation", "gold", "cosines", "quantized")
+        }
+        values["evaluation"] = self.evaluation.to_dict()
+        values["pairs"] = {
+            "gold": self.gold.tolist(),
+            "cosine": self.cosines.tolist(),
+            "quantized": self.quantized.tolist(),
+        }
+        plain: dict[str, Any] = _plain(values)
+        return plain
+
+
+def benchmark(
+    encoder: SparseStsEncoder,
+    pairs: Pairs,
+    *,
+    dataset: str = "",
+    baselines: Sequence[Baseline] = (),
+    corpus: Sequence[str] | None = None,
+    quantizer: Quantizer | None = None,
+    tolerance: float = 0.005,
+    progress: Callable[[str], None] | None = None,
+) -> Benchmark:
+    """Measure a model.
+
+    Parameters
+    ----------
+    encoder : SparseStsEncoder
+    pairs : Pairs
+        With scores.
+    dataset : str
+        What to call the pairs.
+    baselines : sequence of Baseline
+        To compare with.
+    corpus : sequence of str, optional
+        Sentences to search. Default: those of the pairs, each once.
+    quantizer : Quantizer, optional
+        Default: 8 bits.
+    tolerance : float
+        See :func:`~sparse_sts_index.tradeoff.trade_off`.
+    progress : callable, optional
+        Called with what is done next.
+
+    Raises
+    ------
+    DataError
+        The pairs have no scores, or fewer than two different ones.
+    JavaError
+        No Java to run Lucene with.
+    """
+    begin, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    say = progress or (lambda _: None)
+    check_gold(pairs.gold)
+    quantizer = quantizer or Quantizer()
+    say("correlation")
+    evaluation = evaluate(encoder, pairs, quantizer=quantizer)
+    first, second = encoder.encode_pairs(pairs.sentence1, pairs.sentence2)
+    cosines = pairwise_dot(first, second)
+    quantized = pairwise_dot(quantizer.quantize(first), quantizer.quantize(second)) / quantizer.scale**2
+    sentences = list(dict.fromkeys([*pairs.sentence1, *pairs.sentence2])) if corpus is None else list(corpus)
+    places = np.linspace(0, len(pairs) - 1, min(_QUERIES, len(pairs))).astype(np.int64)
+    queries = [pairs.sentence1[place] for place in places]
+    say("search")
+    stages, throughput = _speed(encoder, sentences, queries, quantizer)
+    whole, by_lucene = stages[-1].p50, sum(stage.p50 for stage in stages if stage.stage in STAGES[:4])
+    rivals = [
+        Rival(
+            "sparse, exact",
+            f"{evaluation.active_dims:.0f} of {first.shape[1]:,} dimensions, float cosine",
+            evaluation.cosine,
+            evaluation.spearman_interval,
+            whole,
+        ),
+        Rival(
+            f"sparse, {quantizer.bits} bits",
+            "integer impacts, Lucene's score alone",
+            evaluation.quantized,
+            spearman_interval(quantized, pairs.gold),
+            by_lucene,
+        ),
+    ]
+    for baseline in baselines:
+        say(baseline.name)
+        rivals.append(_rival(baseline, pairs, sentences, queries))
+    say("trade-off")
+    traded = trade_off(encoder, pairs, tolerance=tolerance, corpus=corpus)
+    return Benchmark(
+        model=encoder.name,
+        model_fingerprint=encoder.fingerprint,
+        precision=encoder.precision,
+        dataset=dataset,
+        bits=quantizer.bits,
+        sentences=len(sentences),
+        evaluation=evaluation,
+        rivals=tuple(rivals),
+        gold=pairs.gold,
+        cosines=cosines,
+        quantized=quantized,
+        stages=stages,
+        candidates=_CANDIDATES,
+        throughput=throughput,
+        trade_off=traded,
+        worst=_worst(encoder, pairs, first, second, cosines),
+        environment=_environment(),
+        started=started,
+        seconds=round(time.monotonic() - begin, 1),
+    )
+
+
+def _speed(
+    encoder: SparseStsEncoder, sentences: Sequence[str], queries: list[str], quantizer: Quantizer
+) -> tuple[tuple[StageTime, ...], Throughput]:
+    start = time.perf_counter()
+    encoder.encode(sentences)
+    encoded = len(sentences) / (time.perf_counter() - start)
+    with tempfile.TemporaryDirectory(prefix="sparse-sts-") as folder:
+        start = time.perf_counter()
+        with SparseStsIndex.build(Path(folder) / "index", sentences, encoder, quantizer=quantizer) as index:
+            indexed = len(sentences) / (time.perf_counter() - start)
+            for _ in range(_WARM_UP):
+                index.search(queries, _K)
+            start = time.perf_counter()
+            for place in range(0, len(queries), _BATCH):
+                index.search(queries[place : place + _BATCH], _K)
+            searched = len(queries) / (time.perf_counter() - start)
+            whole = _times(lambda query: index.search([query], _K), queries)
+        with ImpactIndex.open(Path(folder) / "index", in_memory=False) as vectors:
+            _stages(encoder, vectors, queries, quantizer)
+            times = _stages(encoder, vectors, queries, quantizer)
+    stages = [_stage_time(name, column) for name, column in zip(STAGES, times.T, strict=True)]
+    return (*stages, _stage_time("exact search", whole)), Throughput(encoded, indexed, searched)
+
+
+def _stages(
+    encoder: SparseStsEncoder, index: ImpactIndex, queries: list[str], quantizer: Quantizer
+) -> NDArray[np.float64]:
+    """Seconds of each stage: ndarray of float64, shape (queries, stages)."""
+    times = np.zeros((len(queries), len(STAGES)))
+    terms = encoder.vocabulary.terms
+    with index.using() as state:
+        for row, query in enumerate(queries):
+            clock = [time.perf_counter()]
+            tokens = encoder.tokenize([query])
+            clock.append(time.perf_counter())
+            vector = encoder.encode_tokens(tokens)
+            clock.append(time.perf_counter())
+            names, weights = query_terms(quantizer.quantize(vector), 0, terms)
+            clock.append(time.perf_counter())
+            (found,) = state.reader.search([impact_query(map(quoted, names), weights)], _CANDIDATES)
+            clock.append(time.perf_counter())
+            cosines = state.store.scores(found.rows, vector.toarray()[0].astype(np.float64))
+            np.argsort(-cosines)
+            clock.append(time.perf_counter())
+            times[row] = np.diff(clock)
+    return times
+
+
+def _rival(baseline: Baseline, pairs: Pairs, sentences: Sequence[str], queries: list[str]) -> Rival:
+    similarities = baseline.similarities(pairs.sentence1, pairs.sentence2)
+    baseline.index(sentences)
+    _times(lambda query: baseline.search(query, _K), queries)
+    times = _times(lambda query: baseline.search(query, _K), queries)
+    return Rival(
+        baseline.name,
+        baseline.what,
+        correlation(similarities, pairs.gold),
+        spearman_interval(similarities, pairs.gold),
+        float(np.median(times)) * 1000,
+    )
+
+
+def _times(function: Callable[[str], object], queries: list[str]) -> NDArray[np.float64]:
+    """Seconds of a call for each query."""
+    seconds = []
+    for query in queries:
+        start = time.perf_counter()
+        function(query)
+        seconds.append(time.perf_counter() - start)
+    return np.array(seconds)
+
+
+def _stage_time(name: str, seconds: NDArray[np.float64]) -> StageTime:
+    return StageTime(name, *(float(value) * 1000 for value in np.percentile(seconds, (50, 95, 99))))
+
+
+def _worst(
+    encoder: SparseStsEncoder, pairs: Pairs, first: csr_array, second: csr_array, cosines: NDArray[np.float64]
+) -> tuple[WorstPair, ...]:
+    gold_ranks, cosine_ranks = ((stats.rankdata(values) - 1) / (len(pairs) - 1) for values in (pairs.gold, cosines))
+    rows = np.argsort(-np.abs(gold_ranks - cosine_ranks), kind="stable")[:_WORST].tolist()
+    return tuple(
+        WorstPair(
+            pairs.sentence1[row],
+            pairs.sentence2[row],
+            float(pairs.gold[row]),
+            float(cosines[row]),
+            float(gold_ranks[row]),
+            float(cosine_ranks[row]),
+            explain_pair(encoder.vocabulary, first[[row]], second[[row]])[:_TERMS_SHOWN],
+            _alone(encoder, first[[row]], second[[row]]),
+            _alone(encoder, second[[row]], first[[row]]),
+        )
+        for row in rows
+    )
+
+
+def _alone(encoder: SparseStsEncoder, vector: csr_array, other: csr_array) -> tuple[tuple[str, float], ...]:
+    """The heaviest terms of one vector that the other does not have."""
+    others = set(other.indices.tolist())
+    weights = zip(vector.indices.tolist(), vector.data.tolist(), strict=True)
+    alone = sorted(((weight, term) for term, weight in weights if term not in others), reverse=True)
+    return tuple((encoder.vocabulary.tokens[term], weight) for weight, term in alone[:_TERMS_SHOWN])
+
+
+def _environment() -> dict[str, Any]:
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
+        processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
+    versions = {"python": platform.python_version(), "java": java_version(), "lucene": lucene_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"processor": processor, "cores": os.cpu_count(), "system": platform.system(), "versions": versions}
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses and arrays as what JSON has."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
