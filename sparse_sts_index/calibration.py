@@ -92,8 +92,9 @@ class Calibration:
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{path} cannot be read as a calibration") from error
-        steps = np.diff([calibration.cosines, calibration.scores])
-        if len(calibration.cosines) != len(calibration.scores) or not calibration.cosines or not (steps >= 0).all():
+        columns = calibration.cosines, calibration.scores
+        whole = len(columns[0]) == len(columns[1]) > 0 and bool(np.isfinite(columns).all())
+        if not whole or not all((np.diff(column) >= 0).all() for column in columns):
             raise ModelError(f"{path} is no monotone map")
         return calibration
 

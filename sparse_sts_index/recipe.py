@@ -1,8 +1,10 @@
-"""The settings of a training run; apart from the training itself so that they cost no import of torch."""
+"""The settings of a training run, and named ones that do well; apart from the training itself, which imports torch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from sparse_sts_index.hub import DEFAULT_BASE_MODEL
 from sparse_sts_index.precision import Precision
@@ -26,6 +28,11 @@ class TrainingSettings:
         Share of the steps, 0..1, over which the learning rate rises from zero.
     regularizer_weight : float
         Weight of the FLOPS regulariser against the cosine loss; larger is sparser.
+    freeze_vocabulary : bool
+        Train all but the embeddings of the vocabulary, which hold most of a small model's parameters: pairs move the
+        words that they hold away from those that they do not.
+    averaging : float
+        Decay of the moving average of the weights, 0..1, which is then the model; 0: no average.
     max_length : int, optional
         Longest input in tokens; longer sentences are cut. Default: the base model's own.
     seed : int
@@ -46,6 +53,8 @@ class TrainingSettings:
     learning_rate: float = 5e-5
     warmup: float = 0.0
     regularizer_weight: float = 3e-3
+    freeze_vocabulary: bool = False
+    averaging: float = 0.0
     max_length: int | None = None
     seed: int = 42
     device: str | None = None

@@ -178,7 +178,7 @@ def trade_off(
         StepsQuality(name, quantizer.bits, found.spearman, found.pearson)
         for name in ("linear", "sqrt", "log")
         for quantizer in quantizers
-        if (found := correlation(_similarities(_stepped(vectors, quantizer, name)), gold))
+        if (found := correlation(np.round(_similarities(_stepped(vectors, quantizer, name)), 9), gold))
     ]
     enough = [setting for setting in settings if setting.spearman >= exact.spearman - tolerance]
     whole = [setting for setting in settings if setting.max_active_dims is None]
@@ -212,7 +212,7 @@ def _measure(
     count: int | None,
     terms: tuple[str, ...],
 ) -> Setting:
-    found = correlation(_similarities(quantizer.dequantize(quantizer.quantize(vectors))), gold)
+    found = correlation(_similarities(quantizer.quantize(vectors)), gold)  # integers: equal ones tie, as in Lucene
     impacts = quantizer.quantize(documents)
     with scratch_index(impacts, terms) as (reader, size):
         seconds = []

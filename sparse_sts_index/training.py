@@ -41,6 +41,7 @@ from transformers import (
 from transformers.integrations import integration_utils
 from transformers.trainer_utils import get_last_checkpoint
 
+from sparse_sts_index.averaging import AveragedWeights
 from sparse_sts_index.correlation import check_gold
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import TrainingError
@@ -180,6 +181,8 @@ def train(
         if settings.max_length > model.max_seq_length:
             raise TrainingError(f"max length {settings.max_length} is beyond the base model's {model.max_seq_length}")
         model.max_seq_length = settings.max_length
+    if settings.freeze_vocabulary:
+        _freeze_vocabulary(model)
     _describe(model, settings, train_pairs)
     if last_checkpoint is None and checkpoints.exists():
         shutil.rmtree(checkpoints)
@@ -203,7 +206,7 @@ def train(
             train_dataset=Dataset.from_dict(columns),
             loss=loss,
             evaluator=dev_evaluator,
-            callbacks=_callbacks(loss, settings, progress),
+            callbacks=_callbacks(model, loss, settings, progress),
         )
         trainer.remove_callback(PrinterCallback)
         with no_progress_bars(), warnings.catch_warnings():
@@ -374,11 +377,26 @@ class _Evaluator(SparseEmbeddingSimilarityEvaluator):
         return metrics
 
 
+def _freeze_vocabulary(model: SparseEncoder) -> None:
+    """Leave the rows of the vocabulary as they are, on the way in and on the way out.
+
+    Some thousand pairs move the rows of the words that they hold, and no others: unseen words fall behind.
+    """
+    transformer: Any = model.transformers_model
+    for embeddings in (transformer.get_input_embeddings(), transformer.get_output_embeddings()):
+        embeddings.weight.requires_grad_(False)
+
+
 def _callbacks(
-    loss: SparseSpladeLoss, settings: TrainingSettings, progress: Callable[[TrainingProgress], None] | None
+    model: SparseEncoder,
+    loss: SparseSpladeLoss,
+    settings: TrainingSettings,
+    progress: Callable[[TrainingProgress], None] | None,
 ) -> list[TrainerCallback]:
     # The regulariser's weight rises over the first third of the run, as the trainer would arrange (with a warning).
     callbacks: list[TrainerCallback] = [SpladeRegularizerWeightSchedulerCallback(loss)]
+    if settings.averaging:
+        callbacks.append(AveragedWeights(model, settings.averaging))
     if settings.patience is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.patience))
     if progress is not None:

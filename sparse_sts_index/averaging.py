@@ -1,0 +1,81 @@
+"""The average of a model's weights over a training run, which does better on unseen pairs than where a run ends.
+
+The exponential moving average of Polyak and Juditsky (1992) as it is used with Adam: after each step,
+:math:`a := d a + (1 - d) w` for decay :math:`d`. What is evaluated, saved and chosen is the average; what is trained
+on is not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+_RAW_FILE = "trained.safetensors"  # in a checkpoint, whose model is the average
+_WARM_UP = 10  # the decay is at most (1 + step) / (10 + step), so that the average soon forgets where it began
+
+
+class AveragedWeights(TrainerCallback):
+    """Puts the averaged weights into the model whenever it is evaluated or saved, and takes them out again.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The one that is trained.
+    decay : float
+        0..1; the average is over about ``1 / (1 - decay)`` steps.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        self._decay = decay
+        self._average = self._copy()
+        self._aside: dict[str, Tensor] | None = None  # the trained weights, while the averaged ones are in the model
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {name: weight.detach().clone() for name, weight in self._weights.items()}
+
+    @torch.no_grad()
+    def _put(self, values: dict[str, Tensor]) -> None:
+        for name, weight in self._weights.items():
+            weight.copy_(values[name])
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Go on with the weights of a checkpoint, if there is one to go on from."""
+        raw = _raw_file(args, state)
+        self._average = self._copy()
+        if state.global_step and raw.is_file():
+            self._put(load_file(raw))
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Train on with the weights that are trained."""
+        if self._aside is not None:
+            self._put(self._aside)
+            self._aside = None
+
+    @torch.no_grad()
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Take the step into the average, and put that into the model if it is to be looked at."""
+        decay = min(self._decay, (1 + state.global_step) / (_WARM_UP + state.global_step))
+        for name, weight in self._weights.items():
+            self._average[name].lerp_(weight, 1 - decay)
+        if control.should_evaluate or control.should_save or state.global_step >= state.max_steps:
+            self._aside = self._copy()
+            self._put(self._average)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Keep the trained weights beside the averaged ones, to go on from."""
+        if self._aside is not None:
+            save_file(self._aside, _raw_file(args, state))
+
+
+def _raw_file(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _RAW_FILE
