@@ -29,7 +29,6 @@ from .options import (
 if TYPE_CHECKING:
     from sparse_sts_index.tradeoff import Setting
 
-_DENSE = "minilm"
 _corpus_option = click.option("--corpus", help="Sentences to index and search. [default: those of the pairs]")
 _tolerance_option = click.option(
     "--tolerance",
@@ -50,7 +49,7 @@ _tolerance_option = click.option(
 @click.option(
     "--dense",
     metavar="MODEL",
-    default=_DENSE,
+    default="minilm",
     show_default=True,
     help="A dense sentence-transformers model to compare with: a folder, a hub id, 'minilm', or 'none'.",
 )
@@ -78,7 +77,6 @@ def bench(
 
     from sparse_sts_index import baselines, benchmark
     from sparse_sts_index.encoder import SparseStsEncoder
-    from sparse_sts_index.models import bundled_folder
     from sparse_sts_index.quantizer import Quantizer
     from sparse_sts_index.report import check_extra, write_report
 
@@ -87,10 +85,9 @@ def bench(
     encoder = SparseStsEncoder.load(model, precision=precision)
     if dense != "none":
         try:
-            folder = bundled_folder(dense) or dense
+            rivals.insert(0, baselines.Dense(dense))
         except ModelError as error:
-            raise ModelError(f"{error}; or leave the dense model out with --dense none") from error
-        rivals.insert(0, baselines.Dense(folder, name="all-MiniLM-L6-v2" if dense == _DENSE else None))
+            raise ModelError(f"{error} (or leave the dense model out: --dense none)") from error
     name = dataset if Path(dataset).is_file() else f"{dataset} ({split})"
     with tqdm(bar_format="{desc}", disable=None) as line:
         result = benchmark.benchmark(

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sparse_sts_index.errors import MissingExtraError, ModelError
+from sparse_sts_index.errors import MissingExtraError
+from sparse_sts_index.models import load_dense
 
 _WORD = re.compile(r"\w+")
 
@@ -140,30 +141,17 @@ class Dense:
     Parameters
     ----------
     model : str or Path
-        A folder, or the id of a sentence-transformers model on the hub.
-    name : str, optional
-        What to call it. Default: the last part of `model`.
+        See :func:`sparse_sts_index.models.load_dense`.
 
     Raises
     ------
-    ModelError
+    ModelError, HubUnreachableError
         It does not load.
     """
 
-    def __init__(self, model: str | Path, *, name: str | None = None) -> None:
-        from sentence_transformers import SentenceTransformer
-
-        from sparse_sts_index.hub import hub_access
-        from sparse_sts_index.models import no_progress_bars
-
-        try:
-            with no_progress_bars(), hub_access() as reachable:
-                local = Path(model).is_dir() or not reachable
-                self._model = SentenceTransformer(str(model), local_files_only=local)
-        except Exception as error:  # loaders raise nearly anything
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"cannot load the dense model {model}: {reason}") from error
-        self.name = f"dense, {name or Path(model).name}"
+    def __init__(self, model: str | Path) -> None:
+        self._model = load_dense(model)
+        self.name = f"dense, {Path(model).name}"
         self.what = f"{self._model.get_embedding_dimension()} float32 dimensions, cosine, brute force"
 
     def similarities(self, a: Sequence[str], b: Sequence[str]) -> NDArray[np.float64]:

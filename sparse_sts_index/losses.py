@@ -1,4 +1,4 @@
-"""The training loss, computed from the few terms that have weight."""
+"""The training losses, computed from the few terms that have weight."""
 
 from __future__ import annotations
 
@@ -48,6 +48,70 @@ class SparseSpladeLoss(SpladeLoss):
             and type(regularizer) is FlopsLoss
             and regularizer.threshold is None
         )
+
+
+class DistillationLoss(SpladeLoss):
+    """``SparseSpladeLoss``, and the distance of all cosines in a batch from a dense teacher's.
+
+    For :class:`~sparse_sts_index.distillation.Lessons`: of sentences that stand in a row (a pair and its companions)
+    and of sentences of different rows, the mean squared difference between the model's cosine and the teacher's; a
+    teacher's cosine below 0, which weights that are not negative cannot have, counts as 0.
+
+    Parameters
+    ----------
+    model : SparseEncoder
+    vectors : Tensor of float32, shape (sentences, dims)
+        The teacher's, of unit length.
+    teacher_weight : float
+        Of each of the two means, against the squared error of the gold scores.
+    regularizer_weight : float
+        Of the FLOPS regulariser.
+    """
+
+    def __init__(self, model: Any, vectors: Tensor, teacher_weight: float, regularizer_weight: float) -> None:
+        super().__init__(
+            model,
+            loss=SparseCosineSimilarityLoss(model),
+            document_regularizer_weight=regularizer_weight,
+            use_document_regularizer_only=True,
+        )
+        self.teacher_weight = teacher_weight
+        self.register_buffer("vectors", vectors, persistent=False)  # no part of the model
+
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> dict[str, Tensor]:
+        """The losses by name; see ``SpladeLoss``. Row ``[gold, places of the sentences]`` of `labels` is of a row."""
+        if labels is None:
+            raise ValueError("distillation needs labels")
+        columns = list(sentence_features)
+        merged = merge_feature_batches(columns)
+        if merged is None:
+            raise ValueError("the columns cannot be encoded together")
+        weights = term_weights(self.model, merged)
+        cosines = all_cosines(weights)
+        vectors: Any = self.vectors
+        theirs = vectors[labels[:, 1:].long().T.reshape(-1)]  # column by column, as the batch is
+        errors = (cosines - (theirs @ theirs.T).clamp_min(0)) ** 2
+        count = len(labels)
+        row = torch.arange(len(theirs), device=errors.device) % count
+        together = row[:, None] == row[None, :]
+        themselves = torch.eye(len(theirs), dtype=torch.bool, device=errors.device)
+        pairs = cosines[:count, count : 2 * count].diagonal()
+        losses = {
+            "base_loss": torch.nn.functional.mse_loss(pairs, labels[:, 0].float()),
+            "companions_loss": self.teacher_weight * errors[together & ~themselves].mean(),
+            "document_regularizer_loss": flops(weights) * self.document_regularizer_weight,
+        }
+        if count > 1:
+            losses["others_loss"] = self.teacher_weight * errors[~together].mean()
+        return losses
+
+
+def all_cosines(weights: TermWeights) -> Tensor:
+    """Cosine of each row with each other: Tensor of float, shape (n, n); 0 with an empty row."""
+    terms, columns = torch.unique(weights.terms, return_inverse=True)  # some thousand of the vocabulary
+    dense = weights.values.new_zeros(weights.shape[0], len(terms)).index_put((weights.rows, columns), weights.values)
+    dense = dense / (dense**2).sum(dim=1, keepdim=True).clamp_min(_EPSILON**2).sqrt()
+    return dense @ dense.T
 
 
 def pair_cosines(weights: TermWeights) -> Tensor:

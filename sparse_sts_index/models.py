@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from sentence_transformers import SparseEncoder
+from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 from transformers.utils import logging as transformers_logging
 
@@ -97,6 +97,34 @@ def load_splade(name: str | Path, *, device: str | None = None) -> SparseEncoder
     if not any(isinstance(module, SpladePooling) for module in model.modules()):
         raise ModelError(f"{name} is not a SPLADE model: it has no masked-language-model head")
     return fuse(model)
+
+
+def load_dense(name: str | Path, *, device: str | None = None) -> SentenceTransformer:
+    """Load a dense model with sentence-transformers, to learn from or to compare with.
+
+    Parameters
+    ----------
+    name : str or Path
+        A folder, the id of a model on the Hugging Face hub, or ``"minilm"``.
+    device : str, optional
+        A torch device; default: a GPU if there is one.
+
+    Raises
+    ------
+    ModelError
+        It does not load.
+    HubUnreachableError
+        Neither a folder nor in the local cache while the hub is out of reach.
+    """
+    path = bundled_folder(str(name)) or Path(name)
+    local, reachable = path.is_dir(), False
+    try:
+        with no_progress_bars(), hub_access() as reachable:
+            return SentenceTransformer(
+                str(path) if local else str(name), device=device, local_files_only=local or not reachable
+            )
+    except Exception as error:  # as in load_splade
+        raise _load_error(str(name), local, reachable, error) from error
 
 
 def tiny_folder() -> Path:

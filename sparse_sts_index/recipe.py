@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from sparse_sts_index.hub import DEFAULT_BASE_MODEL
 from sparse_sts_index.precision import Precision
@@ -14,10 +12,12 @@ from sparse_sts_index.precision import Precision
 class TrainingSettings:
     """Everything that decides what a training run gives, apart from the pairs.
 
+    The defaults are the recipe ``sts-baseline``, what sentence-transformers publishes.
+
     Attributes
     ----------
     base_model : str
-        Folder, hub id or ``"tiny"``.
+        Folder, hub id or the name of a model that pip brings.
     epochs : float
         Passes over the training pairs.
     batch_size : int
@@ -33,6 +33,11 @@ class TrainingSettings:
         words that they hold away from those that they do not.
     averaging : float
         Decay of the moving average of the weights, 0..1, which is then the model; 0: no average.
+    teacher : str, optional
+        A dense model whose similarities are learnt beside the gold scores; see :mod:`sparse_sts_index.distillation`.
+        Folder, hub id or ``"minilm"``.
+    teacher_weight : float
+        Weight of the teacher's grades against the gold scores.
     max_length : int, optional
         Longest input in tokens; longer sentences are cut. Default: the base model's own.
     seed : int
@@ -55,6 +60,8 @@ class TrainingSettings:
     regularizer_weight: float = 3e-3
     freeze_vocabulary: bool = False
     averaging: float = 0.0
+    teacher: str | None = None
+    teacher_weight: float = 1.5
     max_length: int | None = None
     seed: int = 42
     device: str | None = None

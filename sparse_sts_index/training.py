@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from sentence_transformers.sparse_encoder import (
 )
 from sentence_transformers.sparse_encoder.callbacks.splade_callbacks import SpladeRegularizerWeightSchedulerCallback
 from sentence_transformers.sparse_encoder.evaluation import SparseEmbeddingSimilarityEvaluator
-from sentence_transformers.sparse_encoder.losses import SparseCosineSimilarityLoss
+from sentence_transformers.sparse_encoder.losses import SparseCosineSimilarityLoss, SpladeLoss
 from sentence_transformers.util import SimilarityFunction
 from transformers import (
     EarlyStoppingCallback,
@@ -43,12 +43,13 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from sparse_sts_index.averaging import AveragedWeights
 from sparse_sts_index.correlation import check_gold
+from sparse_sts_index.distillation import prepare_lessons
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.evaluation import CosineEvaluation, evaluate_cosine
 from sparse_sts_index.files import atomic_writer
-from sparse_sts_index.losses import SparseSpladeLoss
-from sparse_sts_index.models import load_splade, no_progress_bars
+from sparse_sts_index.losses import DistillationLoss, SparseSpladeLoss
+from sparse_sts_index.models import load_dense, load_splade, no_progress_bars
 from sparse_sts_index.pairs import Pairs
 from sparse_sts_index.recipe import TrainingSettings
 
@@ -115,6 +116,7 @@ def train(
     test_pairs: Pairs | None = None,
     settings: TrainingSettings | None = None,
     *,
+    unlabelled: Sequence[str] = (),
     resume: bool = False,
     overwrite: bool = False,
     dataset: str | None = None,
@@ -136,6 +138,8 @@ def train(
     test_pairs : Pairs, optional
         Only measured on, once, at the end.
     settings : TrainingSettings, optional
+    unlabelled : sequence of str
+        Sentences that the teacher grades beside those of the pairs.
     resume : bool
         Go on from the last checkpoint of an interrupted run with the same settings and pairs.
     overwrite : bool
@@ -155,8 +159,8 @@ def train(
     ------
     DataError
         Pairs without scores, or dev or test pairs that all have the same.
-    ModelError
-        The base model does not load.
+    ModelError, HubUnreachableError
+        The base model or the teacher does not load.
     TrainingError
         `output` is taken or cannot be written, there is nothing to resume or it had other settings, the device is not
         there or lacks bfloat16, a reporting tool is not installed, or `max_length` is beyond the base model's.
@@ -169,8 +173,10 @@ def train(
     for pairs in (dev_pairs, test_pairs):
         if pairs is not None:
             check_gold(pairs.gold)
-    columns = _columns(train_pairs)
-    identity = {**dataclasses.asdict(settings), "data": _sha256(train_pairs, dev_pairs)}
+    if unlabelled and settings.teacher is None:
+        raise TrainingError("unlabelled sentences are of use with a teacher only: teacher=, --teacher")
+    columns = _columns(train_pairs)  # refuses pairs without scores
+    identity = {**dataclasses.asdict(settings), "data": _sha256(train_pairs, dev_pairs, unlabelled)}
     bfloat16 = _check_device(settings)
     reporting = _check_reporting(report_to)
     last_checkpoint = _check_output(output, checkpoints, identity, resume, overwrite)
@@ -193,12 +199,19 @@ def train(
             raise TrainingError(f"cannot write {checkpoints}: {error.strerror}") from error
         with atomic_writer(checkpoints / _IDENTITY_FILE) as file:
             json.dump(identity, file, indent=2)
-        loss = SparseSpladeLoss(
-            model,
-            loss=SparseCosineSimilarityLoss(model),
-            document_regularizer_weight=settings.regularizer_weight,
-            use_document_regularizer_only=True,
-        )
+        loss: SpladeLoss
+        if settings.teacher is None:
+            loss = SparseSpladeLoss(
+                model,
+                loss=SparseCosineSimilarityLoss(model),
+                document_regularizer_weight=settings.regularizer_weight,
+                use_document_regularizer_only=True,
+            )
+        else:
+            teacher = load_dense(settings.teacher, device=settings.device)
+            lessons = prepare_lessons(teacher, train_pairs, unlabelled, settings.epochs, settings.seed)
+            columns = lessons.columns
+            loss = DistillationLoss(model, lessons.vectors, settings.teacher_weight, settings.regularizer_weight)
         dev_evaluator = _Evaluator(dev_pairs, "dev")
         trainer = SparseEncoderTrainer(
             model=model,
@@ -308,10 +321,12 @@ def _check_output(
     return last
 
 
-def _sha256(*splits: Pairs) -> str:
+def _sha256(train_pairs: Pairs, dev_pairs: Pairs, unlabelled: Sequence[str]) -> str:
     digest = hashlib.sha256()
-    for pairs in splits:
+    for pairs in (train_pairs, dev_pairs):
         digest.update(json.dumps(_columns(pairs)).encode())
+    if unlabelled:
+        digest.update(json.dumps(list(unlabelled)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -331,7 +346,8 @@ def _arguments(
 ) -> SparseEncoderTrainingArguments:
     return SparseEncoderTrainingArguments(
         output_dir=str(checkpoints),
-        num_train_epochs=settings.epochs,
+        # With a teacher, the rows are of all passes.
+        num_train_epochs=settings.epochs if settings.teacher is None else 1,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup,  # below 1: a share of all steps
@@ -389,7 +405,7 @@ def _freeze_vocabulary(model: SparseEncoder) -> None:
 
 def _callbacks(
     model: SparseEncoder,
-    loss: SparseSpladeLoss,
+    loss: SpladeLoss,
     settings: TrainingSettings,
     progress: Callable[[TrainingProgress], None] | None,
 ) -> list[TrainerCallback]:

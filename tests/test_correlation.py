@@ -22,7 +22,7 @@ def test_intervals_cover_what_they_promise() -> None:
         sample = rng.normal(size=150)
         interval = spearman_interval(noisy(rng, sample, 1.0), sample)
         covered += interval.low <= population <= interval.high
-    assert 50 <= covered  # 60 * 0.95 = 57; fewer than 50 has a chance below 0.001
+    assert covered >= 50  # 60 * 0.95 = 57; fewer than 50 has a chance below 0.001
 
 
 def test_difference_is_that_of_scipy_s_rho_and_its_sign_turns() -> None:

@@ -1,0 +1,97 @@
+"""What a dense model says of sentences that nobody has graded, as something to train a sparse one on.
+
+Each training pair is joined by sentences that the dense model, the teacher, finds near the first: neighbours out of the
+pairs themselves and out of an unlabelled collection. In a batch, the teacher grades every sentence against every other;
+that is far more than the gold scores say, and of the words that they lack. This is the augmentation of Thakur et al.
+(2021, arXiv:2010.08240) with the teacher's cosine for the grade, and the matrix of similarities of Tung and Mori (2019,
+arXiv:1907.09682) for the loss; see :class:`~sparse_sts_index.losses.DistillationLoss`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+
+from sparse_sts_index.pairs import Pairs
+
+#: Sentences that join a pair.
+COMPANIONS = 2
+_NEIGHBOURS = 30  # of a sentence, out of which its companions are drawn
+_CHUNK = 512  # sentences compared with all others at a time
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Rows to train on, and the teacher's vectors of all sentences in them.
+
+    Attributes
+    ----------
+    columns : dict
+        Of a data set: ``sentence1``, ``sentence2``, ``companion1``, ``companion2``; and ``label``, five numbers a row:
+        the gold score, and where the four sentences are in `vectors`.
+    vectors : Tensor of float32, shape (sentences, dims)
+        Of unit length.
+    """
+
+    columns: dict[str, list[Any]]
+    vectors: Tensor
+
+
+def prepare_lessons(
+    teacher: SentenceTransformer, pairs: Pairs, unlabelled: Sequence[str], epochs: float, seed: int
+) -> Lessons:
+    """Rows for so many passes over the pairs, each pair in other company each time.
+
+    Parameters
+    ----------
+    teacher : SentenceTransformer
+    pairs : Pairs
+        With scores.
+    unlabelled : sequence of str
+        More sentences to draw companions from.
+    epochs : float
+    seed : int
+    """
+    places: dict[str, int] = {}
+    for sentence in (*pairs.sentence1, *pairs.sentence2, *unlabelled):
+        places.setdefault(sentence, len(places))
+    sentences = list(places)
+    vectors = torch.tensor(
+        teacher.encode(sentences, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
+    ).float()
+    first = np.array([places[sentence] for sentence in pairs.sentence1])
+    second = np.array([places[sentence] for sentence in pairs.sentence2])
+    near = _neighbours(vectors, first)
+    rng = np.random.default_rng(seed)
+    rows = np.concatenate([rng.permutation(len(pairs)) for _ in range(math.ceil(epochs))])
+    rows = rows[: round(epochs * len(pairs))]
+    drawn = rng.random((len(rows), near.shape[1])).argsort(axis=1)[:, :COMPANIONS]
+    companions = np.take_along_axis(near[rows], drawn, axis=1)
+    members = np.column_stack([first[rows], second[rows], companions])
+    labels = np.column_stack([pairs.gold[rows], members])
+    columns: dict[str, list[Any]] = {
+        name: [sentences[place] for place in members[:, number].tolist()]
+        for number, name in enumerate(("sentence1", "sentence2", *(f"companion{n + 1}" for n in range(COMPANIONS))))
+    }
+    columns["label"] = labels.tolist()
+    return Lessons(columns, vectors)
+
+
+def _neighbours(vectors: Tensor, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The sentences nearest to each of some, themselves left out: ndarray of int64, shape (n, up to 30)."""
+    count = min(_NEIGHBOURS, len(vectors) - 1)
+    found = [np.empty((0, count), dtype=np.int64)]
+    for start in range(0, len(rows), _CHUNK):
+        some = torch.from_numpy(rows[start : start + _CHUNK])
+        cosines = vectors[some] @ vectors.T
+        cosines[torch.arange(len(some)), some] = -2.0
+        found.append(cosines.topk(count, dim=1).indices.numpy())
+    return np.concatenate(found)
