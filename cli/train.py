@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import click
 from tqdm import tqdm
 
+from sparse_sts_index.corpus import read_corpus
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.pairs import Pairs, load_pairs
 from sparse_sts_index.precision import PRECISIONS
-from sparse_sts_index.recipe import TrainingSettings
+from sparse_sts_index.recipe import DEFAULT_RECIPE, RECIPES, TrainingSettings
 
 from .options import dataset_option, overwrite_option, score_range_option
 
 _DEFAULT = TrainingSettings()
+_BY_RECIPE = "[default: by the recipe]"
 
 
 @click.command()
@@ -31,27 +34,47 @@ _DEFAULT = TrainingSettings()
 @click.option("--no-test", is_flag=True, help="Measure on dev only.")
 @score_range_option
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the model.")
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=_DEFAULT.epochs, show_default=True)
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), default=_DEFAULT.batch_size, show_default=True, help="Pairs a step."
+    "--recipe",
+    type=click.Choice(list(RECIPES)),
+    default=DEFAULT_RECIPE,
+    show_default=True,
+    help="Named settings; each option below that says so takes its default from it.",
 )
-@click.option(
-    "--learning-rate", type=click.FloatRange(min=0, min_open=True), default=_DEFAULT.learning_rate, show_default=True
-)
+@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), help=f"Passes over the pairs. {_BY_RECIPE}")
+@click.option("--batch-size", type=click.IntRange(min=1), help=f"Pairs a step. {_BY_RECIPE}")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help=f"Its peak. {_BY_RECIPE}")
 @click.option(
     "--warmup",
     type=click.FloatRange(0, 1, max_open=True),
-    default=_DEFAULT.warmup,
-    show_default=True,
-    help="Share of the steps over which the learning rate rises.",
+    help=f"Share of the steps over which the learning rate rises. {_BY_RECIPE}",
 )
 @click.option(
     "--regularizer-weight",
     type=click.FloatRange(min=0),
-    default=_DEFAULT.regularizer_weight,
-    show_default=True,
-    help="Weight of the FLOPS regulariser; larger is sparser.",
+    help=f"Weight of the FLOPS regulariser; larger is sparser. {_BY_RECIPE}",
 )
+@click.option(
+    "--freeze-vocabulary/--train-vocabulary",
+    default=None,
+    help=f"Whether the embeddings of the vocabulary stay as they are. {_BY_RECIPE}",
+)
+@click.option(
+    "--averaging",
+    type=click.FloatRange(0, 1, max_open=True),
+    help=f"Decay of the moving average of the weights, which is then the model; 0: none. {_BY_RECIPE}",
+)
+@click.option(
+    "--teacher",
+    metavar="MODEL",
+    help=f"A dense model to learn from beside the gold scores: a folder, a hub id, 'minilm', or 'none'. {_BY_RECIPE}",
+)
+@click.option(
+    "--teacher-weight",
+    type=click.FloatRange(min=0, min_open=True),
+    help=f"Weight of the teacher's grades against the gold scores. {_BY_RECIPE}",
+)
+@click.option("--unlabelled", metavar="CORPUS", help="More sentences for the teacher to grade.")
 @click.option("--max-length", type=click.IntRange(min=3), help="Longest input in tokens. [default: the model's]")
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=_DEFAULT.seed, show_default=True)
 @click.option("--device", help="A torch device. [default: a GPU if there is one]")
@@ -74,6 +97,9 @@ def train(
     no_test: bool,
     score_range: tuple[float, float] | None,
     output: Path,
+    recipe: str,
+    teacher: str | None,
+    unlabelled: str | None,
     report_to: tuple[str, ...],
     resume: bool,
     overwrite: bool,
@@ -94,6 +120,12 @@ def train(
     with_test = not no_test and (test_dataset is not None or not Path(dataset).is_file())
     test_pairs = pairs(test_dataset or dataset, "test") if with_test else None
 
+    given = {name: value for name, value in settings.items() if value is not None}
+    if teacher is not None:
+        given["teacher"] = None if teacher == "none" else teacher
+    chosen = dataclasses.replace(RECIPES[recipe], **given)  # type: ignore[arg-type]
+    more = [document.text for document in read_corpus(unlabelled)] if unlabelled else []
+
     from sparse_sts_index import training
 
     with tqdm(unit=" steps", desc="training", disable=None) as bar:
@@ -110,7 +142,8 @@ def train(
                 train_pairs,
                 dev_pairs,
                 test_pairs,
-                TrainingSettings(**settings),  # type: ignore[arg-type]
+                chosen,
+                unlabelled=more,
                 resume=resume,
                 overwrite=overwrite,
                 dataset=dataset + ("" if score_range is None else " (scores {:g} to {:g})".format(*score_range)),

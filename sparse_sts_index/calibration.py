@@ -150,10 +150,10 @@ def calibrate(
     cosines = encoder.score_pairs(pairs.sentence1, pairs.sentence2)
     if np.ptp(cosines) == 0 or np.ptp(gold) == 0:
         raise DataError("calibration needs pairs with at least two different cosines and scores")
-    calibration = Calibration(*_fit(cosines, gold, scale), scale, encoder.fingerprint, len(pairs))
+    calibration = Calibration(*isotonic(cosines, gold, scale), scale, encoder.fingerprint, len(pairs))
     held_out = np.empty_like(cosines)
     for fitted, left_out in KFold(_FOLDS, shuffle=True, random_state=0).split(cosines):
-        held_out[left_out] = np.interp(cosines[left_out], *_fit(cosines[fitted], gold[fitted], scale))
+        held_out[left_out] = np.interp(cosines[left_out], *isotonic(cosines[fitted], gold[fitted], scale))
     linear = low + cosines * (high - low)
     report = CalibrationReport(
         linear_error=float(np.abs(linear - gold).mean()),
@@ -164,9 +164,10 @@ def calibrate(
     return calibration, report
 
 
-def _fit(
+def isotonic(
     cosines: NDArray[np.float64], gold: NDArray[np.float64], scale: tuple[float, float]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The non-descending, piecewise linear map of least squared error: its corners' cosines, and their scores."""
     from sklearn.isotonic import IsotonicRegression
 
     fitted: Any = IsotonicRegression(y_min=scale[0], y_max=scale[1]).fit(cosines, gold)

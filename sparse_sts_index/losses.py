@@ -10,6 +10,7 @@ from sentence_transformers.base.losses.merged_forward import merge_feature_batch
 from sentence_transformers.sparse_encoder.losses import FlopsLoss, SparseCosineSimilarityLoss, SpladeLoss
 from torch import Tensor
 
+from sparse_sts_index.distillation import Lessons, interpolate
 from sparse_sts_index.fused import TermWeights, term_weights
 
 _EPSILON = 1e-8  # of torch.cosine_similarity
@@ -54,21 +55,19 @@ class DistillationLoss(SpladeLoss):
     """``SparseSpladeLoss``, and the distance of all cosines in a batch from a dense teacher's.
 
     For :class:`~sparse_sts_index.distillation.Lessons`: of sentences that stand in a row (a pair and its companions)
-    and of sentences of different rows, the mean squared difference between the model's cosine and the teacher's; a
-    teacher's cosine below 0, which weights that are not negative cannot have, counts as 0.
+    and of sentences of different rows, the mean squared difference between the model's cosine and the teacher's grade.
 
     Parameters
     ----------
     model : SparseEncoder
-    vectors : Tensor of float32, shape (sentences, dims)
-        The teacher's, of unit length.
+    lessons : Lessons
     teacher_weight : float
         Of each of the two means, against the squared error of the gold scores.
     regularizer_weight : float
         Of the FLOPS regulariser.
     """
 
-    def __init__(self, model: Any, vectors: Tensor, teacher_weight: float, regularizer_weight: float) -> None:
+    def __init__(self, model: Any, lessons: Lessons, teacher_weight: float, regularizer_weight: float) -> None:
         super().__init__(
             model,
             loss=SparseCosineSimilarityLoss(model),
@@ -76,7 +75,8 @@ class DistillationLoss(SpladeLoss):
             use_document_regularizer_only=True,
         )
         self.teacher_weight = teacher_weight
-        self.register_buffer("vectors", vectors, persistent=False)  # no part of the model
+        for name in ("vectors", "cosines", "scores"):  # which go to the model's device, and are no part of it
+            self.register_buffer(name, getattr(lessons, name), persistent=False)
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> dict[str, Tensor]:
         """The losses by name; see ``SpladeLoss``. Row ``[gold, places of the sentences]`` of `labels` is of a row."""
@@ -88,9 +88,9 @@ class DistillationLoss(SpladeLoss):
             raise ValueError("the columns cannot be encoded together")
         weights = term_weights(self.model, merged)
         cosines = all_cosines(weights)
-        vectors: Any = self.vectors
-        theirs = vectors[labels[:, 1:].long().T.reshape(-1)]  # column by column, as the batch is
-        errors = (cosines - (theirs @ theirs.T).clamp_min(0)) ** 2
+        buffers: Any = self
+        theirs = buffers.vectors[labels[:, 1:].long().T.reshape(-1)]  # column by column, as the batch is
+        errors = (cosines - interpolate(theirs @ theirs.T, buffers.cosines, buffers.scores)) ** 2
         count = len(labels)
         row = torch.arange(len(theirs), device=errors.device) % count
         together = row[:, None] == row[None, :]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from sparse_sts_index.hub import DEFAULT_BASE_MODEL
 from sparse_sts_index.precision import Precision
@@ -68,3 +70,29 @@ class TrainingSettings:
     precision: Precision = "auto"
     eval_steps: int | None = None
     patience: int | None = None
+
+
+#: Settings by name; see ``docs/recipes.md`` for what each gives.
+RECIPES: Mapping[str, TrainingSettings] = MappingProxyType(
+    {
+        "sts-baseline": TrainingSettings(),
+        "sts": TrainingSettings(
+            epochs=4,
+            learning_rate=6e-4,
+            warmup=0.05,
+            regularizer_weight=4e-4,
+            freeze_vocabulary=True,
+            averaging=0.99,
+        ),
+        "sts-distilled": TrainingSettings(
+            epochs=4,
+            learning_rate=6e-4,
+            warmup=0.05,
+            regularizer_weight=1.5e-3,
+            freeze_vocabulary=True,
+            averaging=0.99,
+            teacher="minilm",
+        ),
+    }
+)
+DEFAULT_RECIPE = "sts"

@@ -211,7 +211,7 @@ def train(
             teacher = load_dense(settings.teacher, device=settings.device)
             lessons = prepare_lessons(teacher, train_pairs, unlabelled, settings.epochs, settings.seed)
             columns = lessons.columns
-            loss = DistillationLoss(model, lessons.vectors, settings.teacher_weight, settings.regularizer_weight)
+            loss = DistillationLoss(model, lessons, settings.teacher_weight, settings.regularizer_weight)
         dev_evaluator = _Evaluator(dev_pairs, "dev")
         trainer = SparseEncoderTrainer(
             model=model,

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from sentence_transformers import SparseEncoder
 
@@ -18,8 +21,11 @@ from sparse_sts_index import (
     TrainingSettings,
     load_pairs,
     train,
+    training,
 )
+from sparse_sts_index.averaging import AveragedWeights
 from sparse_sts_index.evaluation import evaluate_cosine
+from sparse_sts_index.models import tiny_folder
 from sparse_sts_index.training import TrainingProgress
 
 SETTINGS = TrainingSettings(base_model="tiny", learning_rate=2e-4, eval_steps=3, max_length=64)
@@ -105,17 +111,77 @@ def test_a_seed_decides_the_result(trained: Path, splits: tuple[Pairs, Pairs, Pa
     assert other.fingerprint != again.fingerprint
 
 
+def test_the_average_of_the_weights_is_the_model(splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path) -> None:
+    """Followed step by step beside the trainer, and the vocabulary is as it was."""
+    settings = dataclasses.replace(SETTINGS, freeze_vocabulary=True, averaging=0.8, eval_steps=6)
+    followed: list[dict[str, torch.Tensor]] = []
+
+    class Follow(AveragedWeights):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            followed.append({name: weight.detach().clone() for name, weight in self._weights.items()})
+            super().on_step_end(args, state, control, **kwargs)
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            followed.append({name: weight.detach().clone() for name, weight in self._weights.items()})
+            super().on_train_begin(args, state, control, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "AveragedWeights", Follow)
+        train(tmp_path / "model", *splits, settings)
+    saved = SparseEncoder(str(tmp_path / "model")).state_dict()
+    average = followed[0]
+    for step, weights in enumerate(followed[1:], 1):
+        decay = min(0.8, (1 + step) / (10 + step))
+        average = {name: decay * average[name] + (1 - decay) * weights[name] for name in average}
+    assert len(followed) == 7
+    for name, weight in average.items():
+        torch.testing.assert_close(saved[name], weight, atol=1e-6, rtol=1e-5)
+        assert name.startswith("0.model.cls.predictions.bias") or not torch.equal(weight, followed[-1][name])
+    base = SparseEncoder(str(tiny_folder())).state_dict()
+    vocabulary = "0.model.bert.embeddings.word_embeddings.weight"
+    assert torch.equal(saved[vocabulary], base[vocabulary])
+    assert vocabulary not in average
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"freeze_vocabulary": True, "averaging": 0.8},
+        {"freeze_vocabulary": True, "averaging": 0.8, "teacher": "minilm"},
+    ],
+)
+def test_every_kind_of_run_can_be_resumed(
+    splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path, more: dict[str, Any]
+) -> None:
+    settings = dataclasses.replace(SETTINGS, **more)
+    whole = train(tmp_path / "whole", *splits, settings)
+    assert whole.steps == 6
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "model", *splits, settings, progress=_interrupt_at(4))
+    resumed = train(tmp_path / "model", *splits, settings, resume=True)
+    assert resumed.fingerprint == whole.fingerprint
+
+
+def test_unlabelled_sentences_need_a_teacher(splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="of use with a teacher only"):
+        train(tmp_path / "model", *splits, SETTINGS, unlabelled=["A sentence."])
+
+
+def _interrupt_at(step: int) -> Callable[[TrainingProgress], None]:
+    def interrupt(progress: TrainingProgress) -> None:
+        if progress.step == step:
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
 def test_an_interrupted_run_goes_on_to_the_same_end(
     trained: Path, splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path
 ) -> None:
     output = tmp_path / "model"
 
-    def interrupt(progress: TrainingProgress) -> None:
-        if progress.step == 4:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train(output, *splits, SETTINGS, progress=interrupt)
+        train(output, *splits, SETTINGS, progress=_interrupt_at(4))
     assert not output.exists()
     with pytest.raises(TrainingError, match="an interrupted run is in .*model.checkpoints"):
         train(output, *splits, SETTINGS)
