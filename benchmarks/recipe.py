@@ -100,7 +100,7 @@ def main() -> None:
         print("stock", reference)
         with_fused_head = published(base, pairs, arguments.seed, f"{folder}/fused", fused=True)
         print("fused", with_fused_head)
-        settings = TrainingSettings(base_model=arguments.base_model, seed=arguments.seed)
+        settings = TrainingSettings(base_model=arguments.base_model, learning_rate=5e-5, seed=arguments.seed)
         report = train(f"{folder}/ours", pairs["train"], pairs["dev"], pairs["test"], settings)
         evaluations = {
             precision: evaluate(SparseStsEncoder.load(f"{folder}/ours", precision=precision), pairs["test"])

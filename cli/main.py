@@ -18,6 +18,7 @@ from .demo import demo
 from .duplicates import cluster, duplicates
 from .evaluate import evaluate
 from .export import export
+from .grow import grow
 from .index import index
 from .score import score
 from .search import search
@@ -54,7 +55,7 @@ def main(verbose: bool) -> None:
 
 
 for command in (
-    *(train, index, search, score, evaluate, bench, tradeoff, calibrate, duplicates, cluster),
+    *(grow, train, index, search, score, evaluate, bench, tradeoff, calibrate, duplicates, cluster),
     *(add, update, delete, compact, verify, export, demo),
 ):
     main.add_command(command)

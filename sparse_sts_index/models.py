@@ -22,6 +22,7 @@ from sparse_sts_index.hub import hub_access
 TINY = "tiny"
 #: The name of the dense model that pip can bring, all-MiniLM-L6-v2.
 MINILM = "minilm"
+_MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def load_splade(name: str | Path, *, device: str | None = None) -> SparseEncoder
     HubUnreachableError
         Neither a folder nor in the local cache while the hub is out of reach.
     """
+    if str(name) == MINILM:
+        raise ModelError(f"{MINILM!r} is a dense model; sparse-sts grow gives it a SPLADE head")
     path = tiny_folder() if str(name) == TINY else Path(name)
     local = path.is_dir()
     if local and not any((path / file).is_file() for file in ("modules.json", "config.json")):
@@ -95,7 +98,7 @@ def load_splade(name: str | Path, *, device: str | None = None) -> SparseEncoder
     except Exception as error:  # the loaders below raise nearly anything; what it was stays as the cause
         raise _load_error(str(name), local, reachable, error) from error
     if not any(isinstance(module, SpladePooling) for module in model.modules()):
-        raise ModelError(f"{name} is not a SPLADE model: it has no masked-language-model head")
+        raise ModelError(f"{name} is not a SPLADE model: it has no masked-language-model head (sparse-sts grow)")
     return fuse(model)
 
 
@@ -105,7 +108,8 @@ def load_dense(name: str | Path, *, device: str | None = None) -> SentenceTransf
     Parameters
     ----------
     name : str or Path
-        A folder, the id of a model on the Hugging Face hub, or ``"minilm"``.
+        A folder, the id of a model on the Hugging Face hub, or ``"minilm"``: all-MiniLM-L6-v2, from the ``minilm``
+        extra if that is installed, else from the hub.
     device : str, optional
         A torch device; default: a GPU if there is one.
 
@@ -116,15 +120,20 @@ def load_dense(name: str | Path, *, device: str | None = None) -> SentenceTransf
     HubUnreachableError
         Neither a folder nor in the local cache while the hub is out of reach.
     """
-    path = bundled_folder(str(name)) or Path(name)
-    local, reachable = path.is_dir(), False
+    source, hint = str(name), ""
+    try:
+        source = str(bundled_folder(source) or source)
+    except ModelError as error:
+        source, hint = _MINILM_HUB_ID, f"; or {error}"
+    local, reachable = Path(source).is_dir(), False
+    if not local and source.startswith((".", "/")):
+        raise ModelError(f"no model folder: {source}")
     try:
         with no_progress_bars(), hub_access() as reachable:
-            return SentenceTransformer(
-                str(path) if local else str(name), device=device, local_files_only=local or not reachable
-            )
+            return SentenceTransformer(source, device=device, local_files_only=local or not reachable)
     except Exception as error:  # as in load_splade
-        raise _load_error(str(name), local, reachable, error) from error
+        failed = _load_error(source, local, reachable, error)
+        raise type(failed)(f"{failed}{hint}") from error
 
 
 def tiny_folder() -> Path:

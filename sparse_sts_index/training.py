@@ -56,6 +56,7 @@ from sparse_sts_index.recipe import TrainingSettings
 _BEST_METRIC = "eval_dev_spearman_cosine"
 _IDENTITY_FILE = "run.json"  # of the run that the checkpoints beside it belong to
 _REPORT_FILE = "sparse_sts_training.json"
+_PUBLISHED_RATE, _PUBLISHED_WIDTH = 5e-5, 768  # of the published recipe, and of the base model it is for
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +188,7 @@ def train(
         if settings.max_length > model.max_seq_length:
             raise TrainingError(f"max length {settings.max_length} is beyond the base model's {model.max_seq_length}")
         model.max_seq_length = settings.max_length
+    settings = dataclasses.replace(settings, learning_rate=settings.learning_rate or _learning_rate(model))
     if settings.freeze_vocabulary:
         _freeze_vocabulary(model)
     _describe(model, settings, train_pairs)
@@ -344,6 +346,7 @@ def _arguments(
     use_cpu: bool,
     reporting: list[str],
 ) -> SparseEncoderTrainingArguments:
+    assert settings.learning_rate is not None
     return SparseEncoderTrainingArguments(
         output_dir=str(checkpoints),
         # With a teacher, the rows are of all passes.
@@ -391,6 +394,12 @@ class _Evaluator(SparseEmbeddingSimilarityEvaluator):
         metrics = _card_metrics(self.name, evaluate_cosine(encoder, self._pairs))
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics
+
+
+def _learning_rate(model: SparseEncoder) -> float:
+    """The published one, by width; see :class:`~sparse_sts_index.recipe.TrainingSettings`."""
+    transformer: Any = model.transformers_model
+    return float(_PUBLISHED_RATE * _PUBLISHED_WIDTH / transformer.config.hidden_size)
 
 
 def _freeze_vocabulary(model: SparseEncoder) -> None:

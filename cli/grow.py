@@ -1,0 +1,58 @@
+"""``sparse-sts grow``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from sparse_sts_index.corpus import read_corpus
+
+from .options import corpus_format_option, overwrite_option
+
+
+@click.command()
+@click.argument("corpus")
+@click.option(
+    "--encoder",
+    default="minilm",
+    show_default=True,
+    metavar="MODEL",
+    help="A dense BERT: a folder, a hub id or 'minilm'.",
+)
+@click.option(
+    "--teacher",
+    default="tiny",
+    show_default=True,
+    metavar="MODEL",
+    help="A SPLADE model of the same vocabulary, whose term weights are learnt: a folder, a hub id or 'tiny'.",
+)
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the model.")
+@click.option("--steps", type=click.IntRange(min=1), default=800, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Sentences a step.")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=3e-4, show_default=True)
+@click.option("--encoder-learning-rate", type=click.FloatRange(min=0), default=5e-5, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=42, show_default=True)
+@corpus_format_option("--format")
+@overwrite_option
+def grow(corpus: str, output: Path, format: str | None, overwrite: bool, **settings: object) -> None:
+    """Give a dense encoder a SPLADE head, taught on the sentences of CORPUS: a base model to train.
+
+    Dense models come without the head that gives weights to terms. CORPUS wants tens of thousands of sentences of any
+    kind; nobody needs to have graded them.
+    """
+    sentences = list(dict.fromkeys(document.text for document in read_corpus(corpus, format)))
+
+    from sparse_sts_index import grow as growing
+
+    chosen = growing.GrowthSettings(**settings)  # type: ignore[arg-type]
+    with tqdm(total=chosen.steps, unit=" steps", desc="growing", disable=None) as bar:
+
+        def show(step: int, loss: float) -> None:
+            bar.update(step - bar.n)
+            bar.set_postfix(loss=f"{loss:.4f}")
+
+        grown = growing.grow(output, sentences, chosen, overwrite=overwrite, progress=show)
+    dims = grown.encode(sentences[:1000]).nnz / min(len(sentences), 1000)
+    click.echo(f"{output}: {chosen.steps} steps on {len(sentences):,} sentences; {dims:.1f} active dims of a sentence")
