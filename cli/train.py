@@ -70,6 +70,11 @@ _BY_RECIPE = "[default: by the recipe]"
     help=f"A dense model to learn from beside the gold scores: a folder, a hub id, 'minilm', or 'none'. {_BY_RECIPE}",
 )
 @click.option(
+    "--teacher-epochs",
+    type=click.FloatRange(min=0),
+    help=f"Passes over the pairs by which the teacher is fine-tuned first. {_BY_RECIPE}",
+)
+@click.option(
     "--teacher-weight",
     type=click.FloatRange(min=0, min_open=True),
     help=f"Weight of the teacher's grades against the gold scores. {_BY_RECIPE}",

@@ -13,15 +13,23 @@ matrix of similarities of Tung and Mori (2019, arXiv:1907.09682) for the loss; s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer
-from torch import Tensor
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.losses import CoSENTLoss
+from torch import Tensor, nn
+from transformers import PrinterCallback
 
 from sparse_sts_index.calibration import isotonic
 from sparse_sts_index.pairs import Pairs
@@ -30,6 +38,8 @@ from sparse_sts_index.pairs import Pairs
 COMPANIONS = 2
 _NEIGHBOURS = 30  # of a sentence, out of which its companions are drawn
 _CHUNK = 512  # sentences compared with all others at a time
+_TUNING_BATCH, _TUNING_RATE, _TUNING_WARM_UP = 32, 5e-5, 0.1
+_ORDER_WEIGHT = 0.05
 
 
 @dataclass(frozen=True)
@@ -115,3 +125,56 @@ def _neighbours(vectors: Tensor, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         cosines[torch.arange(len(some)), some] = -2.0
         found.append(cosines.topk(count, dim=1).indices.numpy())
     return np.concatenate(found)
+
+
+def tune_teacher(teacher: SentenceTransformer, pairs: Pairs, epochs: float, seed: int, folder: Path) -> None:
+    """Fine-tune a dense model on graded pairs, in place, before others learn from it.
+
+    The loss is the squared error of the cosine, and CoSENT's for its order (Su 2022), both sentence-transformers'.
+
+    Parameters
+    ----------
+    teacher : SentenceTransformer
+    pairs : Pairs
+        With scores.
+    epochs : float
+    seed : int
+    folder : Path
+        Where sentence-transformers may put what it needs.
+    """
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=epochs,
+        per_device_train_batch_size=_TUNING_BATCH,
+        learning_rate=_TUNING_RATE,
+        warmup_steps=_TUNING_WARM_UP,
+        seed=seed,
+        use_cpu=teacher.device.type == "cpu",
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    rows = Dataset.from_dict({"sentence1": pairs.sentence1, "sentence2": pairs.sentence2, "score": pairs.gold.tolist()})
+    trainer = SentenceTransformerTrainer(
+        model=teacher, args=arguments, train_dataset=rows, loss=_SquaredErrorAndOrder(teacher)
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    teacher.eval()
+
+
+class _SquaredErrorAndOrder(nn.Module):
+    """The two losses of :func:`tune_teacher`, of one pass through the model."""
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        super().__init__()
+        self.model = model
+        self._order = CoSENTLoss(model)
+
+    def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor) -> Tensor:
+        vectors = [self.model(features)["sentence_embedding"] for features in sentence_features]
+        cosines = torch.nn.functional.cosine_similarity(*vectors)
+        squared = torch.nn.functional.mse_loss(cosines, labels.float().view(-1))
+        order: Tensor = self._order.compute_loss_from_embeddings(vectors, labels)
+        return squared + _ORDER_WEIGHT * order

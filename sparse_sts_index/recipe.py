@@ -37,6 +37,8 @@ class TrainingSettings:
     teacher : str, optional
         A dense model whose similarities are learnt beside the gold scores; see :mod:`sparse_sts_index.distillation`.
         Folder, hub id or ``"minilm"``.
+    teacher_epochs : float
+        Passes over the training pairs by which the teacher itself is fine-tuned first.
     teacher_weight : float
         Weight of the teacher's grades against the gold scores.
     max_length : int, optional
@@ -62,6 +64,7 @@ class TrainingSettings:
     freeze_vocabulary: bool = False
     averaging: float = 0.0
     teacher: str | None = None
+    teacher_epochs: float = 0.0
     teacher_weight: float = 1.5
     max_length: int | None = None
     seed: int = 42

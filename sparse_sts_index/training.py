@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.sparse_encoder import (
     SparseEncoder,
     SparseEncoderTrainer,
@@ -43,7 +44,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from sparse_sts_index.averaging import AveragedWeights
 from sparse_sts_index.correlation import check_gold
-from sparse_sts_index.distillation import prepare_lessons
+from sparse_sts_index.distillation import prepare_lessons, tune_teacher
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.evaluation import CosineEvaluation, evaluate_cosine
@@ -210,7 +211,7 @@ def train(
                 use_document_regularizer_only=True,
             )
         else:
-            teacher = load_dense(settings.teacher, device=settings.device)
+            teacher = _teacher(settings, train_pairs, checkpoints)
             lessons = prepare_lessons(teacher, train_pairs, unlabelled, settings.epochs, settings.seed)
             columns = lessons.columns
             loss = DistillationLoss(model, lessons, settings.teacher_weight, settings.regularizer_weight)
@@ -394,6 +395,24 @@ class _Evaluator(SparseEmbeddingSimilarityEvaluator):
         metrics = _card_metrics(self.name, evaluate_cosine(encoder, self._pairs))
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics
+
+
+def _teacher(settings: TrainingSettings, pairs: Pairs, checkpoints: Path) -> SentenceTransformer:
+    """The dense model to learn from, fine-tuned if that is asked for; a resumed run finds the one it had."""
+    assert settings.teacher is not None
+    tuned = checkpoints / "teacher"
+    if not settings.teacher_epochs:
+        return load_dense(settings.teacher, device=settings.device)
+    if tuned.is_dir():
+        return load_dense(tuned, device=settings.device)
+    teacher = load_dense(settings.teacher, device=settings.device)
+    partial = checkpoints / "teacher.partial"
+    with no_progress_bars():
+        tune_teacher(teacher, pairs, settings.teacher_epochs, settings.seed, partial)
+        shutil.rmtree(partial, ignore_errors=True)
+        teacher.save_pretrained(str(partial), create_model_card=False)
+    partial.rename(tuned)
+    return teacher
 
 
 def _learning_rate(model: SparseEncoder) -> float:

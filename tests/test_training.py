@@ -147,7 +147,7 @@ def test_the_average_of_the_weights_is_the_model(splits: tuple[Pairs, Pairs, Pai
     "more",
     [
         {"freeze_vocabulary": True, "averaging": 0.8},
-        {"freeze_vocabulary": True, "averaging": 0.8, "teacher": "minilm"},
+        {"freeze_vocabulary": True, "averaging": 0.8, "teacher": "minilm", "teacher_epochs": 0.5},
     ],
 )
 def test_every_kind_of_run_can_be_resumed(
