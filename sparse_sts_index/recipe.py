@@ -97,4 +97,4 @@ RECIPES: Mapping[str, TrainingSettings] = MappingProxyType(
         ),
     }
 )
-DEFAULT_RECIPE = "sts"
+DEFAULT_RECIPE = "sts-distilled"

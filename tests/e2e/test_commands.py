@@ -34,7 +34,8 @@ def test_train_to_evaluate(sparse_sts: Run, tmp_path: Path) -> None:
         (tmp_path / f"{split}.jsonl").write_text(table, encoding="utf-8")
     model, index = tmp_path / "model", tmp_path / "index"
     dataset = ("--dataset", tmp_path, "--score-range", 0, 5)
-    out = succeeded(sparse_sts("train", "--base-model", "tiny", *dataset, "--output", model, "--no-test"))
+    recipe = ("--base-model", "tiny", "--recipe", "sts-baseline")
+    out = succeeded(sparse_sts("train", *recipe, *dataset, "--output", model, "--no-test"))
     assert "3 steps on 48 pairs" in out
     assert "dev   Pearson" in out
     corpus = "".join(f"{document.text}\n" for document in list(read_corpus("sample"))[:100])
