@@ -29,7 +29,17 @@ def demo(output: Path) -> None:
     before, after = (str(output / f"evaluation-{when}.json") for when in ("before", "after"))
 
     _run("evaluate", "--model", "tiny", "--dataset", "sample", "--output", before)
-    training = ("--recipe", "sts-baseline", "--epochs", "3", "--learning-rate", "2e-4", "--eval-steps", "14", "--overwrite")
+    training = (
+        "--recipe",
+        "sts-baseline",
+        "--epochs",
+        "3",
+        "--learning-rate",
+        "2e-4",
+        "--eval-steps",
+        "14",
+        "--overwrite",
+    )
     _run("train", "--base-model", "tiny", "--dataset", "sample", "--output", model, *training)
     _run("index", "sample", "--model", model, "--output", index, "--overwrite")
     _run("search", index, _QUERY, "-k", "5")

@@ -78,22 +78,14 @@ class TrainingSettings:
 RECIPES: Mapping[str, TrainingSettings] = MappingProxyType(
     {
         "sts-baseline": TrainingSettings(learning_rate=5e-5),
-        "sts": TrainingSettings(
-            epochs=4,
-            learning_rate=6e-4,
-            warmup=0.05,
-            regularizer_weight=4e-4,
-            freeze_vocabulary=True,
-            averaging=0.99,
-        ),
+        "sts": TrainingSettings(epochs=4, warmup=0.05, regularizer_weight=4e-4, freeze_vocabulary=True, averaging=0.99),
         "sts-distilled": TrainingSettings(
-            epochs=4,
-            learning_rate=6e-4,
+            epochs=5,
             warmup=0.05,
-            regularizer_weight=1.5e-3,
-            freeze_vocabulary=True,
+            regularizer_weight=3e-3,
             averaging=0.99,
             teacher="minilm",
+            teacher_epochs=2,
         ),
     }
 )
