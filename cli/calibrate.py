@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import click
@@ -44,9 +45,9 @@ def calibrate(
     the model was not trained on.
     """
     folder = Path(model)
-    if not folder.is_dir():
+    if model in ("tiny", "minilm") or not folder.is_dir():
         raise ModelError(f"{model} is no model folder: a calibration is stored with the model, so that it needs one")
-    if not scale[0] < scale[1]:
+    if not (math.isfinite(scale[0]) and math.isfinite(scale[1]) and scale[0] < scale[1]):
         raise click.UsageError("--scale: the first number must be below the second.")
     if (folder / CALIBRATION_FILE).exists() and not overwrite:
         raise ModelError(f"{model} has a calibration already; replace it with --overwrite")

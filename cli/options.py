@@ -82,7 +82,7 @@ max_active_dims_option = click.option(
     type=click.IntRange(min=1),
     help="Keep this many terms of a sentence, those of most weight. [default: as the model says, mostly all]",
 )
-explain_option = click.option("--explain", is_flag=True, help="Show the shared terms and what each adds to the score.")
+explain_option = click.option("--explain", is_flag=True, help="Show the shared terms and what each adds to the cosine.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
 
 

@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-_RAW_FILE = "trained.safetensors"  # in a checkpoint, whose model is the average
+from sparse_sts_index.errors import TrainingError
+
+_RAW_FILES = "trained-*.safetensors"  # beside the checkpoints, whose models are averages
 _WARM_UP = 10  # the decay is at most (1 + step) / (10 + step), so that the average soon forgets where it began
 
 
@@ -47,11 +50,20 @@ class AveragedWeights(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Go on with the weights of a checkpoint, if there is one to go on from."""
-        raw = _raw_file(args, state)
+        """Go on with the weights of a checkpoint, if there is one to go on from.
+
+        Raises
+        ------
+        TrainingError
+            They are not there, or cannot be read.
+        """
         self._average = self._copy()
-        if state.global_step and raw.is_file():
-            self._put(load_file(raw))
+        if state.global_step:
+            raw = _raw_file(args, state)
+            try:
+                self._put(load_file(raw))
+            except (OSError, SafetensorError, KeyError) as error:
+                raise TrainingError(f"cannot resume: {raw} cannot be read; start again with --overwrite") from error
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -67,15 +79,22 @@ class AveragedWeights(TrainerCallback):
         decay = min(self._decay, (1 + state.global_step) / (_WARM_UP + state.global_step))
         for name, weight in self._weights.items():
             self._average[name].lerp_(weight, 1 - decay)
-        if control.should_evaluate or control.should_save or state.global_step >= state.max_steps:
+        last = state.global_step >= state.max_steps
+        if control.should_evaluate or control.should_save or last:
             self._aside = self._copy()
+            if control.should_save or last:  # before the checkpoint, which is never there without them
+                raw = _raw_file(args, state)
+                save_file(self._aside, raw.with_suffix(".partial"))
+                raw.with_suffix(".partial").replace(raw)
             self._put(self._average)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Keep the trained weights beside the averaged ones, to go on from."""
-        if self._aside is not None:
-            save_file(self._aside, _raw_file(args, state))
+        """Remove the trained weights of checkpoints that are gone."""
+        folder = Path(str(args.output_dir))
+        for raw in folder.glob(_RAW_FILES):
+            if not (folder / raw.stem.replace("trained-", "checkpoint-")).is_dir():
+                raw.unlink()
 
 
 def _raw_file(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _RAW_FILE
+    return Path(str(args.output_dir)) / f"trained-{state.global_step}.safetensors"

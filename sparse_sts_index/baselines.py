@@ -75,17 +75,23 @@ class TfIdf:
 
     def similarities(self, a: Sequence[str], b: Sequence[str]) -> NDArray[np.float64]:
         """See :class:`Baseline`."""
+        if not any(map(_words, (*a, *b))):
+            return np.zeros(len(a))
         vectorizer = self._vectorizer().fit([*a, *b])
         products = vectorizer.transform(a).multiply(vectorizer.transform(b))
         return np.asarray(products.sum(axis=1), dtype=np.float64).reshape(-1)
 
     def index(self, sentences: Sequence[str]) -> None:
         """See :class:`Baseline`."""
-        self._fitted = self._vectorizer()
-        self._documents = self._fitted.fit_transform(sentences).T.tocsr()
+        self._count, self._fitted = len(sentences), None
+        if any(map(_words, sentences)):
+            self._fitted = self._vectorizer()
+            self._documents = self._fitted.fit_transform(sentences).T.tocsr()
 
     def search(self, query: str, k: int) -> NDArray[np.int64]:
         """See :class:`Baseline`."""
+        if self._fitted is None:
+            return _best(np.zeros(self._count), k)
         return _best((self._fitted.transform([query]) @ self._documents).toarray()[0], k)
 
     def _vectorizer(self) -> Any:
@@ -120,19 +126,21 @@ class Bm25:
 
     def index(self, sentences: Sequence[str]) -> None:
         """See :class:`Baseline`."""
-        self._retriever = self._bm25s.BM25(method="lucene")
-        self._retriever.index([_word_list(sentence) for sentence in sentences], show_progress=False)
-        self._count = len(sentences)
+        self._count, self._retriever = len(sentences), None
+        if any(map(_words, sentences)):
+            self._retriever = self._bm25s.BM25(method="lucene")
+            self._retriever.index([_word_list(sentence) for sentence in sentences], show_progress=False)
 
     def search(self, query: str, k: int) -> NDArray[np.int64]:
         """See :class:`Baseline`."""
         return _best(self._scores(query), k)
 
     def _scores(self, query: str) -> NDArray[np.float64]:
-        known = [word for word in _word_list(query) if word in self._retriever.vocab_dict]
-        if not known:
+        retriever = self._retriever
+        known = [] if retriever is None else [word for word in _word_list(query) if word in retriever.vocab_dict]
+        if retriever is None or not known:
             return np.zeros(self._count)
-        return np.asarray(self._retriever.get_scores(known), dtype=np.float64)
+        return np.asarray(retriever.get_scores(known), dtype=np.float64)
 
 
 class Dense:

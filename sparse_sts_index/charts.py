@@ -23,6 +23,7 @@ _VARIABLES = {
     "#101112": "--third",
 }
 _INK, _MUTED, _LINE, _ACCENT, _SECOND, _THIRD = _VARIABLES
+_SHOWN = 0.08  # of Spearman below the float one, in the chart of sizes
 _SIZE = (5.2, 3.4)  # inches, at 72 points
 
 
@@ -45,20 +46,29 @@ def charts(result: Benchmark) -> dict[str, str]:
     return {name: _svg(draw, name) for name, draw in drawings.items()}
 
 
+#: What the trade-off's charts show, by name.
+TITLES = {
+    "bits": "Spearman by bits, for linear, square root and logarithmic steps",
+    "dims": "Spearman by the number of terms kept",
+    "size": "Spearman by bytes a sentence",
+}
+
+
 def trade_off_charts(traded: TradeOff) -> dict[str, str]:
     """Those of :func:`charts` that are of the trade-off: bits, dims, size."""
     return {name: _svg(draw, name) for name, draw in _trade_off_drawings(traded).items()}
 
 
-def standalone(svg: str) -> str:
-    """A chart as a file of its own, light or dark as the reader likes."""
+def standalone(svg: str, title: str) -> str:
+    """A chart as a file of its own, light or dark as the reader likes; its title in plain words."""
     colours = (
         "svg{font-family:sans-serif;background:#fff;--ink:#1c1f24;--muted:#5c636e;--line:#dfe2e6;--accent:#1565a8;"
         "--second:#b4540a;--third:#3f7d3a}@media(prefers-color-scheme:dark){svg{background:#14171b;--ink:#e8eaed;"
         "--muted:#a3abb6;--line:#363c45;--accent:#6db3f2;--second:#f2a35e;--third:#8ccf84}}"
     )
+    svg = svg.replace('aria-hidden="true"', 'role="img"', 1)
     start = svg.index(">") + 1
-    return f"{svg[:start]}<style>{colours}</style>{svg[start:]}"
+    return f"{svg[:start]}<title>{title}</title><style>{colours}</style>{svg[start:]}"
 
 
 def _trade_off_drawings(traded: TradeOff) -> dict[str, Callable[[Any], None]]:
@@ -105,21 +115,22 @@ def _svg(draw: Callable[[Any], None], name: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', 'aria-hidden="true"', svg, count=1)
-    svg = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1; font-family: inherit", svg)
+    svg = re.sub(r"font-family: [^;\"]+", "font-family: inherit", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # nothing refers to these, and other charts have the same
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     return svg
 
 
 def _scatter(axes: Any, result: Benchmark) -> None:
-    axes.scatter(result.gold * 5, result.cosines, s=9, color=_ACCENT, alpha=0.35, linewidths=0)
+    axes.scatter(result.gold, result.cosines, s=9, color=_ACCENT, alpha=0.35, linewidths=0)
     order = np.argsort(result.gold)
-    for part in np.array_split(order, 5):
+    for part in np.array_split(order, min(5, len(order))):
         low, middle, high = np.percentile(result.cosines[part], (25, 50, 75))
-        place = float(result.gold[part].mean() * 5)
+        place = float(result.gold[part].mean())
         axes.plot([place, place], [low, high], color=_SECOND, linewidth=3, solid_capstyle="round")
         axes.plot([place], [middle], "o", color=_SECOND, markersize=7)
-    axes.set(xlabel="gold score (0 to 5)", ylabel="cosine", ylim=(-0.03, 1.03))
+    axes.set(xlabel="gold score, as 0 to 1", ylabel="cosine", ylim=(-0.03, 1.03))
 
 
 def _error(axes: Any, result: Benchmark) -> None:
@@ -153,8 +164,9 @@ def _bits(axes: Any, traded: TradeOff) -> None:
         found = [quality for quality in traded.steps if quality.steps == steps]
         axes.plot([q.bits for q in found], [q.spearman for q in found], style, color=colour, label=steps, markersize=5)
     _tolerance(axes, traded)
-    lowest = min(quality.spearman for quality in traded.steps if quality.steps != "log")
-    axes.set(xlabel="bits of the largest impact", ylabel="Spearman", ylim=(lowest - 0.02, traded.float_spearman + 0.01))
+    lowest = min((q.spearman for q in traded.steps if q.steps != "log" and np.isfinite(q.spearman)), default=0.0)
+    axes.set(xlabel="bits of the largest impact", ylabel="Spearman")
+    _limit(axes, lowest - 0.02, traded)
     axes.legend(loc="lower right", title="steps")
 
 
@@ -172,19 +184,27 @@ def _dims(axes: Any, traded: TradeOff) -> None:
 def _size(axes: Any, traded: TradeOff) -> None:
     sizes = [setting.lucene_bytes + setting.vectors_bytes for setting in traded.settings]
     axes.scatter(sizes, [setting.spearman for setting in traded.settings], s=22, color=_ACCENT, alpha=0.7, linewidths=0)
-    for setting, label in ((traded.recommended, "recommended"), (traded.usual, f"{traded.usual.bits} bits, all terms")):
+    usual = f"{traded.usual.bits} bits, all terms"
+    marked = [(traded.recommended, "recommended"), (traded.usual, usual)]
+    if traded.recommended == traded.usual:
+        marked = [(traded.usual, f"recommended: {usual}")]
+    for setting, label in marked:
         if setting is not None:
             size = setting.lucene_bytes + setting.vectors_bytes
             axes.plot([size], [setting.spearman], "o", color=_SECOND, markersize=9, fillstyle="none", markeredgewidth=2)
             axes.annotate(label, (size, setting.spearman), xytext=(0, -16), textcoords="offset points", ha="center")
     _tolerance(axes, traded)
-    axes.set(
-        xlabel="bytes a sentence (Lucene and float vectors)",
-        ylabel="Spearman",
-        ylim=(traded.float_spearman - 0.08, traded.float_spearman + 0.01),
-    )
+    axes.set(xlabel="bytes a sentence (Lucene and float vectors)", ylabel="Spearman")
+    _limit(axes, traded.float_spearman - _SHOWN, traded)
+
+
+def _limit(axes: Any, low: float, traded: TradeOff) -> None:
+    if np.isfinite(traded.float_spearman):  # it is not where all cosines are equal
+        axes.set_ylim(low, traded.float_spearman + 0.01)
 
 
 def _tolerance(axes: Any, traded: TradeOff) -> None:
+    if not np.isfinite(traded.float_spearman):
+        return
     axes.axhline(traded.float_spearman, color=_MUTED, linewidth=1)
     axes.axhspan(traded.float_spearman - traded.tolerance, traded.float_spearman, color=_LINE, alpha=0.6, linewidth=0)

@@ -61,7 +61,8 @@ class Difference:
     interval : Interval
         Of that difference.
     p_value : float
-        How often chance alone makes a difference as large, in either direction; not below 2 / 2001.
+        How often chance alone makes a difference as large, in either direction; not below 2 / 2001. NaN where a
+        correlation is not defined.
     """
 
     spearman: float
@@ -139,10 +140,15 @@ def compare(
         return _spearman(a, scores, axis) - _spearman(b, scores, axis)
 
     interval = _interval(difference, first, second, gold, seed=seed)
+    with np.errstate(invalid="ignore"):
+        observed = float(difference(first, second, gold))
+    if not np.isfinite(observed):
+        return Difference(observed, interval, np.nan)
     gold_ranks = stats.rankdata(gold)
 
     def of_ranks(a: NDArray[Any], b: NDArray[Any], axis: int = -1) -> NDArray[np.float64]:
-        return _pearson(a, gold_ranks, axis) - _pearson(b, gold_ranks, axis)
+        # A permutation that leaves a model with one value for all says nothing for it.
+        return np.nan_to_num(_pearson(a, gold_ranks, axis)) - np.nan_to_num(_pearson(b, gold_ranks, axis))
 
     ranks = stats.rankdata(first), stats.rankdata(second)
     with warnings.catch_warnings():
@@ -156,7 +162,7 @@ def compare(
             batch=RESAMPLES // 10,
             rng=np.random.default_rng(seed),
         )
-        return Difference(float(difference(first, second, gold)), interval, float(test.pvalue))
+    return Difference(observed, interval, float(test.pvalue))
 
 
 def _interval(statistic: Any, *samples: NDArray[np.float64], seed: int) -> Interval:

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from transformers import PrinterCallback
 
 from sparse_sts_index.calibration import isotonic
+from sparse_sts_index.errors import DataError
 from sparse_sts_index.pairs import Pairs
 
 #: Sentences that join a pair.
@@ -67,7 +68,7 @@ class Lessons:
 def prepare_lessons(
     teacher: SentenceTransformer, pairs: Pairs, unlabelled: Sequence[str], epochs: float, seed: int
 ) -> Lessons:
-    """Rows for so many passes over the pairs, each pair in other company each time.
+    """Rows of so many passes over the pairs, each pair in other company each time; they are for one long epoch.
 
     Parameters
     ----------
@@ -78,11 +79,18 @@ def prepare_lessons(
         More sentences to draw companions from.
     epochs : float
     seed : int
+
+    Raises
+    ------
+    DataError
+        Fewer than three different sentences.
     """
     places: dict[str, int] = {}
     for sentence in (*pairs.sentence1, *pairs.sentence2, *unlabelled):
         places.setdefault(sentence, len(places))
     sentences = list(places)
+    if len(sentences) <= COMPANIONS:
+        raise DataError(f"a teacher needs more than {COMPANIONS} different sentences")
     vectors = torch.tensor(
         teacher.encode(sentences, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
     ).float()
@@ -91,7 +99,7 @@ def prepare_lessons(
     near = _neighbours(vectors, first)
     rng = np.random.default_rng(seed)
     rows = np.concatenate([rng.permutation(len(pairs)) for _ in range(math.ceil(epochs))])
-    rows = rows[: round(epochs * len(pairs))]
+    rows = rows[: max(1, round(epochs * len(pairs)))]
     drawn = rng.random((len(rows), near.shape[1])).argsort(axis=1)[:, :COMPANIONS]
     companions = np.take_along_axis(near[rows], drawn, axis=1)
     members = np.column_stack([first[rows], second[rows], companions])

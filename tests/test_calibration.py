@@ -41,7 +41,7 @@ def test_travels_with_the_model(folder: Path, tmp_path: Path) -> None:
     encoder = SparseStsEncoder.load(folder, precision="float32")
     assert encoder.calibration == calibration
     assert encoder.fingerprint == plain.fingerprint
-    assert SparseStsEncoder.load(folder, max_active_dims=8).calibration == calibration
+    assert SparseStsEncoder.load(folder, max_active_dims=8).calibration is None  # other cosines
     result = evaluate(encoder, load_pairs("sample", "test"))
     assert result.calibrated is not None
     assert result.calibrated.scale == (0, 5)

@@ -46,11 +46,13 @@ def test_scales_do_not_matter() -> None:
 
 def test_p_values_of_equals_are_spread_evenly() -> None:
     rng = np.random.default_rng(0)
-    small = 0
+    small = large = 0
     for _ in range(40):
         gold = rng.random(100)
-        small += compare(noisy(rng, gold, 0.3), noisy(rng, gold, 0.3), gold).p_value < 0.1
+        p_value = compare(noisy(rng, gold, 0.3), noisy(rng, gold, 0.3), gold).p_value
+        small, large = small + (p_value < 0.1), large + (p_value < 0.5)
     assert small <= 10  # 4 are expected; above 10 has a chance of about 0.002
+    assert 8 <= large <= 32  # 20 are expected
 
 
 def test_a_model_against_itself(tiny: SparseStsEncoder) -> None:
@@ -66,5 +68,10 @@ def test_a_model_against_itself(tiny: SparseStsEncoder) -> None:
 def test_undefined() -> None:
     with pytest.raises(DataError, match="at least two different scores"):
         spearman_interval(np.array([0.1, 0.2]), np.array([1.0, 1.0]))
+    gold = np.random.default_rng(0).random(30)
+    for a, b in ((np.zeros(30), gold), (np.zeros(30), np.zeros(30))):
+        found = compare(a, b, gold)
+        assert np.isnan(found.spearman)
+        assert np.isnan(found.p_value)
     interval = spearman_interval(np.array([0.5, 0.5]), np.array([0.0, 1.0]))
     assert np.isnan(interval.low)

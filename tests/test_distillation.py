@@ -5,7 +5,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer, SparseEncoder
 
-from sparse_sts_index import Pairs, fuse, load_pairs
+from sparse_sts_index import DataError, Pairs, fuse, load_pairs
 from sparse_sts_index.distillation import interpolate, prepare_lessons
 from sparse_sts_index.losses import DistillationLoss
 from sparse_sts_index.models import load_dense, tiny_folder
@@ -87,6 +87,13 @@ def test_loss_is_that_of_dense_rows(teacher: SentenceTransformer, pairs: Pairs, 
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
     sum(expected.values()).backward()
     torch.testing.assert_close(gradient, next(stock.parameters()).grad, rtol=1e-3, atol=1e-6)
+
+
+def test_small_sets(teacher: SentenceTransformer, pairs: Pairs) -> None:
+    one = Pairs(pairs.sentence1[:1], pairs.sentence2[:1], pairs.gold[:1])
+    with pytest.raises(DataError, match="more than 2 different sentences"):
+        prepare_lessons(teacher, one, [], 1, seed=0)
+    assert len(prepare_lessons(teacher, one, ["Another.", "One more."], 0.01, seed=0).columns["label"]) == 1
 
 
 def test_interpolation_is_numpy_s() -> None:

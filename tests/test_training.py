@@ -158,6 +158,13 @@ def test_every_kind_of_run_can_be_resumed(
     assert whole.steps == 6
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "model", *splits, settings, progress=_interrupt_at(4))
+    (raw,) = (tmp_path / "model.checkpoints").glob("trained-*.safetensors")
+    kept = raw.read_bytes()
+    for damaged in (None, kept[: len(kept) // 2]):  # the trained weights are lost, or cut short: never a quiet restart
+        raw.unlink() if damaged is None else raw.write_bytes(damaged)
+        with pytest.raises(TrainingError, match="cannot resume: .*trained-3.safetensors cannot be read"):
+            train(tmp_path / "model", *splits, settings, resume=True)
+    raw.write_bytes(kept)
     resumed = train(tmp_path / "model", *splits, settings, resume=True)
     assert resumed.fingerprint == whole.fingerprint
 

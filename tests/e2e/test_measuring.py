@@ -44,13 +44,14 @@ def test_calibrate_then_scores_stand_beside_cosines(sparse_sts: Run, model: Path
     assert 0 <= line["score"] <= 5
     (tmp_path / "corpus.txt").write_text("A cat sleeps.\nStocks fell.\n", encoding="utf-8")
     index = tmp_path / "index"
-    succeeded(
-        sparse_sts("index", tmp_path / "corpus.txt", "--model", model, "--output", index, "--max-active-dims", 12)
-    )
+    succeeded(sparse_sts("index", tmp_path / "corpus.txt", "--model", model, "--output", index))
     out = succeeded(sparse_sts("search", index, "A cat is asleep."))
     assert "rank  cosine  score  id" in out
     out = succeeded(sparse_sts("search", index, "A cat is asleep.", "--format", "jsonl"))
     assert set(json.loads(out.splitlines()[0])) >= {"cosine", "score", "rank", "certified"}
+    smaller = ("--max-active-dims", 12, "--bits", 6, "--overwrite")
+    succeeded(sparse_sts("index", tmp_path / "corpus.txt", "--model", model, "--output", index, *smaller))
+    assert "score" not in succeeded(sparse_sts("search", index, "A cat is asleep.")).splitlines()[1]
     manifest = json.loads((index / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["max_active_dims"] == 12
     assert manifest["postings"] <= 24
