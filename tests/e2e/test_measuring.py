@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -76,7 +77,9 @@ def test_evaluate_on_several_sets_against_another_model(sparse_sts: Run, tmp_pat
 def test_tradeoff_recommends_what_index_takes(sparse_sts: Run, tmp_path: Path) -> None:
     curves = tmp_path / "curves"
     out = succeeded(sparse_sts("tradeoff", "--model", "tiny", "--dataset", "sample", "--plot", curves))
-    assert "smallest within 0.005: --bits" in out
+    flags = re.search(r"smallest within 0.005: +(--bits \d+( --max-active-dims \d+)?)\n", out)
+    assert flags is not None
+    succeeded(sparse_sts("index", "sample", "--model", "tiny", "--output", tmp_path / "i", *flags[1].split()))
     assert sorted(path.name for path in curves.iterdir()) == ["bits.svg", "dims.svg", "size.svg"]
 
 
