@@ -2,8 +2,9 @@
 
 Each training pair is joined by sentences that the dense model, the teacher, finds near the first: neighbours out of the
 pairs themselves and out of an unlabelled collection. In a batch, the teacher grades every sentence against every other;
-that is far more than the gold scores say, and of the words that they lack. Its cosines are brought to the scale of the
-gold scores first, by the monotone map that fits them best on the pairs: what it calls 0.6 is not what people do.
+that is far more than the gold scores say, and of the words that they lack. What a teacher calls 0.6 is not what people
+do: one that was fine-tuned on the pairs has learnt to, the cosines of any other are brought to the scale of the gold
+scores by the monotone map that fits them best on the pairs.
 
 This is the augmentation of Thakur et al. (2021, arXiv:2010.08240) with the teacher's cosine for the grade, and the
 matrix of similarities of Tung and Mori (2019, arXiv:1907.09682) for the loss; see
@@ -66,7 +67,7 @@ class Lessons:
 
 
 def prepare_lessons(
-    teacher: SentenceTransformer, pairs: Pairs, unlabelled: Sequence[str], epochs: float, seed: int
+    teacher: SentenceTransformer, pairs: Pairs, unlabelled: Sequence[str], epochs: float, seed: int, *, tuned: bool
 ) -> Lessons:
     """Rows of so many passes over the pairs, each pair in other company each time; they are for one long epoch.
 
@@ -79,6 +80,9 @@ def prepare_lessons(
         More sentences to draw companions from.
     epochs : float
     seed : int
+    tuned : bool
+        Whether the teacher was fine-tuned on the pairs: then its cosines are taken as they are, below 0 as 0. A map
+        fitted to pairs that it knows by heart would be too steep for others.
 
     Raises
     ------
@@ -110,8 +114,8 @@ def prepare_lessons(
     }
     columns["label"] = labels.tolist()
     graded = (vectors[first] * vectors[second]).sum(dim=1).double().numpy()
-    corners = (torch.tensor(values) for values in isotonic(graded, pairs.gold, (0.0, 1.0)))
-    return Lessons(columns, vectors, *corners)
+    corners = ((0.0, 1.0), (0.0, 1.0)) if tuned else isotonic(graded, pairs.gold, (0.0, 1.0))
+    return Lessons(columns, vectors, *(torch.tensor(values) for values in corners))
 
 
 def interpolate(values: Tensor, corners: Tensor, heights: Tensor) -> Tensor:

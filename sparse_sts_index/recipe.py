@@ -82,7 +82,7 @@ RECIPES: Mapping[str, TrainingSettings] = MappingProxyType(
         "sts-distilled": TrainingSettings(
             epochs=5,
             warmup=0.05,
-            regularizer_weight=3e-3,
+            regularizer_weight=2.5e-3,
             averaging=0.99,
             teacher="minilm",
             teacher_epochs=2,

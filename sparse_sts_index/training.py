@@ -212,7 +212,14 @@ def train(
             )
         else:
             teacher = _teacher(settings, train_pairs, checkpoints)
-            lessons = prepare_lessons(teacher, train_pairs, unlabelled, settings.epochs, settings.seed)
+            lessons = prepare_lessons(
+                teacher,
+                train_pairs,
+                unlabelled,
+                settings.epochs,
+                settings.seed,
+                tuned=settings.teacher_epochs > 0,
+            )
             columns = lessons.columns
             loss = DistillationLoss(model, lessons, settings.teacher_weight, settings.regularizer_weight)
         dev_evaluator = _Evaluator(dev_pairs, "dev")

@@ -25,7 +25,7 @@ def pairs() -> Pairs:
 
 
 def test_companions_are_the_teacher_s_neighbours(teacher: SentenceTransformer, pairs: Pairs) -> None:
-    lessons = prepare_lessons(teacher, pairs, ["An unlabelled sentence."], 2.5, seed=1)
+    lessons = prepare_lessons(teacher, pairs, ["An unlabelled sentence."], 2.5, seed=1, tuned=False)
     rows = len(lessons.columns["label"])
     assert rows == 150
     sentences = [*dict.fromkeys([*pairs.sentence1, *pairs.sentence2, "An unlabelled sentence."])]
@@ -48,14 +48,20 @@ def test_companions_are_the_teacher_s_neighbours(teacher: SentenceTransformer, p
         assert all(cosines[first][int(place)] >= threshold for place in label[3:])
     passes = [sorted(lessons.columns["sentence1"][start : start + 60]) for start in (0, 60)]
     assert passes[0] == passes[1] == sorted(pairs.sentence1)
-    assert prepare_lessons(teacher, pairs, ["An unlabelled sentence."], 2.5, seed=1).columns == lessons.columns
-    assert prepare_lessons(teacher, pairs, ["An unlabelled sentence."], 2.5, seed=2).columns != lessons.columns
+    assert (
+        prepare_lessons(teacher, pairs, ["An unlabelled sentence."], 2.5, seed=1, tuned=False).columns
+        == lessons.columns
+    )
+    assert (
+        prepare_lessons(teacher, pairs, ["An unlabelled sentence."], 2.5, seed=2, tuned=False).columns
+        != lessons.columns
+    )
 
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_loss_is_that_of_dense_rows(teacher: SentenceTransformer, pairs: Pairs, fused: bool) -> None:
     """Computed again from whole rows of the vocabulary, gradients included."""
-    lessons = prepare_lessons(teacher, pairs, [], 1, seed=0)
+    lessons = prepare_lessons(teacher, pairs, [], 1, seed=0, tuned=False)
     model, stock = (SparseEncoder(str(tiny_folder()), device="cpu", config_kwargs=NO_DROPOUT).train() for _ in "12")
     model = fuse(model) if fused else model
     loss = DistillationLoss(model, lessons, teacher_weight=0.7, regularizer_weight=1e-3)
@@ -92,8 +98,16 @@ def test_loss_is_that_of_dense_rows(teacher: SentenceTransformer, pairs: Pairs, 
 def test_small_sets(teacher: SentenceTransformer, pairs: Pairs) -> None:
     one = Pairs(pairs.sentence1[:1], pairs.sentence2[:1], pairs.gold[:1])
     with pytest.raises(DataError, match="more than 2 different sentences"):
-        prepare_lessons(teacher, one, [], 1, seed=0)
-    assert len(prepare_lessons(teacher, one, ["Another.", "One more."], 0.01, seed=0).columns["label"]) == 1
+        prepare_lessons(teacher, one, [], 1, seed=0, tuned=False)
+    assert (
+        len(prepare_lessons(teacher, one, ["Another.", "One more."], 0.01, seed=0, tuned=False).columns["label"]) == 1
+    )
+
+
+def test_a_tuned_teacher_s_cosines_are_grades(teacher: SentenceTransformer, pairs: Pairs) -> None:
+    lessons = prepare_lessons(teacher, pairs, [], 1, seed=0, tuned=True)
+    cosines = torch.tensor([-0.3, 0.0, 0.4, 1.0])
+    assert interpolate(cosines, lessons.cosines, lessons.scores).tolist() == pytest.approx([0, 0, 0.4, 1])
 
 
 def test_interpolation_is_numpy_s() -> None:
@@ -107,4 +121,4 @@ def test_interpolation_is_numpy_s() -> None:
 def test_needs_labels(teacher: SentenceTransformer, pairs: Pairs) -> None:
     model = SparseEncoder(str(tiny_folder()), device="cpu")
     with pytest.raises(ValueError, match="needs labels"):
-        DistillationLoss(model, prepare_lessons(teacher, pairs, [], 1, 0), 1.0, 0.0)([], None)
+        DistillationLoss(model, prepare_lessons(teacher, pairs, [], 1, 0, tuned=False), 1.0, 0.0)([], None)
