@@ -1,10 +1,11 @@
 """What a dense model says of sentences that nobody has graded, as something to train a sparse one on.
 
-Each training pair is joined by sentences that the dense model, the teacher, finds near the first: neighbours out of the
-pairs themselves and out of an unlabelled collection. In a batch, the teacher grades every sentence against every other;
-that is far more than the gold scores say, and of the words that they lack. What a teacher calls 0.6 is not what people
-do: one that was fine-tuned on the pairs has learnt to, the cosines of any other are brought to the scale of the gold
-scores by the monotone map that fits them best on the pairs.
+Beside the training pairs, a batch holds groups of sentences that the dense model, the teacher, finds near each other,
+out of the pairs themselves and out of an unlabelled collection. The teacher grades the pairs, and every such sentence
+against every other; that is far more than the gold scores say, and of the words that they lack.
+
+What a teacher calls 0.6 is not what people do: one that was fine-tuned on the pairs has learnt to, the cosines of any
+other are brought to the scale of the gold scores by the monotone map that fits them best on the pairs.
 
 This is the augmentation of Thakur et al. (2021, arXiv:2010.08240) with the teacher's cosine for the grade, and the
 matrix of similarities of Tung and Mori (2019, arXiv:1907.09682) for the loss; see
@@ -28,17 +29,20 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
+from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer.losses import CoSENTLoss
 from torch import Tensor, nn
+from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback
 
 from sparse_sts_index.calibration import isotonic
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.pairs import Pairs
 
-#: Sentences that join a pair.
-COMPANIONS = 2
-_NEIGHBOURS = 30  # of a sentence, out of which its companions are drawn
+#: Sentences that join a pair, and pairs in a row whose companions are a group of neighbours.
+COMPANIONS, GROUP_ROWS = 2, 4
+_GROUP = COMPANIONS * GROUP_ROWS
+_NEIGHBOURS = 30  # of a sentence, out of which the others of its group are drawn
 _CHUNK = 512  # sentences compared with all others at a time
 _TUNING_BATCH, _TUNING_RATE, _TUNING_WARM_UP = 32, 5e-5, 0.1
 _ORDER_WEIGHT = 0.05
@@ -51,8 +55,8 @@ class Lessons:
     Attributes
     ----------
     columns : dict
-        Of a data set: ``sentence1``, ``sentence2``, ``companion1``, ``companion2``; and ``label``, five numbers a row:
-        the gold score, and where the four sentences are in `vectors`.
+        Of a data set, to be taken in order: ``sentence1``, ``sentence2``, ``companion1``, ``companion2``; and
+        ``label``, six numbers a row: the gold score, where the four are in `vectors`, and the companions' group.
     vectors : Tensor of float32, shape (sentences, dims)
         Of unit length.
     cosines, scores : Tensor of float32, shape (corners,)
@@ -69,7 +73,7 @@ class Lessons:
 def prepare_lessons(
     teacher: SentenceTransformer, pairs: Pairs, unlabelled: Sequence[str], epochs: float, seed: int, *, tuned: bool
 ) -> Lessons:
-    """Rows of so many passes over the pairs, each pair in other company each time; they are for one long epoch.
+    """Rows of so many passes over the pairs, one after the other.
 
     Parameters
     ----------
@@ -87,32 +91,33 @@ def prepare_lessons(
     Raises
     ------
     DataError
-        Fewer than three different sentences.
+        Fewer than eight different sentences.
     """
     places: dict[str, int] = {}
     for sentence in (*pairs.sentence1, *pairs.sentence2, *unlabelled):
         places.setdefault(sentence, len(places))
     sentences = list(places)
-    if len(sentences) <= COMPANIONS:
-        raise DataError(f"a teacher needs more than {COMPANIONS} different sentences")
+    if len(sentences) < _GROUP:
+        raise DataError(f"a teacher needs at least {_GROUP} different sentences, not {len(sentences)}")
     vectors = torch.tensor(
         teacher.encode(sentences, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
     ).float()
     first = np.array([places[sentence] for sentence in pairs.sentence1])
     second = np.array([places[sentence] for sentence in pairs.sentence2])
-    near = _neighbours(vectors, first)
     rng = np.random.default_rng(seed)
-    rows = np.concatenate([rng.permutation(len(pairs)) for _ in range(math.ceil(epochs))])
-    rows = rows[: max(1, round(epochs * len(pairs)))]
-    drawn = rng.random((len(rows), near.shape[1])).argsort(axis=1)[:, :COMPANIONS]
-    companions = np.take_along_axis(near[rows], drawn, axis=1)
-    members = np.column_stack([first[rows], second[rows], companions])
-    labels = np.column_stack([pairs.gold[rows], members])
+    rows = _passes(rng, len(pairs), max(1, round(epochs * len(pairs))))
+    groups = np.arange(len(rows)) // GROUP_ROWS
+    seeds = _passes(rng, len(sentences), int(groups[-1]) + 1)
+    near = _neighbours(vectors, seeds)
+    drawn = rng.random(near.shape).argsort(axis=1)[:, : _GROUP - 1]
+    members = np.column_stack([seeds, np.take_along_axis(near, drawn, axis=1)])
+    companions = members.reshape(-1, COMPANIONS)[: len(rows)]
+    four = np.column_stack([first[rows], second[rows], companions])
     columns: dict[str, list[Any]] = {
-        name: [sentences[place] for place in members[:, number].tolist()]
+        name: [sentences[place] for place in four[:, number].tolist()]
         for number, name in enumerate(("sentence1", "sentence2", *(f"companion{n + 1}" for n in range(COMPANIONS))))
     }
-    columns["label"] = labels.tolist()
+    columns["label"] = np.column_stack([pairs.gold[rows], four, groups]).tolist()
     graded = (vectors[first] * vectors[second]).sum(dim=1).double().numpy()
     corners = ((0.0, 1.0), (0.0, 1.0)) if tuned else isotonic(graded, pairs.gold, (0.0, 1.0))
     return Lessons(columns, vectors, *(torch.tensor(values) for values in corners))
@@ -127,8 +132,18 @@ def interpolate(values: Tensor, corners: Tensor, heights: Tensor) -> Tensor:
     return heights[right - 1] + share * (heights[right] - heights[right - 1])
 
 
+def _passes(rng: np.random.Generator, count: int, length: int) -> NDArray[np.int64]:
+    """The first `length` of endless passes over 0..count, each in an order of its own."""
+    return np.concatenate([rng.permutation(count) for _ in range(math.ceil(length / count))])[:length]
+
+
+def sequential_batches(dataset: Dataset, batch_size: int, drop_last: bool, **_: Any) -> DefaultBatchSampler:
+    """Batches in the order of the rows, for sentence-transformers' trainer: they are shuffled already."""
+    return DefaultBatchSampler(SequentialSampler(dataset), batch_size, drop_last)
+
+
 def _neighbours(vectors: Tensor, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The sentences nearest to each of some, themselves left out: ndarray of int64, shape (n, up to 30)."""
+    """The sentences nearest to each of some, themselves left out: ndarray of int64, shape (n, 7 to 30)."""
     count = min(_NEIGHBOURS, len(vectors) - 1)
     found = [np.empty((0, count), dtype=np.int64)]
     for start in range(0, len(rows), _CHUNK):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from sentence_transformers.base.losses.merged_forward import merge_feature_batches
@@ -52,17 +52,17 @@ class SparseSpladeLoss(SpladeLoss):
 
 
 class DistillationLoss(SpladeLoss):
-    """``SparseSpladeLoss``, and the distance of all cosines in a batch from a dense teacher's.
+    """``SparseSpladeLoss``, and the distance of cosines from a dense teacher's.
 
-    For :class:`~sparse_sts_index.distillation.Lessons`: of sentences that stand in a row (a pair and its companions)
-    and of sentences of different rows, the mean squared difference between the model's cosine and the teacher's grade.
+    For :class:`~sparse_sts_index.distillation.Lessons`: beside the squared error of the gold scores, that of the
+    teacher's grades of the pairs, of companions of one group, and of companions of different groups.
 
     Parameters
     ----------
     model : SparseEncoder
     lessons : Lessons
     teacher_weight : float
-        Of each of the two means, against the squared error of the gold scores.
+        Of the companions' errors, in a group and between groups, against those of the pairs.
     regularizer_weight : float
         Of the FLOPS regulariser.
     """
@@ -79,31 +79,35 @@ class DistillationLoss(SpladeLoss):
             self.register_buffer(name, getattr(lessons, name), persistent=False)
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> dict[str, Tensor]:
-        """The losses by name; see ``SpladeLoss``. Row ``[gold, places of the sentences]`` of `labels` is of a row."""
+        """The losses by name; see ``SpladeLoss``. `labels` has rows of six, see ``Lessons``."""
         if labels is None:
             raise ValueError("distillation needs labels")
         columns = list(sentence_features)
         merged = merge_feature_batches(columns)
         if merged is None:
             raise ValueError("the columns cannot be encoded together")
-        weights = term_weights(self.model, merged)
-        cosines = all_cosines(weights)
-        buffers: Any = self
-        theirs = buffers.vectors[labels[:, 1:].long().T.reshape(-1)]  # column by column, as the batch is
-        errors = (cosines - interpolate(theirs @ theirs.T, buffers.cosines, buffers.scores)) ** 2
-        count = len(labels)
-        row = torch.arange(len(theirs), device=errors.device) % count
-        together = row[:, None] == row[None, :]
-        themselves = torch.eye(len(theirs), dtype=torch.bool, device=errors.device)
-        pairs = cosines[:count, count : 2 * count].diagonal()
+        weights = term_weights(self.model, merged)  # column by column
+        count, vectors = len(labels), cast(Tensor, self.vectors)
+        theirs = vectors[labels[:, 1:-1].long().T.reshape(-1)]
+        pairs = pair_cosines(_rows(weights, 0, 2 * count))
+        grades = self._grade((theirs[:count] * theirs[count : 2 * count]).sum(dim=1))
+        companions = all_cosines(_rows(weights, 2 * count, weights.shape[0]))
+        errors = (companions - self._grade(theirs[2 * count :] @ theirs[2 * count :].T)) ** 2
+        group = labels[:, -1].repeat(len(errors) // count)
+        together = group[:, None] == group[None, :]
+        themselves = torch.eye(len(errors), dtype=torch.bool, device=errors.device)
         losses = {
             "base_loss": torch.nn.functional.mse_loss(pairs, labels[:, 0].float()),
+            "teacher_loss": torch.nn.functional.mse_loss(pairs, grades),
             "companions_loss": self.teacher_weight * errors[together & ~themselves].mean(),
             "document_regularizer_loss": flops(weights) * self.document_regularizer_weight,
         }
-        if count > 1:
+        if not together.all():
             losses["others_loss"] = self.teacher_weight * errors[~together].mean()
         return losses
+
+    def _grade(self, cosines: Tensor) -> Tensor:
+        return interpolate(cosines, cast(Tensor, self.cosines), cast(Tensor, self.scores))
 
 
 def all_cosines(weights: TermWeights) -> Tensor:
@@ -112,6 +116,15 @@ def all_cosines(weights: TermWeights) -> Tensor:
     dense = weights.values.new_zeros(weights.shape[0], len(terms)).index_put((weights.rows, columns), weights.values)
     dense = dense / (dense**2).sum(dim=1, keepdim=True).clamp_min(_EPSILON**2).sqrt()
     return dense @ dense.T
+
+
+def _rows(weights: TermWeights, low: int, high: int) -> TermWeights:
+    """Some of the rows, which are in order."""
+    first, last = torch.searchsorted(weights.rows, weights.rows.new_tensor([low, high])).tolist()
+    part = slice(first, last)
+    return TermWeights(
+        weights.values[part], weights.rows[part] - low, weights.terms[part], (high - low, weights.shape[1])
+    )
 
 
 def pair_cosines(weights: TermWeights) -> Tensor:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sparse_encoder import (
     SparseEncoder,
     SparseEncoderTrainer,
@@ -44,7 +45,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from sparse_sts_index.averaging import AveragedWeights
 from sparse_sts_index.correlation import check_gold
-from sparse_sts_index.distillation import prepare_lessons, tune_teacher
+from sparse_sts_index.distillation import prepare_lessons, sequential_batches, tune_teacher
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.evaluation import CosineEvaluation, evaluate_cosine
@@ -357,8 +358,9 @@ def _arguments(
     assert settings.learning_rate is not None
     return SparseEncoderTrainingArguments(
         output_dir=str(checkpoints),
-        # With a teacher, the rows are of all passes.
+        # With a teacher, the rows are of all passes, in their order.
         num_train_epochs=settings.epochs if settings.teacher is None else 1,
+        batch_sampler=BatchSamplers.BATCH_SAMPLER if settings.teacher is None else sequential_batches,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         warmup_steps=settings.warmup,  # below 1: a share of all steps

@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SparseEncoder
 
 from sparse_sts_index import DataError, Pairs, fuse, load_pairs
-from sparse_sts_index.distillation import interpolate, prepare_lessons
+from sparse_sts_index.distillation import interpolate, prepare_lessons, sequential_batches
 from sparse_sts_index.losses import DistillationLoss
 from sparse_sts_index.models import load_dense, tiny_folder
 
@@ -24,38 +25,41 @@ def pairs() -> Pairs:
     return Pairs(some.sentence1[:60], some.sentence2[:60], some.gold[:60])
 
 
-def test_companions_are_the_teacher_s_neighbours(teacher: SentenceTransformer, pairs: Pairs) -> None:
-    lessons = prepare_lessons(teacher, pairs, ["An unlabelled sentence."], 2.5, seed=1, tuned=False)
+def test_companions_are_groups_of_the_teacher_s_neighbours(teacher: SentenceTransformer, pairs: Pairs) -> None:
+    unlabelled = ["An unlabelled sentence."]
+    lessons = prepare_lessons(teacher, pairs, unlabelled, 2.5, seed=1, tuned=False)
     rows = len(lessons.columns["label"])
     assert rows == 150
-    sentences = [*dict.fromkeys([*pairs.sentence1, *pairs.sentence2, "An unlabelled sentence."])]
-    assert len(lessons.vectors) == len(sentences)
-    np.testing.assert_allclose(lessons.vectors.numpy(), teacher.encode(sentences, normalize_embeddings=True), atol=1e-5)
+    sentences = [*dict.fromkeys([*pairs.sentence1, *pairs.sentence2, *unlabelled])]
+    theirs = teacher.encode(sentences, normalize_embeddings=True)
+    np.testing.assert_allclose(lessons.vectors.numpy(), theirs, atol=1e-5)
     cosines = (lessons.vectors @ lessons.vectors.T).numpy()
     gold = dict(zip(zip(pairs.sentence1, pairs.sentence2, strict=True), pairs.gold, strict=True))
     names = ("sentence1", "sentence2", "companion1", "companion2")
+    groups: dict[float, list[int]] = {}
     for row in range(rows):
-        label = lessons.columns["label"][row]
+        score, *places, group = lessons.columns["label"][row]
         texts = [lessons.columns[name][row] for name in names]
-        assert [sentences[int(place)] for place in label[1:]] == texts
-        assert label[0] == gold[texts[0], texts[1]]
-        first = int(label[1])
+        assert [sentences[int(place)] for place in places] == texts
+        assert score == gold[texts[0], texts[1]]
+        groups.setdefault(group, []).extend(map(int, places[2:]))
+    assert list(groups) == list(range(38))
+    for first, *others in groups.values():
         nearest = np.argsort(-np.delete(cosines[first], first), kind="stable")[:30]
-        nearest += nearest >= first
-        threshold = cosines[first][nearest].min() - 1e-6
-        assert first not in map(int, label[3:])
-        assert label[3] != label[4]
-        assert all(cosines[first][int(place)] >= threshold for place in label[3:])
+        threshold = cosines[first][nearest + (nearest >= first)].min() - 1e-6
+        assert len({first, *others}) == len(others) + 1  # 8, and fewer in the last one
+        assert all(cosines[first][other] >= threshold for other in others)
     passes = [sorted(lessons.columns["sentence1"][start : start + 60]) for start in (0, 60)]
     assert passes[0] == passes[1] == sorted(pairs.sentence1)
-    assert (
-        prepare_lessons(teacher, pairs, ["An unlabelled sentence."], 2.5, seed=1, tuned=False).columns
-        == lessons.columns
-    )
-    assert (
-        prepare_lessons(teacher, pairs, ["An unlabelled sentence."], 2.5, seed=2, tuned=False).columns
-        != lessons.columns
-    )
+    assert lessons.columns["sentence1"][:60] != lessons.columns["sentence1"][60:120]
+    assert prepare_lessons(teacher, pairs, unlabelled, 2.5, seed=1, tuned=False).columns == lessons.columns
+    assert prepare_lessons(teacher, pairs, unlabelled, 2.5, seed=2, tuned=False).columns != lessons.columns
+
+
+def test_the_trainer_takes_them_in_order() -> None:
+    rows = Dataset.from_dict({"n": list(range(10))})
+    batches = sequential_batches(rows, batch_size=4, drop_last=False, generator=None, seed=1)
+    assert list(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -66,24 +70,28 @@ def test_loss_is_that_of_dense_rows(teacher: SentenceTransformer, pairs: Pairs, 
     model = fuse(model) if fused else model
     loss = DistillationLoss(model, lessons, teacher_weight=0.7, regularizer_weight=1e-3)
     names = ("sentence1", "sentence2", "companion1", "companion2")
-    columns = [model.preprocess(lessons.columns[name][:5]) for name in names]
-    labels = torch.tensor(lessons.columns["label"][:5])
+    columns = [model.preprocess(lessons.columns[name][:6]) for name in names]
+    labels = torch.tensor(lessons.columns["label"][:6])
     found = loss(columns, labels)
     sum(found.values()).backward()
     weight = next(model.parameters())
     gradient = weight.grad.clone()
     model.zero_grad()
 
-    rows = torch.cat([stock(stock.preprocess(lessons.columns[name][:5]))["sentence_embedding"] for name in names])
+    rows = torch.cat([stock(stock.preprocess(lessons.columns[name][:6]))["sentence_embedding"] for name in names])
     unit = torch.nn.functional.normalize(rows, dim=1)
     cosines = unit @ unit.T
-    theirs = lessons.vectors[labels[:, 1:].long().T.reshape(-1)]
+    theirs = lessons.vectors[labels[:, 1:5].long().T.reshape(-1)]
     grades = torch.from_numpy(np.interp((theirs @ theirs.T).numpy(), lessons.cosines, lessons.scores)).float()
     errors = (cosines - grades) ** 2
-    near = [errors[a, b] for a in range(20) for b in range(20) if a != b and a % 5 == b % 5]
-    far = [errors[a, b] for a in range(20) for b in range(20) if a % 5 != b % 5]
+    group = [0, 0, 0, 0, 1, 1] * 2  # two groups, one of them cut off
+    assert labels[:, 5].tolist() == group[:6]
+    places = [(a, b) for a in range(12) for b in range(12) if a != b]
+    near = [errors[12 + a, 12 + b] for a, b in places if group[a] == group[b]]
+    far = [errors[12 + a, 12 + b] for a, b in places if group[a] != group[b]]
     expected = {
-        "base_loss": ((cosines[:5, 5:10].diagonal() - labels[:, 0]) ** 2).mean(),
+        "base_loss": ((cosines[:6, 6:12].diagonal() - labels[:, 0]) ** 2).mean(),
+        "teacher_loss": errors[:6, 6:12].diagonal().mean(),
         "companions_loss": 0.7 * torch.stack(near).mean(),
         "others_loss": 0.7 * torch.stack(far).mean(),
         "document_regularizer_loss": 1e-3 * (rows.mean(dim=0) ** 2).sum(),
@@ -97,11 +105,9 @@ def test_loss_is_that_of_dense_rows(teacher: SentenceTransformer, pairs: Pairs, 
 
 def test_small_sets(teacher: SentenceTransformer, pairs: Pairs) -> None:
     one = Pairs(pairs.sentence1[:1], pairs.sentence2[:1], pairs.gold[:1])
-    with pytest.raises(DataError, match="more than 2 different sentences"):
+    with pytest.raises(DataError, match="at least 8 different sentences, not 2"):
         prepare_lessons(teacher, one, [], 1, seed=0, tuned=False)
-    assert (
-        len(prepare_lessons(teacher, one, ["Another.", "One more."], 0.01, seed=0, tuned=False).columns["label"]) == 1
-    )
+    assert len(prepare_lessons(teacher, one, list("abcdefgh"), 0.01, seed=0, tuned=False).columns["label"]) == 1
 
 
 def test_a_tuned_teacher_s_cosines_are_grades(teacher: SentenceTransformer, pairs: Pairs) -> None:
