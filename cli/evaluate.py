@@ -13,7 +13,7 @@ from sparse_sts_index.hub import DEFAULT_DATASET
 from sparse_sts_index.pairs import load_pairs
 from sparse_sts_index.precision import Precision
 
-from .options import model_option, one_line, precision_option, split_option
+from .options import max_active_dims_option, model_option, one_line, precision_option, split_option
 
 if TYPE_CHECKING:
     from sparse_sts_index.evaluation import Evaluation
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     "--index", type=click.Path(path_type=Path), help="Quantize as this index does, and check that the model is its own."
 )
 @click.option("--bits", type=click.IntRange(2, 16), help="Bits of the impacts. [default: those of --index, else 8]")
+@max_active_dims_option
 @precision_option("as the documents of --index, else auto")
 @click.option("--format", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the JSON to this file, too.")
@@ -56,6 +57,7 @@ def evaluate(
     against: str | None,
     index: Path | None,
     bits: int | None,
+    max_active_dims: int | None,
     precision: Precision | None,
     format: str,
     output: Path | None,
@@ -66,8 +68,8 @@ def evaluate(
     """
     if model is None and index is None:
         raise click.UsageError("Give --model, or an --index.")
-    if bits is not None and index is not None:
-        raise click.UsageError("An --index has its own --bits.")
+    if index is not None and not (bits is None and max_active_dims is None):
+        raise click.UsageError("An --index has its own --bits and --max-active-dims.")
     if len(score_ranges) not in (0, 1, len(datasets)):
         raise click.UsageError("Give --score-range once, or once for each --dataset.")
     if output is not None:
@@ -84,7 +86,8 @@ def evaluate(
         with SparseStsIndex.open(index, model, precision=precision) as opened:
             encoder, quantizer = opened.encoder, opened.quantizer
     else:
-        encoder, quantizer = SparseStsEncoder.load(str(model), precision=precision or "auto"), Quantizer(bits or 8)
+        encoder = SparseStsEncoder.load(str(model), precision=precision or "auto", max_active_dims=max_active_dims)
+        quantizer = Quantizer(bits or 8)
     other = SparseStsEncoder.load(against, precision=precision or encoder.precision) if against else None
     results = [evaluation.evaluate(encoder, pairs, quantizer=quantizer, against=other) for pairs in sets]
     report = {
