@@ -3,7 +3,7 @@
 The base of every recipe is that of sentence-transformers' sparse STS example: ``SparseCosineSimilarityLoss`` (the
 squared error between cosine and gold score) under ``SpladeLoss`` with the FLOPS regulariser (Paria et al. 2020,
 arXiv:2004.05665), which makes every term pay by the square of its mean weight over the batch and so keeps vectors
-sparse. What :mod:`sparse_sts_index.recipe` names goes beyond it: weights averaged over the run, a vocabulary that is held
+sparse. What :mod:`sparse_sts_index.recipe` names goes beyond it: averaged weights, a vocabulary that is held
 still, a dense teacher's grades.
 """
 
