@@ -10,7 +10,7 @@ import click
 from tqdm import tqdm
 
 from sparse_sts_index.corpus import read_corpus
-from sparse_sts_index.errors import HubUnreachableError, ModelError
+from sparse_sts_index.errors import DataError, HubUnreachableError, ModelError
 from sparse_sts_index.files import atomic_writer, refuse_folder
 from sparse_sts_index.pairs import load_pairs
 from sparse_sts_index.plain import plain
@@ -72,8 +72,7 @@ def bench(
 
     The page needs no network. Needs pip install 'sparse-sts-index[bench]', and [minilm] for the dense model.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    refuse_folder(output / "report.html")
+    _refuse_file(output)
     pairs = load_pairs(dataset, split, score_range=score_range)
     sentences = [document.text for document in read_corpus(corpus)] if corpus else None
 
@@ -90,6 +89,8 @@ def bench(
             rivals.insert(0, baselines.Dense(dense))
         except (ModelError, HubUnreachableError) as error:
             raise type(error)(f"{error} (or leave the dense model out: --dense none)") from error
+    output.mkdir(parents=True, exist_ok=True)
+    refuse_folder(output / "report.html")
     name = dataset if Path(dataset).is_file() else f"{dataset} ({split})"
     with tqdm(bar_format="{desc}", disable=None) as line:
         result = benchmark.benchmark(
@@ -112,6 +113,11 @@ def bench(
             f"{rival.cosine.pearson:8.4f}  {rival.search_ms:6.2f} ms"
         )
     click.echo(f"{page}: {result.evaluation.pairs:,} pairs, {result.sentences:,} sentences, {result.seconds:.0f} s")
+
+
+def _refuse_file(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file, and a folder is wanted")
 
 
 @click.command()
@@ -143,6 +149,7 @@ def tradeoff(
         from sparse_sts_index.report import check_extra
 
         check_extra()
+        _refuse_file(plot)
         plot.mkdir(parents=True, exist_ok=True)
     pairs = load_pairs(dataset, split, score_range=score_range)
     sentences = [document.text for document in read_corpus(corpus)] if corpus else None
@@ -195,3 +202,4 @@ def tradeoff(
             f"{name + ':':<24} {flags}\n{'':<36}  {chosen.spearman:8.4f}  {chosen.active_dims:5.1f}"
             f"  {chosen.lucene_bytes:5.0f} B  {chosen.vectors_bytes:4.0f} B  {chosen.search_ms:.3f} ms"
         )
+    click.echo("The smallest was chosen on these very pairs: evaluate --bits --max-active-dims confirms it on others.")

@@ -41,12 +41,15 @@ def calibrate(
 ) -> None:
     """Fit a map from a model's cosine to the scale that people grade on, and store it with the model.
 
-    From then on score and search show a score beside each cosine. The map never changes an order. Fit it to pairs that
+    From then on score and search show a score beside each cosine. The map never turns an order round; where it is
+    level, different cosines get one score. Fit it to pairs that
     the model was not trained on.
     """
     folder = Path(model)
     if model in ("tiny", "minilm") or not folder.is_dir():
-        raise ModelError(f"{model} is no model folder: a calibration is stored with the model, so that it needs one")
+        raise ModelError(
+            f"{model} is no model folder of yours, which is where a calibration is stored: train one, or copy it"
+        )
     if not (math.isfinite(scale[0]) and math.isfinite(scale[1]) and scale[0] < scale[1]):
         raise click.UsageError("--scale: the first number must be below the second.")
     if (folder / CALIBRATION_FILE).exists() and not overwrite:
@@ -60,6 +63,8 @@ def calibrate(
     calibration, report = fit(encoder, pairs, scale=scale)
     calibration.save(folder)
     click.echo(f"{folder / CALIBRATION_FILE}: {len(pairs):,} pairs, scores {scale[0]:g} to {scale[1]:g}")
+    lowest, highest = calibration.scores[0], calibration.scores[-1]
+    click.echo(f"scores it gives: {lowest:.2f} (cosine up to {calibration.cosines[0]:.3f}) to {highest:.2f}")
     click.echo(f"{'on pairs not fitted to':<28}  mean error  Pearson")
     for name, error, pearson in (
         ("cosine, stretched to the scale", report.linear_error, report.linear_pearson),

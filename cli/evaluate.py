@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from sparse_sts_index.precision import Precision
 from .options import max_active_dims_option, model_option, one_line, precision_option, split_option
 
 if TYPE_CHECKING:
+    from sparse_sts_index.correlation import Interval
     from sparse_sts_index.evaluation import Evaluation
 
 
@@ -64,7 +66,8 @@ def evaluate(
 ) -> None:
     """Correlation with human judgement of the model's cosine, and of its quantized form as Lucene computes it.
 
-    Intervals are 95 % bootstrap intervals; --against adds a paired permutation test between two models.
+    Intervals are 95 % bootstrap intervals. A model with a calibration has a row for its score. --against adds a paired
+    permutation test between two models.
     """
     if model is None and index is None:
         raise click.UsageError("Give --model, or an --index.")
@@ -112,13 +115,19 @@ def evaluate(
             file.write(text + "\n")
 
 
+def _range(interval: Interval, sign: str = "") -> str:
+    if math.isnan(interval.low):
+        return "too few pairs to say"
+    return f"{interval.low:{sign}.4f} to {interval.high:{sign}.4f}"
+
+
 def _show_table(title: str, result: Evaluation) -> None:
     quantized = f"Lucene, {result.bits} bits"
     interval = result.spearman_interval
     click.echo(title)
     click.echo(f"{'':<16}  {'Pearson':>8}  {'Spearman':>8}")
     for name, row, more in (
-        ("float cosine", result.cosine, f"  95 %: {interval.low:.4f} to {interval.high:.4f}"),
+        ("float cosine", result.cosine, f"  95 %: {_range(interval)}"),
         (quantized, result.quantized, ""),
     ):
         click.echo(f"{name:<16}  {row.pearson:8.4f}  {row.spearman:8.4f}{more}")
@@ -144,5 +153,5 @@ def _show_table(title: str, result: Evaluation) -> None:
         )
         click.echo(
             f"difference in Spearman: {difference.spearman:+.4f} "
-            f"(95 %: {difference.interval.low:+.4f} to {difference.interval.high:+.4f}), p = {difference.p_value:.4f}"
+            f"(95 %: {_range(difference.interval, '+')}), p = {difference.p_value:.4f}"
         )

@@ -141,9 +141,7 @@ def _error(axes: Any, result: Benchmark) -> None:
     if bound < 6 * largest:
         for side in (-bound, bound):
             axes.axvline(side, color=_SECOND, linestyle="--")
-    axes.set(
-        xlabel=f"cosine from {result.bits}-bit impacts minus float cosine (proved bound: ±{bound:.4f})", ylabel="pairs"
-    )
+    axes.set(xlabel=f"error of the {result.bits}-bit cosine (bound: ±{bound:.4f})", ylabel="pairs")
 
 
 def _latency(axes: Any, result: Benchmark) -> None:
@@ -200,7 +198,7 @@ def _size(axes: Any, traded: TradeOff) -> None:
 
 def _limit(axes: Any, low: float, traded: TradeOff) -> None:
     if np.isfinite(traded.float_spearman):  # it is not where all cosines are equal
-        axes.set_ylim(low, traded.float_spearman + 0.01)
+        axes.set_ylim(bottom=low)
 
 
 def _tolerance(axes: Any, traded: TradeOff) -> None:

@@ -133,7 +133,7 @@ def load_dense(name: str | Path, *, device: str | None = None) -> SentenceTransf
         with no_progress_bars(), hub_access() as reachable:
             return SentenceTransformer(source, device=device, local_files_only=local or not reachable)
     except Exception as error:  # as in load_splade
-        failed = _load_error(source, local, reachable, error)
+        failed = _load_error(source, local, reachable, error, MINILM)
         raise type(failed)(f"{failed}{hint}") from error
 
 
@@ -190,7 +190,9 @@ def no_progress_bars() -> Iterator[None]:
             bars.enable_progress_bar()
 
 
-def _load_error(name: str, local: bool, reachable: bool, error: Exception) -> ModelError | HubUnreachableError:
+def _load_error(
+    name: str, local: bool, reachable: bool, error: Exception, bundled: str = TINY
+) -> ModelError | HubUnreachableError:
     from huggingface_hub.errors import RepositoryNotFoundError
 
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -204,7 +206,7 @@ def _load_error(name: str, local: bool, reachable: bool, error: Exception) -> Mo
     ):
         return HubUnreachableError(
             f"unknown model: {name} is no folder here and not in the model cache, and the Hugging Face hub is out of "
-            f"reach; name a folder, or {TINY!r}"
+            f"reach; name a folder, or {bundled!r}"
         )
     return ModelError(f"cannot load model {name}: {reason}")
 

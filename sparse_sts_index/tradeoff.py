@@ -250,11 +250,11 @@ def _warm_up(documents: csr_array, quantizer: Quantizer, terms: tuple[str, ...])
 
 def _stepped(vectors: csr_array, quantizer: Quantizer, steps: Steps) -> csr_array:
     """Weights rounded on a map of theirs, and mapped back."""
-    scale = quantizer.scale
+    scale, weights = quantizer.scale, vectors.data.astype(np.float64)
     if steps == "linear":
-        data = np.rint(vectors.data * scale) / scale
+        data = np.rint(weights * scale) / scale
     elif steps == "sqrt":
-        data = (np.rint(np.sqrt(vectors.data) * scale) / scale) ** 2
+        data = (np.rint(np.sqrt(weights) * scale) / scale) ** 2
     else:
-        data = np.expm1(np.rint(np.log1p(_LOG * vectors.data) / np.log1p(_LOG) * scale) / scale * np.log1p(_LOG)) / _LOG
-    return csr_array((data.astype(np.float64), vectors.indices, vectors.indptr), shape=vectors.shape)
+        data = np.expm1(np.rint(np.log1p(_LOG * weights) / np.log1p(_LOG) * scale) / scale * np.log1p(_LOG)) / _LOG
+    return csr_array((data, vectors.indices, vectors.indptr), shape=vectors.shape)

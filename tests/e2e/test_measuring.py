@@ -38,7 +38,7 @@ def test_calibrate_then_scores_stand_beside_cosines(sparse_sts: Run, model: Path
     out = succeeded(sparse_sts("calibrate", "--model", model, "--dataset", "sample", "--precision", "float32"))
     assert "on pairs not fitted to" in out
     refused(sparse_sts("calibrate", "--model", model, "--dataset", "sample"), "has a calibration already")
-    refused(sparse_sts("calibrate", "--model", "tiny", "--dataset", "sample"), "tiny is no model folder")
+    refused(sparse_sts("calibrate", "--model", "tiny", "--dataset", "sample"), "tiny is no model folder of yours")
     out = succeeded(sparse_sts("score", "A cat.", "A kitten.", "--model", model, "--format", "jsonl"))
     line = json.loads(out)
     assert 0 <= line["cosine"] <= 1
