@@ -183,6 +183,9 @@ def tune_teacher(teacher: SentenceTransformer, pairs: Pairs, epochs: float, seed
         disable_tqdm=True,
     )
     rows = Dataset.from_dict({"sentence1": pairs.sentence1, "sentence2": pairs.sentence2, "score": pairs.gold.tolist()})
+    card = teacher.model_card_data  # which is not to ask the hub, or to show what it does
+    card.local_files_only, card.generate_widget_examples = True, False
+    card.widget = [{"text": pairs.sentence1[0]}]
     trainer = SentenceTransformerTrainer(
         model=teacher, args=arguments, train_dataset=rows, loss=_SquaredErrorAndOrder(teacher)
     )

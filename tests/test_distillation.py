@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SparseEncoder
 
 from sparse_sts_index import DataError, Pairs, fuse, load_pairs
-from sparse_sts_index.distillation import interpolate, prepare_lessons, sequential_batches
+from sparse_sts_index.distillation import interpolate, prepare_lessons, sequential_batches, tune_teacher
 from sparse_sts_index.losses import DistillationLoss
 from sparse_sts_index.models import load_dense, tiny_folder
 
@@ -101,6 +103,23 @@ def test_loss_is_that_of_dense_rows(teacher: SentenceTransformer, pairs: Pairs, 
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
     sum(expected.values()).backward()
     torch.testing.assert_close(gradient, next(stock.parameters()).grad, rtol=1e-3, atol=1e-6)
+
+
+def test_a_tuned_teacher_agrees_more_and_says_nothing(
+    pairs: Pairs, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = load_dense("minilm", device="cpu")
+
+    def error() -> float:
+        first, second = (model.encode(side, normalize_embeddings=True) for side in (pairs.sentence1, pairs.sentence2))
+        return float((((first * second).sum(axis=1) - pairs.gold) ** 2).mean())
+
+    before = error()
+    capfd.readouterr()
+    tune_teacher(model, pairs, 2, 1, tmp_path)
+    captured = capfd.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+    assert error() < 0.9 * before
 
 
 def test_small_sets(teacher: SentenceTransformer, pairs: Pairs) -> None:
