@@ -22,6 +22,7 @@ from .grow import grow
 from .index import index
 from .score import score
 from .search import search
+from .serve import serve
 from .train import train
 
 
@@ -55,7 +56,7 @@ def main(verbose: bool) -> None:
 
 
 for command in (
-    *(grow, train, index, search, score, evaluate, bench, tradeoff, calibrate, duplicates, cluster),
+    *(grow, train, index, search, serve, score, evaluate, bench, tradeoff, calibrate, duplicates, cluster),
     *(add, update, delete, compact, verify, export, demo),
 ):
     main.add_command(command)

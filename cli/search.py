@@ -15,6 +15,7 @@ from sparse_sts_index.errors import DataError
 from sparse_sts_index.precision import Precision
 
 from .options import corpus_format_option, explain_option, model_option, one_line, precision_option, show_terms
+from .prompt import Settings, on_terminal, prompt
 
 if TYPE_CHECKING:
     from sparse_sts_index.index import Hits
@@ -52,8 +53,14 @@ def search(
 
     Hits are ranked by float cosine; a model with a calibration gives a score beside it. Unless --two-step or
     --approximate is given, the hits are proved to be the nearest.
+
+    Without TEXT and --queries, at a terminal, queries are typed at a prompt, and answered at once: the model is loaded
+    before the first. :help there shows the commands.
     """
-    if bool(texts) == bool(queries):
+    prompting = not texts and queries is None and on_terminal()
+    if prompting and format != "table":
+        raise click.UsageError(f"The prompt shows tables; --format {format} needs TEXT or --queries.")
+    if bool(texts) == bool(queries) and not prompting:
         raise click.UsageError("Give either TEXT or --queries.")
     if explain and format == "trec":
         raise click.UsageError("A TREC run has no room for --explain.")
@@ -66,6 +73,9 @@ def search(
     from sparse_sts_index.index import SparseStsIndex
 
     with SparseStsIndex.open(index, model, precision=precision) as opened:
+        if prompting:
+            prompt(opened, Settings(k, mode or "exact", explain), _show_hits)
+            return
         some = False
         for batch in chunks(wanted, _BATCH):
             found = opened.search([query.text for query in batch], k, mode=mode or "exact", explain=explain)
@@ -78,6 +88,10 @@ def search(
 
 def _show_table(query: Document, hits: Hits) -> None:
     click.echo(f"query {one_line(query.id)}: {one_line(query.text)}")
+    _show_hits(hits)
+
+
+def _show_hits(hits: Hits) -> None:
     if not hits:
         bound = f"found none; there may be some of up to {hits.bound:.4f}"
         click.echo("  no sentence shares a term with it" if hits.certified else f"  {bound}")

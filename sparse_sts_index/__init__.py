@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         ModelError,
         ModelMismatchError,
+        ServerError,
         SparseStsError,
         TrainingError,
     )
@@ -47,6 +48,7 @@ _MODULES = {
         "MissingExtraError",
         "ModelError",
         "ModelMismatchError",
+        "ServerError",
         "SparseStsError",
         "TrainingError",
     ),
@@ -84,6 +86,7 @@ __all__ = [
     "Pairs",
     "PyseriniQueryEncoder",
     "Quantizer",
+    "ServerError",
     "SparseStsEncoder",
     "SparseStsError",
     "SparseStsIndex",

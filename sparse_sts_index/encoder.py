@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,15 +19,17 @@ from scipy.sparse import csr_array
 from sentence_transformers import SparseEncoder
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 from sentence_transformers.util import batch_to_device
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from sparse_sts_index.calibration import Calibration
 from sparse_sts_index.errors import ModelError
-from sparse_sts_index.fused import FusedSparseEncoder, fuse, term_weights
+from sparse_sts_index.fused import FusedSparseEncoder, TermWeights, fuse, term_weights
 from sparse_sts_index.models import BUNDLED, load_splade, tokenizer_vocabulary
 from sparse_sts_index.precision import Precision, encoding_precision
 from sparse_sts_index.quantizer import keep_largest, l2_normalize, pairwise_dot
 from sparse_sts_index.records import check_unicode
+from sparse_sts_index.trace import Span, Trace, words_of_tokens
 from sparse_sts_index.vocabulary import Vocabulary
 
 #: Sentences that the fingerprint's tokenizer probe is taken from: case, accents, CJK, digits, punctuation, subwords.
@@ -198,10 +201,7 @@ class SparseStsEncoder:
         DataError, ValueError
             See :meth:`encode`.
         """
-        if isinstance(sentences, str):
-            raise ValueError("expected a sequence of sentences, not one string")
-        for number, sentence in enumerate(sentences, 1):
-            check_unicode(sentence, "text", f"sentence {number}")
+        sentences = _checked(sentences)
         batches: list[tuple[NDArray[np.int64], dict[str, Any]]] = []
         if self._fused:
             # Token counts first, then batches: what sentence-transformers gives, padded less.
@@ -240,15 +240,16 @@ class SparseStsEncoder:
         return copy.deepcopy(self.model.tokenizer)
 
     def _token_ids(self, texts: list[str]) -> list[list[int]]:
+        ids: list[list[int]] = self._tokenized(texts)["input_ids"]
+        return ids
+
+    def _tokenized(self, texts: list[str]) -> Any:
         transformer: Any = self.model[0]
         options: dict[str, Any] = {"truncation": True, "max_length": self.model.max_seq_length}
         for modality in ("common", "text"):  # as the model's own preprocessing takes them
             options |= transformer.processing_kwargs.get(modality, {})
         options |= {"padding": False, "return_tensors": None}
-        ids: list[list[int]] = self._tokenizer(
-            texts, return_attention_mask=False, return_token_type_ids=False, **options
-        )["input_ids"]
-        return ids
+        return self._tokenizer(texts, return_attention_mask=False, return_token_type_ids=False, **options)
 
     def _padded(self, ids: list[NDArray[np.int64]], longest: int) -> dict[str, Any]:
         padded = np.full((len(ids), longest), self._tokenizer.pad_token_id or 0, dtype=np.int64)
@@ -268,29 +269,93 @@ class SparseStsEncoder:
         ModelError
             See :meth:`encode`.
         """
-        model = self.model
-        model.eval()
         values = [np.empty(0, dtype=np.float32)]
         rows, terms = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
-        # One autocast for all: it keeps the weights' bfloat16 form while it lasts.
-        bfloat16 = self.precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
+        with self._computing():
             for positions, features in sentences.batches:
-                weights = term_weights(model, batch_to_device(dict(features), model.device))
-                values.append(weights.values.float().cpu().numpy())
-                rows.append(positions[weights.rows.cpu().numpy()])
-                terms.append(weights.terms.cpu().numpy())
+                weights = self._term_weights(features)
+                values.append(_array(weights.values))
+                rows.append(positions[_array(weights.rows)])
+                terms.append(_array(weights.terms))
                 if progress is not None:
                     progress(len(positions))
         shape = sentences.count, len(self.vocabulary)
-        data = np.concatenate(values)
-        if not np.isfinite(data).all() or (data < 0).any():
+        return self._unit_vectors(np.concatenate(values), np.concatenate(rows), np.concatenate(terms), shape)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        model = self.model
+        model.eval()
+        # One autocast for all: it keeps the weights' bfloat16 form while it lasts.
+        bfloat16 = self.precision == "bfloat16"
+        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
+            yield
+
+    def _term_weights(self, features: dict[str, Any]) -> TermWeights:
+        return term_weights(self.model, batch_to_device(dict(features), self.model.device))
+
+    def _unit_vectors(
+        self, values: NDArray[np.float32], rows: NDArray[np.int64], terms: NDArray[np.int64], shape: tuple[int, int]
+    ) -> csr_array:
+        if not np.isfinite(values).all() or (values < 0).any():
             raise ModelError(f"model {self.name} gives term weights that are negative or not finite")
-        vectors = csr_array((data, (np.concatenate(rows), np.concatenate(terms))), shape=shape)
+        vectors = csr_array((values, (rows, terms)), shape=shape)
         vectors.sort_indices()
-        if model.max_active_dims is not None:
-            vectors = keep_largest(vectors, model.max_active_dims)
+        if self.model.max_active_dims is not None:
+            vectors = keep_largest(vectors, self.model.max_active_dims)
         return l2_normalize(vectors)
+
+    def trace(self, sentences: Sequence[str]) -> list[Trace]:
+        """Encode sentences, and find the word that each term comes from; see :mod:`sparse_sts_index.trace`.
+
+        Meant for the few sentences that somebody looks at: for a model that the fused head does not know, all logits
+        of one sentence at a time are held.
+
+        Parameters
+        ----------
+        sentences : sequence of str, length n
+
+        Returns
+        -------
+        list of n Trace
+
+        Raises
+        ------
+        DataError, ModelError, ValueError
+            See :meth:`encode`.
+        """
+        found: list[tuple[NDArray[Any], ...]] = []
+        with self._computing():
+            if self._fused:
+                for rows, features in self.tokenize(sentences).batches:
+                    weights = self._term_weights(features)
+                    assert weights.positions is not None  # the fused head tells
+                    found.append(
+                        (rows[_array(weights.rows)], *map(_array, (weights.terms, weights.positions, weights.values)))
+                    )
+            else:
+                for row, sentence in enumerate(_checked(sentences)):
+                    features = self.model.preprocess([sentence], prompt=self._prompt)
+                    output = self.model(batch_to_device(features, self.model.device))
+                    weights = TermWeights.from_dense(output["sentence_embedding"])
+                    positions = output["token_embeddings"].flatten(0, -2)[:, weights.terms].argmax(dim=0)
+                    found.append((_array(weights.rows) + row, *map(_array, (weights.terms, positions, weights.values))))
+        if not found:
+            return []
+        of_rows, terms, positions, values = map(np.concatenate, zip(*found, strict=True))
+        vectors = self._unit_vectors(values.astype(np.float32), of_rows, terms, (len(sentences), len(self.vocabulary)))
+        tokens = dict(zip(zip(of_rows.tolist(), terms.tolist(), strict=True), positions.tolist(), strict=True))
+        encodings = self._tokenized([self._prompt + sentence for sentence in sentences])
+        traces = []
+        for row, ids in enumerate(encodings["input_ids"]):
+            words: tuple[Span, ...] = ()
+            of_tokens: list[int | None] = [None] * len(ids)
+            if encodings.is_fast:
+                words, of_tokens = words_of_tokens(encodings[row], len(self._prompt))
+            vector = vectors[[row]]
+            sources = {term: of_tokens[tokens[row, term]] for term in vector.indices.tolist()}
+            traces.append(Trace(vector, words, sources, frozenset(ids)))
+        return traces
 
     def encode_pairs(self, a: Sequence[str], b: Sequence[str]) -> tuple[csr_array, csr_array]:
         """Encode both sides of sentence pairs, as :meth:`encode` does.
@@ -335,3 +400,16 @@ class SparseStsEncoder:
             `a` and `b` differ in length, or are bare strings.
         """
         return pairwise_dot(*self.encode_pairs(a, b))
+
+
+def _checked(sentences: Sequence[str]) -> Sequence[str]:
+    if isinstance(sentences, str):
+        raise ValueError("expected a sequence of sentences, not one string")
+    for number, sentence in enumerate(sentences, 1):
+        check_unicode(sentence, "text", f"sentence {number}")
+    return sentences
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
+    return array

@@ -37,6 +37,10 @@ class JavaError(SparseStsError):
     """No Java 21 or newer, or a Java virtual machine that does not start."""
 
 
+class ServerError(SparseStsError):
+    """A server that cannot start: its address is taken, or open to others without a token."""
+
+
 class MissingExtraError(SparseStsError):
     """A package that only some commands need, and pip has not been asked for.
 

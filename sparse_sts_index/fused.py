@@ -62,12 +62,15 @@ class TermWeights:
         Where each value is: row by row and, within a row, by term, both ascending; no place twice.
     shape : tuple of int
         Sentences, vocabulary.
+    positions : Tensor of int64, shape (nnz,), or None
+        Which of its sentence's tokens, as ``input_ids`` has them, gives each term its weight, where that is known.
     """
 
     values: Tensor
     rows: Tensor
     terms: Tensor
     shape: tuple[int, int]
+    positions: Tensor | None = None
 
     @classmethod
     def from_dense(cls, dense: Tensor) -> TermWeights:
@@ -145,19 +148,20 @@ class FusedSparseEncoder(SparseEncoder):
         inputs = {name: features[name] for name in _inputs(model.__class__) if name in features}
         hidden = model.base_model(**inputs)[0].flatten(0, 1)
         lengths = mask.sum(dim=1).tolist()
-        if sum(lengths) < mask.numel():
-            hidden = hidden.index_select(0, mask.flatten().nonzero().squeeze(1))
+        places = mask.flatten().nonzero().squeeze(1)
+        if len(places) < mask.numel():
+            hidden = hidden.index_select(0, places)
         hidden = _TRANSFORMS[type(model)](model, hidden)
         decoder = model.get_output_embeddings()
         if self._screen is None:
             self._screen = DecoderScreen()
-        values, rows, terms = max_logits(hidden, lengths, decoder.weight, decoder.bias, screen=self._screen)
+        values, rows, terms, tokens = max_logits(hidden, lengths, decoder.weight, decoder.bias, screen=self._screen)
         values = values.log1p()
         if pooling.activation_function == "log1p_relu":
             values = values.log1p()
         if pooling.embedding_dimension is None:  # which the stock module finds out in its forward
             pooling.embedding_dimension = len(decoder.weight)
-        return TermWeights(values, rows, terms, (mask.shape[0], len(decoder.weight)))
+        return TermWeights(values, rows, terms, (mask.shape[0], len(decoder.weight)), places[tokens] % mask.shape[1])
 
     def _get_name(self) -> str:
         return SparseEncoder.__name__  # in the model card, as in all that is saved

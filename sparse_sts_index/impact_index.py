@@ -15,7 +15,7 @@ import itertools
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -205,9 +205,14 @@ class ImpactIndex:
 
     def get(self, doc_id: str) -> Document | None:
         """The document with this id, or None."""
+        return self.get_many([doc_id])[0]
+
+    def get_many(self, ids: Sequence[str]) -> list[Document | None]:
+        """The document with each id, or None where there is none."""
         with self.using() as state:
-            (place,) = state.reader.find([doc_id])
-            return None if place is None else Document(doc_id, *state.reader.texts([place[1]]))
+            places = state.reader.find(ids)
+            texts = iter(state.reader.texts([place[1] for place in places if place is not None]))
+            return [None if place is None else Document(i, next(texts)) for i, place in zip(ids, places, strict=True)]
 
     def __len__(self) -> int:
         return self.manifest.documents

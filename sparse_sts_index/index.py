@@ -20,12 +20,12 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index.calibration import Calibration
 from sparse_sts_index.convert import encode_documents
-from sparse_sts_index.corpus import Chunk, Document
+from sparse_sts_index.corpus import Chunk, Document, check_ids
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import ModelError, ModelMismatchError
 from sparse_sts_index.explain import TermContribution, explain_pair
 from sparse_sts_index.impact_index import ImpactIndex, check_target
-from sparse_sts_index.join import check_threshold, clusters, similar_rows
+from sparse_sts_index.join import Linkage, check_threshold, similar_rows
 from sparse_sts_index.jvm import java_version
 from sparse_sts_index.lucene import lucene_version
 from sparse_sts_index.manifest import Manifest
@@ -105,6 +105,49 @@ class Pair:
     first: Document
     second: Document
     cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Sentences that hang together.
+
+    Attributes
+    ----------
+    ids : tuple of str
+        In the order of addition.
+    weakest : float
+        The lowest cosine that it takes to hold them together.
+    """
+
+    ids: tuple[str, ...]
+    weakest: float
+
+
+class Groups:
+    """Which sentences of one state of an index hang together above any threshold, from a least one on.
+
+    Made by :meth:`SparseStsIndex.groups`; holds no files.
+
+    Attributes
+    ----------
+    threshold : float
+        The least one.
+    """
+
+    def __init__(self, linkage: Linkage, ids: dict[int, str]) -> None:
+        self._linkage, self._ids = linkage, ids
+        self.threshold = linkage.threshold
+
+    def above(self, threshold: float) -> list[Group]:
+        """The groups of sentences that hang together by pairs whose cosine is at least `threshold`, largest first.
+
+        Raises
+        ------
+        ValueError
+            `threshold` is below the least one.
+        """
+        found = self._linkage.clusters(threshold)
+        return [Group(tuple(self._ids[row] for row in rows.tolist()), weakest) for rows, weakest in found]
 
 
 class SparseStsIndex:
@@ -312,7 +355,7 @@ class SparseStsIndex:
         check_search(k, mode)
         hits = self.search_vectors(self.encoder.encode(texts), k, mode=mode, explain=explain)
         calibration = self.encoder.calibration
-        return hits if calibration is None else [_scored(found, calibration) for found in hits]
+        return hits if calibration is None else [scored(found, calibration) for found in hits]
 
     def search_vectors(
         self, vectors: csr_array, k: int = 10, *, mode: Mode = "exact", explain: bool = False
@@ -407,8 +450,19 @@ class SparseStsIndex:
 
     def _clusters(self, threshold: float, progress: Callable[[int], None] | None) -> Iterator[list[Document]]:
         with self._vectors.using() as state:
-            for rows in clusters(state.store, threshold, progress=progress):
+            for rows, _ in Linkage(state.store, threshold, progress=progress).clusters(threshold):
                 yield self._vectors.documents(state, rows)
+
+    def groups(self, threshold: float = 0.9, *, progress: Callable[[int], None] | None = None) -> Groups:
+        """:meth:`clusters` for all thresholds from a least one on, out of one comparison of all with all.
+
+        Parameters and errors are those of :meth:`duplicates`.
+        """
+        check_threshold(threshold)
+        with self._vectors.using() as state:
+            linkage = Linkage(state.store, threshold, progress=progress)
+            rows = linkage.rows
+            return Groups(linkage, dict(zip(rows.tolist(), state.store.ids(rows), strict=True)))
 
     def add(
         self, documents: Iterable[Document], *, commit: bool = True, progress: Callable[[int], None] | None = None
@@ -448,6 +502,36 @@ class SparseStsIndex:
             How many took the place of others.
         """
         return self._vectors.write(self._encoded(documents, progress), replace=True, commit=commit)
+
+    def write_vectors(
+        self, documents: Sequence[Document], vectors: csr_array, *, replace: bool = False, commit: bool = True
+    ) -> int:
+        """:meth:`add`, or with `replace` :meth:`update`, for documents that are encoded already; no model is loaded.
+
+        Parameters
+        ----------
+        documents : sequence of Document, length n
+        vectors : csr_array of float32, shape (n, vocab)
+            L2-normalised, as :meth:`~sparse_sts_index.encoder.SparseStsEncoder.encode` of the index's model gives them.
+
+        Returns
+        -------
+        int
+            How many took the place of others.
+
+        Raises
+        ------
+        DataError, ImpactIndexError
+            See :meth:`add`.
+        ValueError
+            As :meth:`search_vectors`; or not as many vectors as documents.
+        """
+        documents = list(check_ids(documents))
+        vectors = check_vectors(vectors, self.manifest.vocabulary_size)
+        if vectors.shape[0] != len(documents):
+            raise ValueError(f"{vectors.shape[0]} vectors for {len(documents)} documents")
+        chunk = Chunk(documents, vectors, self.quantizer.quantize(vectors))
+        return self._vectors.write([chunk], replace=replace, commit=commit)
 
     def _encoded(self, documents: Iterable[Document], progress: Callable[[int], None] | None) -> Iterator[Chunk]:
         self._vectors.check_writable()  # before the model is loaded
@@ -492,6 +576,10 @@ class SparseStsIndex:
         """The document with this id, or None."""
         return self._vectors.get(doc_id)
 
+    def get_many(self, ids: Sequence[str]) -> list[Document | None]:
+        """The document with each id, or None where there is none."""
+        return self._vectors.get_many(ids)
+
     def __len__(self) -> int:
         return len(self._vectors)
 
@@ -508,7 +596,8 @@ class SparseStsIndex:
         self.close()
 
 
-def _scored(hits: Hits, calibration: Calibration) -> Hits:
+def scored(hits: Hits, calibration: Calibration) -> Hits:
+    """Hits with the scores that a calibration gives to their cosines."""
     scores = calibration(np.array([hit.cosine for hit in hits])).tolist()
     scored = tuple(dataclasses.replace(hit, score=score) for hit, score in zip(hits, scores, strict=True))
     return dataclasses.replace(hits, hits=scored)

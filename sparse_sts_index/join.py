@@ -15,13 +15,14 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from sparse_sts_index.vectors import VectorStore
 
 _FLOAT32 = 2e-6  # what cosines of float32 vectors may lack
 _ENTRIES = 1 << 22  # of partial products in memory at a time
 _BLOCK = 4096  # rows at a time, at most
+_WAITING_PAIRS = 1 << 20  # that have not been taken into a forest yet
 
 #: Rows, rows and cosines of pairs, ndarrays of int64, int64 and float64, all of one length.
 RowPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
@@ -87,26 +88,81 @@ def similar_rows(
             progress(stop - start)
 
 
-def clusters(
-    store: VectorStore, threshold: float, *, progress: Callable[[int], None] | None = None
-) -> list[NDArray[np.int64]]:
-    """Rows that hang together by pairs whose cosine is at least `threshold` (single linkage).
+class Linkage:
+    """Which rows hang together above any threshold from a least one on (single linkage).
 
-    Returns
-    -------
-    list of ndarray of int64
-        Clusters of two rows or more, each in order; the largest first, equally large ones by their first row.
+    Holds the heaviest edges that keep all together (a maximum spanning forest), at most one fewer than there are rows:
+    the clusters above a threshold are those of the forest's edges above it (Gower and Ross, "Minimum spanning trees and
+    single linkage cluster analysis", 1969).
+
+    Parameters
+    ----------
+    store : VectorStore
+    threshold : float
+        The least that :meth:`clusters` can be asked for.
+    progress : callable, optional
+        Called with the number of rows done since its last call.
     """
-    pairs = list(similar_rows(store, threshold, progress=progress))
-    if not pairs:
-        return []
-    first, second = (np.concatenate([pair[side] for pair in pairs]) for side in (0, 1))
-    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(len(store), len(store)))
-    labels = connected_components(graph, directed=False)[1]
-    members = np.unique(np.concatenate((first, second)))
-    members = members[np.argsort(labels[members], kind="stable")]
-    borders = np.flatnonzero(np.diff(labels[members])) + 1
-    return sorted(np.split(members, borders), key=lambda rows: (-len(rows), rows[0]))
+
+    def __init__(self, store: VectorStore, threshold: float, *, progress: Callable[[int], None] | None = None) -> None:
+        self.threshold = threshold
+        self._size = len(store)
+        self._first, self._second = np.empty(0, np.int64), np.empty(0, np.int64)
+        self._cosines = np.empty(0)
+        waiting: list[RowPairs] = []
+        for pairs in similar_rows(store, threshold, progress=progress):
+            waiting.append(pairs)
+            if sum(len(cosines) for _, _, cosines in waiting) > _WAITING_PAIRS:
+                self._grow(waiting)
+                waiting = []
+        self._grow(waiting)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """All that hang together with any other, in order."""
+        return np.unique(np.concatenate((self._first, self._second)))
+
+    def _grow(self, pairs: list[RowPairs]) -> None:
+        """Take in more edges, and drop those that close a circle of heavier ones."""
+        all_pairs = [(self._first, self._second, self._cosines), *pairs]
+        first, second, cosines = (np.concatenate(part) for part in zip(*all_pairs, strict=True))
+        # An edge is named by its rank: as the weights of csgraph, 0 would be no edge and equal ones as good as another.
+        order = np.argsort(-cosines, kind="stable")
+        rank = np.empty(len(order))
+        rank[order] = np.arange(1, len(order) + 1)
+        tree = minimum_spanning_tree(coo_array((rank, (first, second)), shape=(self._size, self._size)).tocsr())
+        kept = order[tree.data.astype(np.int64) - 1]
+        self._first, self._second, self._cosines = first[kept], second[kept], cosines[kept]
+
+    def clusters(self, threshold: float) -> list[tuple[NDArray[np.int64], float]]:
+        """Rows that hang together by pairs whose cosine is at least `threshold`.
+
+        Returns
+        -------
+        list of (ndarray of int64, float)
+            Clusters of two rows or more, each in order, with the lowest cosine that it takes to hold it together; the
+            largest cluster first, equally large ones by their first row.
+
+        Raises
+        ------
+        ValueError
+            `threshold` is below the least one.
+        """
+        if threshold < self.threshold:
+            raise ValueError(f"threshold must be at least {self.threshold}, not {threshold}")
+        kept = self._cosines >= threshold - _FLOAT32
+        first, second, cosines = self._first[kept], self._second[kept], self._cosines[kept]
+        if not len(first):
+            return []
+        graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(self._size, self._size))
+        labels = connected_components(graph, directed=False)[1]
+        weakest = np.ones(labels.max() + 1)
+        np.minimum.at(weakest, labels[first], cosines)
+        members = np.unique(np.concatenate((first, second)))
+        members = members[np.argsort(labels[members], kind="stable")]
+        borders = np.flatnonzero(np.diff(labels[members])) + 1
+        found = [(rows, float(weakest[labels[rows[0]]])) for rows in np.split(members, borders)]
+        return sorted(found, key=lambda cluster: (-len(cluster[0]), cluster[0][0]))
 
 
 def _heads(vectors: csr_array, frequencies: NDArray[np.int64], threshold: float) -> csr_array:

@@ -58,7 +58,7 @@ def max_logits(
     bias: Tensor | None = None,
     *,
     screen: DecoderScreen | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The positive maxima over each sentence's tokens of the logits of all terms.
 
     Differentiable in `hidden`, `weight` and `bias`, once. Where tokens tie, the gradient goes to the first, as that of
@@ -82,6 +82,8 @@ def max_logits(
         Positive; NaN where `hidden`, `weight` or `bias` is.
     rows, terms : Tensor of int64, shape (nnz,)
         Sentence and term of each value, in ascending order.
+    tokens : Tensor of int64, shape (nnz,)
+        Row of `hidden` that has each value; the first of those that tie.
 
     Raises
     ------
@@ -96,7 +98,7 @@ def max_logits(
         if len(rows) > _DENSE * len(lengths) * len(weight):
             return _all_maxima(hidden, lengths, weight, bias)
         apply: Any = _Maxima.apply
-        result: tuple[Tensor, Tensor, Tensor] = apply(hidden, weight, bias, lengths, rows, terms)
+        result: tuple[Tensor, Tensor, Tensor, Tensor] = apply(hidden, weight, bias, lengths, rows, terms)
         return result
 
 
@@ -117,13 +119,13 @@ class _Maxima(torch.autograd.Function):
         lengths: Sequence[int],
         rows: Tensor,
         terms: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         values, tokens = _refine(_exact(hidden), lengths, weight, bias, rows, terms)
         active = _positive(values).nonzero().squeeze(1)
         values, tokens, rows, terms = (x.index_select(0, active) for x in (values, tokens, rows, terms))
         ctx.save_for_backward(hidden, weight, bias, tokens, terms)
-        ctx.mark_non_differentiable(rows, terms)
-        return values, rows, terms
+        ctx.mark_non_differentiable(rows, terms, tokens)
+        return values, rows, terms, tokens
 
     @staticmethod
     @once_differentiable
@@ -152,18 +154,20 @@ def _positive(values: Tensor) -> Tensor:
 
 def _all_maxima(
     hidden: Tensor, lengths: Sequence[int], weight: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """:func:`max_logits` by its definition, with the gradients of autograd: for a model that is not sparse (yet)."""
     length = torch.tensor(lengths, device=hidden.device).unsqueeze(1)
     index = _padded_index(length.cumsum(0) - length, length, max(lengths))
     exact, vectors, offsets = _exact(hidden), _exact(weight), None if bias is None else _exact(bias)
-    parts = []
+    parts, places = [], []
     for some in torch.split(index, max(1, _factor(hidden.device) * _DENSE_LOGITS // (index.shape[1] * len(weight)))):
         states = exact.index_select(0, some.flatten()).view(*some.shape, -1)
-        parts.append(torch.nn.functional.linear(states, vectors, offsets).max(dim=1)[0])
+        best, at = torch.nn.functional.linear(states, vectors, offsets).max(dim=1)
+        parts.append(best)
+        places.append(some.gather(1, at))
     maxima = torch.cat(parts).masked_fill(length == 0, 0)
     rows, terms = _positive(maxima).nonzero(as_tuple=True)
-    return maxima[rows, terms], rows, terms
+    return maxima[rows, terms], rows, terms, torch.cat(places)[rows, terms]
 
 
 def _padded_index(offset: Tensor, length: Tensor, longest: int) -> Tensor:

@@ -39,8 +39,8 @@ def dense_maxima(hidden: Tensor, lengths: list[int], weight: Tensor, bias: Tenso
     return torch.stack(rows) if rows else weight.new_zeros(0, len(weight))
 
 
-def scattered(result: tuple[Tensor, Tensor, Tensor], shape: tuple[int, int]) -> Tensor:
-    values, rows, terms = result
+def scattered(result: tuple[Tensor, ...], shape: tuple[int, int]) -> Tensor:
+    values, rows, terms, *_ = result
     places = (rows * shape[1] + terms).tolist()
     assert places == sorted(set(places))
     return values.new_zeros(shape).index_put((rows, terms), values)
@@ -80,18 +80,29 @@ def test_maxima_and_gradients_are_those_of_the_definition(
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("shift", [0.0, 9.0])  # the second makes all of it be computed
+def test_the_token_that_has_each_value_is_told(shift: float) -> None:
+    lengths = [5, 0, 1, 9, 3]
+    hidden, weight, bias = batch(lengths)
+    values, rows, terms, tokens = max_logits(hidden, lengths, weight, bias + shift)
+    assert len(values) > 100
+    logits = torch.nn.functional.linear(hidden, weight, bias + shift)
+    torch.testing.assert_close(logits[tokens, terms], values)
+    assert torch.equal(torch.tensor([0, 1, 2, 3, 4]).repeat_interleave(torch.tensor(lengths))[tokens], rows)
+
+
 @pytest.mark.parametrize("dtype", SCREENS)
 def test_gradcheck(dtype: torch.dtype) -> None:
     lengths = [4, 1, 0, 6]
     hidden, weight, bias = batch(lengths, vocabulary=40, size=6, dtype=torch.float64)
     bias = bias + 8
-    values, rows, terms = max_logits(hidden, lengths, weight, bias)
+    values, rows, terms, _ = max_logits(hidden, lengths, weight, bias)
     assert values.dtype == torch.float64
     assert len(values) > 20
     assert values.min() > 1e-4, "a value this near to zero would come and go under gradcheck's perturbation"
 
     def maxima(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        found, found_rows, found_terms = max_logits(hidden, lengths, weight, bias, screen=DecoderScreen(dtype))
+        found, found_rows, found_terms, _ = max_logits(hidden, lengths, weight, bias, screen=DecoderScreen(dtype))
         assert torch.equal(found_rows, rows)
         assert torch.equal(found_terms, terms)
         return found
@@ -105,7 +116,7 @@ def test_of_tokens_that_tie_the_first_has_the_gradient(dtype: torch.dtype) -> No
     hidden[1] = hidden[2] = hidden[0]
     hidden[5] = hidden[4]
     hidden.requires_grad_()
-    values, _, _ = max_logits(hidden, [3, 3], weight, bias + 4, screen=DecoderScreen(dtype))
+    values, *_ = max_logits(hidden, [3, 3], weight, bias + 4, screen=DecoderScreen(dtype))
     (found,) = torch.autograd.grad(values.sum(), hidden)
     assert found[0].abs().sum() > 0
     assert found[4].abs().sum() > 0
@@ -167,7 +178,7 @@ def test_int8_products_are_exact() -> None:
 def test_what_is_not_finite_comes_out(dtype: torch.dtype, poison: float, where: str) -> None:
     operands = dict(zip(("hidden", "weight", "bias"), batch([4, 6]), strict=True))
     operands[where].view(-1)[7] = poison
-    values, _, _ = max_logits(lengths=[4, 6], screen=DecoderScreen(dtype), **operands)
+    values, *_ = max_logits(lengths=[4, 6], screen=DecoderScreen(dtype), **operands)
     assert not values.isfinite().all()
 
 
@@ -231,7 +242,7 @@ def test_a_changed_weight_is_noticed(dtype: torch.dtype) -> None:
 
 def test_half_precision_operands() -> None:
     hidden, weight, bias = (x.bfloat16() for x in batch([4, 6]))
-    values, rows, terms = max_logits(hidden, [4, 6], weight, bias)
+    values, rows, terms, _ = max_logits(hidden, [4, 6], weight, bias)
     assert values.dtype == torch.float32
     expected = dense_maxima(hidden.float(), [4, 6], weight.float(), bias.float())
     torch.testing.assert_close(scattered((values, rows, terms), expected.shape), expected, atol=1e-5, rtol=1e-5)
@@ -295,5 +306,5 @@ def test_a_real_model_leaves_few_candidates(dtype: torch.dtype, most: float, tin
         decoder = model.cls.predictions.decoder
         lengths = mask.sum(dim=1).tolist()
         rows, _ = splade_head._candidates(hidden, lengths, decoder.weight, decoder.bias, DecoderScreen(dtype))
-        values, _, _ = max_logits(hidden, lengths, decoder.weight, decoder.bias, screen=DecoderScreen(dtype))
+        values, *_ = max_logits(hidden, lengths, decoder.weight, decoder.bias, screen=DecoderScreen(dtype))
     assert len(values) <= len(rows) < most * len(values)

@@ -1,0 +1,74 @@
+"""``sparse-sts serve``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from sparse_sts_index.errors import DataError
+from sparse_sts_index.precision import Precision
+
+from .options import model_option, precision_option
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("index", type=click.Path(path_type=Path))
+@model_option(required=False, more=" Default: the one the index was built with.")
+@precision_option("as the documents of the index")
+@click.option("--host", default="127.0.0.1", help="Beyond the loopback a token is needed.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="0: any that is free.")
+@click.option("--writable", is_flag=True, help="Let documents be added, updated and deleted.")
+@click.option("--token-file", type=click.File(encoding="utf-8"), help="A file with the token that requests must bring.")
+@click.option("--max-batch", type=click.IntRange(min=1), default=64, help="Sentences encoded together, at most.")
+@click.option("--max-queue", type=click.IntRange(min=1), default=256, help="Sentences that may wait; then 429.")
+@click.option("--max-body", type=click.IntRange(min=1024), default=1 << 20, help="Bytes of a request.")
+@click.option("--timeout", type=click.FloatRange(min=0.1), default=30.0, help="Seconds for a request.")
+@click.option("--refresh", type=click.FloatRange(min=0), default=5.0, help="Seconds from look to look for changes.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+def serve(
+    index: Path,
+    model: str | None,
+    precision: Precision | None,
+    host: str,
+    port: int,
+    writable: bool,
+    token_file: TextIO | None,
+    max_batch: int,
+    max_queue: int,
+    max_body: int,
+    timeout: float,
+    refresh: float,
+    log_level: str,
+) -> None:
+    """Serve INDEX over HTTP, with a page to search, compare and explain at /.
+
+    The interface is described at /openapi.json. A token may also be given as SPARSE_STS_TOKEN. Standard error gets a
+    line of JSON for each request. SIGTERM and Ctrl-C end it once it has finished what it took.
+    """
+    from sparse_sts_index.server.run import check_extra, serve
+    from sparse_sts_index.server.settings import TOKEN_VARIABLE, ServerSettings
+
+    check_extra()
+    token = os.environ.get(TOKEN_VARIABLE) or None
+    if token_file is not None:
+        try:
+            token = token_file.read().strip()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{token_file.name}: not a text") from error
+    settings = ServerSettings(
+        host=host,
+        port=port,
+        token=token,
+        writable=writable,
+        max_batch=max_batch,
+        max_queue=max_queue,
+        max_body=max_body,
+        timeout=timeout,
+        refresh=refresh,
+    )
+    from sparse_sts_index.index import SparseStsIndex
+
+    serve(SparseStsIndex.open(index, model, precision=precision, writable=writable), settings, level=log_level)

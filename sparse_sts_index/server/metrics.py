@@ -1,0 +1,55 @@
+"""What the service counts and times, for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from sparse_sts_index.server.worker import Done
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """One service's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter(
+            "sparse_sts_requests", "Requests answered.", ("route", "method", "status"), registry=self.registry
+        )
+        self.request_seconds = Histogram(
+            "sparse_sts_request_seconds", "From a request to its answer.", ("route",), buckets=_SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.waiting_seconds = Histogram(
+            "sparse_sts_waiting_seconds", "That jobs waited for a stage.", ("stage",), buckets=_SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.stage_seconds = Histogram(
+            "sparse_sts_stage_seconds", "That batches took in a stage.", ("stage",), buckets=_SECONDS,
+            registry=self.registry,
+        )  # fmt: skip
+        self.batch_size = Histogram(
+            "sparse_sts_batch_size", "Sentences, queries or calls that a stage did together.", ("stage",),
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256), registry=self.registry,
+        )  # fmt: skip
+        self.queued = Gauge("sparse_sts_queued_sentences", "Sentences waiting to be encoded.", registry=self.registry)
+        self.documents = Gauge("sparse_sts_index_documents", "Documents in the index.", registry=self.registry)
+        self.postings = Gauge("sparse_sts_index_postings", "Postings in the index.", registry=self.registry)
+        self.bytes = Gauge("sparse_sts_index_bytes", "Size of the index's files.", registry=self.registry)
+
+    def batch(self, stage: str, done: Done) -> None:
+        """Count a batch of a stage."""
+        self.stage_seconds.labels(stage).observe(done.seconds)
+        self.batch_size.labels(stage).observe(done.size)
+        waiting = self.waiting_seconds.labels(stage)
+        for seconds in done.waited:
+            waiting.observe(seconds)
+
+    def text(self) -> bytes:
+        """All of them, in Prometheus' text format."""
+        return generate_latest(self.registry)

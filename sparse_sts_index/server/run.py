@@ -1,0 +1,139 @@
+"""Run the service until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import socket
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+from sparse_sts_index.errors import MissingExtraError, ServerError
+from sparse_sts_index.index import SparseStsIndex
+from sparse_sts_index.server.settings import ServerSettings
+
+_KEEP_ALIVE = 75  # seconds that an idle connection is kept
+_OWN = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "color_message"})  # of a record
+logger = logging.getLogger("sparse_sts_index.server")
+
+
+class JsonFormatter(logging.Formatter):
+    """A log record as a line of JSON: time, level, event, and what was given as ``extra``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See :meth:`logging.Formatter.format`."""
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {"time": when, "level": record.levelname.lower(), "event": record.getMessage()}
+        line |= {name: value for name, value in vars(record).items() if name not in _OWN}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def check_extra() -> None:
+    """Find out early that there is no server to run.
+
+    Raises
+    ------
+    MissingExtraError
+        FastAPI, uvicorn or the Prometheus client is not installed.
+    """
+    for module, package in (("fastapi", "fastapi"), ("uvicorn", "uvicorn"), ("prometheus_client", "prometheus-client")):
+        try:
+            __import__(module)
+        except ImportError as error:
+            raise MissingExtraError(package, "serve") from error
+
+
+def listen(settings: ServerSettings) -> socket.socket:
+    """A socket that listens at the address.
+
+    Raises
+    ------
+    ServerError
+        It is taken, not this machine's, or not permitted.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ServerError(f"cannot listen at {settings.host}, port {settings.port}: {reason}") from error
+
+
+def serve(index: SparseStsIndex, settings: ServerSettings, *, level: str = "info") -> None:
+    """Serve an index until SIGTERM or SIGINT; what had been taken by then is finished. Closes the index.
+
+    Logs lines of JSON to standard error.
+
+    Parameters
+    ----------
+    index : SparseStsIndex
+        Opened with ``writable=True`` if the settings say so.
+    settings : ServerSettings
+    level : {"debug", "info", "warning", "error"}
+        Of what is logged; of requests, at ``info``.
+
+    Raises
+    ------
+    ServerError
+        The address is taken.
+    MissingExtraError
+        FastAPI or uvicorn is not installed.
+    ModelError
+        The model does not load, or is not the index's.
+    """
+    check_extra()
+    import uvicorn
+
+    from sparse_sts_index.server.app import create_app
+    from sparse_sts_index.server.service import Service
+
+    class Server(uvicorn.Server):
+        """Tells where it listens."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            logger.info("listening", extra={"url": url})
+
+    listener = listen(settings)
+    _log_json(level)
+    service = Service(index, settings)
+    try:
+        asyncio.run(service.load())
+    except BaseException:
+        asyncio.run(service.close())
+        raise
+    config = uvicorn.Config(
+        create_app(service),
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=int(settings.timeout) + 1,
+    )
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again once it has stopped
+    try:
+        Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        listener.close()
+
+
+def _log_json(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    for name, lowest in ((logger.name, level), ("uvicorn.error", "warning")):
+        one = logging.getLogger(name)
+        one.handlers, one.propagate = [handler], False
+        one.setLevel(lowest.upper())

@@ -1,0 +1,255 @@
+"""The service's JSON: what it takes and what it gives."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from sparse_sts_index.server.settings import (
+    LOWEST_THRESHOLD,
+    MAX_CHARACTERS,
+    MAX_ID_CHARACTERS,
+    MAX_K,
+    MAX_PAIRS,
+    MAX_SENTENCES,
+)
+
+Sentence = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
+Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARACTERS, pattern=r"\S")]
+Threshold = Annotated[float, Field(ge=LOWEST_THRESHOLD, le=1, allow_inf_nan=False)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class SearchRequest(_Request):
+    """Queries, and what to find for each."""
+
+    queries: list[Sentence] = Field(min_length=1, max_length=MAX_SENTENCES, examples=[["Three girls paint a fence."]])
+    k: int = Field(10, ge=1, le=MAX_K, description="Hits a query.")
+    mode: Literal["exact", "two-step", "approximate"] = Field(
+        "exact", description="`exact` hits are proved to be the nearest."
+    )
+    explain: bool = Field(False, description="Give each hit the terms that it shares with the query.")
+
+
+class SentencePair(_Request):
+    """Two sentences."""
+
+    sentence1: Sentence = Field(examples=["A cat sleeps."])
+    sentence2: Sentence = Field(examples=["The kitten is asleep."])
+
+
+class ScoreRequest(_Request):
+    """Pairs to score."""
+
+    pairs: list[SentencePair] = Field(min_length=1, max_length=MAX_SENTENCES // 2)
+
+
+class ExplainRequest(_Request):
+    """Pairs to explain."""
+
+    pairs: list[SentencePair] = Field(min_length=1, max_length=MAX_PAIRS)
+
+
+class DocumentBody(_Request):
+    """A sentence with its id."""
+
+    id: Id = Field(examples=["q17"])
+    text: Sentence = Field(examples=["How do I reset my router's password?"])
+
+
+class DocumentsRequest(_Request):
+    """Documents; no id twice."""
+
+    documents: list[DocumentBody] = Field(min_length=1, max_length=MAX_SENTENCES)
+
+
+class DeleteRequest(_Request):
+    """Ids; those that are not there are passed over."""
+
+    ids: list[Id] = Field(min_length=1, max_length=MAX_SENTENCES, examples=[["q17", "q23"]])
+
+
+class Term(BaseModel):
+    """A term that query and hit share."""
+
+    term: str = Field(examples=["fence"])
+    query_weight: float
+    document_weight: float
+    contribution: float = Field(description="Product of the weights; a hit's contributions sum to its cosine.")
+
+
+class HitBody(BaseModel):
+    """A sentence found."""
+
+    id: str = Field(examples=["s0770"])
+    text: str = Field(examples=["Three girls are painting a fence green."])
+    cosine: float = Field(examples=[0.8497])
+    score: float | None = Field(description="On the scale that people grade on, if the model is calibrated.")
+    explanation: list[Term] | None = None
+
+
+class SearchResult(BaseModel):
+    """The hits of one query, by cosine descending, equal ones by id."""
+
+    query: str
+    certified: bool = Field(description="Whether they are proved to be the nearest of all.")
+    bound: float = Field(description="No other sentence has a higher cosine.")
+    hits: list[HitBody]
+
+
+class SearchResponse(BaseModel):
+    """A result for each query."""
+
+    results: list[SearchResult]
+
+
+class Score(BaseModel):
+    """How similar a pair is."""
+
+    cosine: float = Field(examples=[0.52])
+    score: float | None
+
+
+class ScoreResponse(BaseModel):
+    """A score for each pair."""
+
+    results: list[Score]
+
+
+class Traced(BaseModel):
+    """A term in one sentence."""
+
+    weight: float
+    literal: bool = Field(description="One of the sentence's own tokens; otherwise the model has added it.")
+    word: int | None = Field(description="The word that it comes from, by its place in `words`.")
+
+
+class Shared(BaseModel):
+    """A term that both sentences have."""
+
+    term: str
+    contribution: float
+    first: Traced
+    second: Traced
+
+
+class Lone(Traced):
+    """A term that only this sentence has."""
+
+    term: str
+
+
+class WordBody(BaseModel):
+    """Where a word is, in Unicode code points, and what the terms that come from it add to the cosine."""
+
+    start: int
+    end: int
+    contribution: float
+
+
+class Side(BaseModel):
+    """One sentence of a pair."""
+
+    words: list[WordBody]
+    alone: list[Lone]
+
+
+class Explanation(BaseModel):
+    """A pair, term by term and word by word."""
+
+    cosine: float
+    score: float | None
+    shared: list[Shared]
+    first: Side
+    second: Side
+
+
+class ExplainResponse(BaseModel):
+    """An explanation for each pair."""
+
+    results: list[Explanation]
+
+
+class Added(BaseModel):
+    """How many documents were added."""
+
+    added: int
+
+
+class Updated(BaseModel):
+    """How many documents were added, and how many took the place of others."""
+
+    added: int
+    replaced: int
+
+
+class Deleted(BaseModel):
+    """How many documents were deleted."""
+
+    deleted: int
+
+
+class DocumentResponse(BaseModel):
+    """A sentence with its id."""
+
+    id: str
+    text: str
+
+
+class GroupBody(BaseModel):
+    """Sentences that hang together."""
+
+    size: int
+    weakest: float = Field(description="The lowest cosine that it takes to hold them together.")
+    members: list[DocumentResponse] = Field(description="At most 100.")
+
+
+class GroupsResponse(BaseModel):
+    """Groups of similar sentences, the largest first."""
+
+    threshold: float
+    groups: int = Field(description="In all.")
+    sentences: int = Field(description="In all groups.")
+    current: bool = Field(description="Otherwise the index has changed since, and is being compared anew.")
+    shown: list[GroupBody]
+
+
+class Progress(BaseModel):
+    """The collection is being compared with itself; ask again."""
+
+    progress: float = Field(ge=0, le=1)
+
+
+class IndexResponse(BaseModel):
+    """What is served."""
+
+    name: str
+    documents: int
+    empty_documents: int = Field(description="Sentences without any term, which are never found.")
+    model: str
+    bits: int
+    precision: str
+    writable: bool
+    updated: str
+    scale: tuple[float, float] | None = Field(description="Of the scores, if the model is calibrated.")
+    version: str
+    lowest_threshold: float
+
+
+class Status(BaseModel):
+    """How the server is."""
+
+    status: str
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str

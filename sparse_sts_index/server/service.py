@@ -1,0 +1,393 @@
+"""What the service does, apart from HTTP: an index and its model, and the few threads that they are used in.
+
+One thread runs the model (two would each bring cores' worth of OpenMP threads of their own), one searches, one writes
+and one compares the collection with itself. Each that calls into Java is attached to the virtual machine by its first
+call, and let go when it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from scipy.sparse import csr_array, vstack
+
+from sparse_sts_index.corpus import Document
+from sparse_sts_index.encoder import SparseStsEncoder
+from sparse_sts_index.errors import SparseStsError
+from sparse_sts_index.explain import PairExplanation, explain_traces
+from sparse_sts_index.index import Group, Groups, Hits, SparseStsIndex, scored
+from sparse_sts_index.jvm import detach_thread
+from sparse_sts_index.manifest import Manifest
+from sparse_sts_index.quantizer import pairwise_dot
+from sparse_sts_index.search import Mode
+from sparse_sts_index.server.metrics import Metrics
+from sparse_sts_index.server.settings import ServerSettings
+from sparse_sts_index.server.worker import ClosedError, OverloadedError, Worker
+from sparse_sts_index.trace import Trace
+
+T = TypeVar("T")
+
+logger = logging.getLogger("sparse_sts_index.server")
+
+_WRITES_WAITING = 32
+_QUERIES_TOGETHER = 64  # searched for
+MEMBERS_SHOWN = 100  # of a group
+
+
+class UnavailableError(Exception):
+    """Not now: the index has been replaced, and its model is not there yet, or not at all."""
+
+
+class ConflictError(Exception):
+    """An id is in the index already."""
+
+
+class NotComparedError(Exception):
+    """The collection is still being compared with itself.
+
+    Attributes
+    ----------
+    progress : float
+        Share that is done, 0..1.
+    """
+
+    def __init__(self, progress: float) -> None:
+        super().__init__("the collection is being compared with itself")
+        self.progress = progress
+
+
+class _StoppedError(Exception):
+    """A comparison was interrupted by the end of the service."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Encode:
+    """Sentences to encode, and to trace if so wished."""
+
+    texts: Sequence[str]
+    trace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """Queries to search for, encoded by the model with that fingerprint."""
+
+    vectors: csr_array
+    fingerprint: str
+    k: int
+    mode: Mode
+    explain: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Sentences that were encoded: vectors, csr_array of float32, shape (n, vocab); the encoder; traces if wished."""
+
+    vectors: csr_array
+    encoder: SparseStsEncoder
+    traces: list[Trace] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundGroups:
+    """All groups, the sentences of those to show, and whether that is of the index as it is now."""
+
+    groups: list[Group]
+    shown: list[list[Document]]
+    current: bool
+
+
+class Service:
+    """An open index, served. Its coroutines belong to one event loop.
+
+    Parameters
+    ----------
+    index : SparseStsIndex
+        Closed by :meth:`close`.
+    settings : ServerSettings
+    """
+
+    def __init__(self, index: SparseStsIndex, settings: ServerSettings) -> None:
+        self.index, self.settings = index, settings
+        self.metrics = Metrics()
+        self._closing = False
+        self._broken: str | None = None
+        self._groups: tuple[Manifest, Groups] | None = None
+        self._joining: asyncio.Task[None] | None = None
+        self._joined = 0
+        batch = self.metrics.batch
+        self._encoder_thread: Worker[Any, Any] = Worker(
+            "encode",
+            self._encode,
+            most=settings.max_batch,
+            limit=settings.max_queue,
+            size=lambda job: len(job.texts) if isinstance(job, _Encode) else 1,
+            done=functools.partial(batch, "encode"),
+        )
+        searches = _QUERIES_TOGETHER if settings.max_batch > 1 else 1
+        self._search_thread: Worker[Any, Any] = Worker(
+            "search", self._search, most=searches, done=functools.partial(batch, "search"), at_end=detach_thread
+        )
+        self._write_thread: Worker[Callable[[], Any], Any] = Worker(
+            "write", _calls, limit=_WRITES_WAITING, done=functools.partial(batch, "write"), at_end=detach_thread
+        )
+        self._join_thread: Worker[Callable[[], Any], Any] = Worker(
+            "join", _calls, done=functools.partial(batch, "join"), at_end=detach_thread
+        )
+        self._refresher: asyncio.Task[None] | None = None
+
+    async def load(self) -> None:
+        """Load the model and warm everything up.
+
+        Raises
+        ------
+        ModelMismatchError, ModelError
+            See :attr:`.index.SparseStsIndex.encoder`.
+        """
+        self.encoder = await self._encoder_thread.do(lambda: self.index.encoder)
+        await self.search(["a sentence to warm up with"], 10, "exact", explain=False)
+        await self._search_thread.do(self._measure)
+
+    def start(self) -> None:
+        """Begin to look for changes, in the running event loop."""
+        if self.settings.refresh and not self.settings.writable:
+            self._refresher = asyncio.create_task(self._refresh_often())
+
+    async def close(self) -> None:
+        """Finish what is waiting, end the threads and close the index."""
+        self._closing = True
+        if self._refresher is not None:
+            self._refresher.cancel()
+        for thread in (self._encoder_thread, self._search_thread, self._write_thread, self._join_thread):
+            await asyncio.to_thread(thread.close)
+        self.index.close()
+
+    @property
+    def problem(self) -> str | None:
+        """Why it can answer no queries, or None."""
+        return "the server is shutting down" if self._closing else self._broken
+
+    @property
+    def waiting(self) -> int:
+        """Sentences that wait to be encoded."""
+        return self._encoder_thread.pending
+
+    # --- queries
+
+    async def search(self, texts: Sequence[str], k: int, mode: Mode, *, explain: bool) -> list[Hits]:
+        """See :meth:`.index.SparseStsIndex.search`."""
+        encoded = await self._encoded(_Encode(texts))
+        job = _Search(encoded.vectors, encoded.encoder.fingerprint, k, mode, explain)
+        found: list[Hits] = await self._search_thread.do(job)
+        calibration = encoded.encoder.calibration
+        return found if calibration is None else [scored(hits, calibration) for hits in found]
+
+    async def cosines(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float | None]]:
+        """Cosine, and score if the model is calibrated, of each pair."""
+        encoded = await self._encoded(_Encode([*(a for a, _ in pairs), *(b for _, b in pairs)]))
+        cosines = pairwise_dot(encoded.vectors[: len(pairs)], encoded.vectors[len(pairs) :])
+        return list(zip(cosines.tolist(), _scores(encoded.encoder, cosines.tolist()), strict=True))
+
+    async def explain(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[PairExplanation, float | None]]:
+        """Each pair term by term and word by word, and its score if the model is calibrated."""
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))  # often one query with all its hits
+        encoded = await self._encoded(_Encode(texts, trace=True))
+        traces = dict(zip(texts, encoded.traces or (), strict=True))
+        vocabulary = encoded.encoder.vocabulary
+        explained = [explain_traces(vocabulary, traces[first], traces[second]) for first, second in pairs]
+        scores = _scores(encoded.encoder, [pair.cosine for pair in explained])
+        return list(zip(explained, scores, strict=True))
+
+    async def _encoded(self, job: _Encode) -> Encoded:
+        if self._broken:
+            raise UnavailableError(self._broken)
+        encoded: Encoded = await self._encoder_thread.do(job)
+        return encoded
+
+    # --- documents
+
+    async def get(self, doc_id: str) -> Document | None:
+        """The document with this id, or None."""
+        return await self._call(self._search_thread, lambda: self.index.get(doc_id))
+
+    async def write(self, documents: Sequence[Document], *, replace: bool) -> int:
+        """Add documents, or with `replace` update them; durable when this returns how many took others' place.
+
+        Raises
+        ------
+        ConflictError
+            An id is there already (and not `replace`).
+        """
+        encoded = await self._encoded(_Encode([document.text for document in documents]))
+
+        def write() -> int:
+            if not replace:
+                found = self.index.get_many([document.id for document in documents])
+                for document in found:
+                    if document is not None:
+                        raise ConflictError(f"there is a document with id {document.id!r} already")
+            replaced = self.index.write_vectors(documents, encoded.vectors, replace=replace)
+            self._measure()
+            return replaced
+
+        return await self._call(self._write_thread, write)
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        """Delete documents; how many there were."""
+
+        def delete() -> int:
+            deleted = self.index.delete(ids)
+            self._measure()
+            return deleted
+
+        return await self._call(self._write_thread, delete)
+
+    # --- the collection
+
+    async def groups(self, threshold: float, limit: int) -> FoundGroups:
+        """All groups of similar sentences above a threshold, and the sentences of the largest ones.
+
+        Where the index has changed since they were found, those that are known are given while the new ones are sought.
+
+        Raises
+        ------
+        NotComparedError
+            That is not known yet; it is being found out.
+        """
+        known = self._groups
+        current = known is not None and known[0] is self.index.manifest
+        if (known is None or not current or threshold < known[1].threshold) and self._joining is None:
+            floor = int(threshold * 10 + 1e-9) / 10  # so that the next thresholds are known, too
+            self._joined = 0
+            self._joining = asyncio.create_task(self._join(floor))
+            self._joining.add_done_callback(self._join_ended)
+        if known is None or threshold < known[1].threshold:
+            raise NotComparedError(min(1.0, self._joined / max(1, len(self.index))))
+        groups = await asyncio.to_thread(known[1].above, threshold)
+        shown = groups[:limit]
+        ids = [doc_id for group in shown for doc_id in group.ids[:MEMBERS_SHOWN]]
+        found = iter(await self._call(self._search_thread, lambda: self.index.get_many(ids)))
+        members = [[next(found) for _ in group.ids[:MEMBERS_SHOWN]] for group in shown]
+        present = [[document for document in some if document is not None] for some in members]
+        return FoundGroups(groups, present, current)
+
+    async def _join(self, threshold: float) -> None:
+        def progress(count: int) -> None:
+            self._joined += count
+            if self._closing:
+                raise _StoppedError
+
+        manifest = self.index.manifest
+        groups = await self._call(self._join_thread, lambda: self.index.groups(threshold, progress=progress))
+        self._groups = manifest, groups
+
+    def _join_ended(self, task: asyncio.Task[None]) -> None:
+        self._joining = None
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, _StoppedError):
+            logger.error("comparing the collection failed", exc_info=error)
+
+    # --- what goes on in the threads
+
+    async def _call(self, thread: Worker[Any, Any], function: Callable[[], T]) -> T:
+        result: T = await thread.do(function)
+        return result
+
+    def _encode(self, jobs: list[_Encode | Callable[[], Any]]) -> list[Any]:
+        results: list[Any] = [None] * len(jobs)
+        together: list[tuple[int, _Encode]] = []
+        for place, job in enumerate(jobs):
+            if not isinstance(job, _Encode):
+                results[place] = _called(job)
+            elif job.trace:
+                results[place] = _called(functools.partial(self._trace, job))
+            else:
+                together.append((place, job))
+        if together:
+            vectors = self.encoder.encode([text for _, job in together for text in job.texts])
+            start = 0
+            for place, job in together:
+                results[place] = Encoded(vectors[start : start + len(job.texts)], self.encoder)
+                start += len(job.texts)
+        return results
+
+    def _trace(self, job: _Encode) -> Encoded:
+        traces = self.encoder.trace(job.texts)
+        return Encoded(csr_array(vstack([trace.vector for trace in traces])), self.encoder, traces)
+
+    def _search(self, jobs: list[_Search | Callable[[], Any]]) -> list[Any]:
+        results: list[Any] = [None] * len(jobs)
+        alike: defaultdict[tuple[int, Mode, bool], list[int]] = defaultdict(list)
+        for place, job in enumerate(jobs):
+            if not isinstance(job, _Search):
+                results[place] = _called(job)
+            elif job.fingerprint != self.index.manifest.model_fingerprint:
+                results[place] = UnavailableError("the index has been replaced by one of another model; try again")
+            else:
+                alike[job.k, job.mode, job.explain].append(place)
+        for (k, mode, explain), places in alike.items():
+            vectors = csr_array(vstack([jobs[place].vectors for place in places]))  # type: ignore[union-attr]
+            found = iter(self.index.search_vectors(vectors, k, mode=mode, explain=explain))
+            for place in places:
+                results[place] = [next(found) for _ in range(jobs[place].vectors.shape[0])]  # type: ignore[union-attr]
+        return results
+
+    def _measure(self) -> None:
+        manifest = self.index.manifest
+        self.metrics.documents.set(manifest.documents)
+        self.metrics.postings.set(manifest.postings)
+        self.metrics.bytes.set(_size(self.index.path))
+
+    async def _refresh_often(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.refresh)
+            try:
+                if await self._call(self._search_thread, self.index.refresh):
+                    await self._call(self._search_thread, self._measure)
+                    logger.info("refreshed", extra={"documents": len(self.index)})
+                if self._broken or self.index.manifest.model_fingerprint != self.encoder.fingerprint:
+                    self._broken = "the index has been replaced by one of another model"
+                    self.encoder = await self._encoder_thread.do(lambda: self.index.encoder)
+                    self._broken = None
+            except SparseStsError as error:
+                if self.index.manifest.model_fingerprint != self.encoder.fingerprint:
+                    self._broken = str(error)
+                logger.error("refresh failed: %s", error)
+            except OverloadedError:
+                continue  # the model is busy: later
+            except ClosedError:
+                return
+
+
+def _called(function: Callable[[], T]) -> T | Exception:
+    try:
+        return function()
+    except Exception as error:
+        return error
+
+
+def _calls(jobs: list[Callable[[], Any]]) -> list[Any]:
+    return [_called(job) for job in jobs]
+
+
+def _scores(encoder: SparseStsEncoder, cosines: list[float]) -> list[float | None]:
+    if encoder.calibration is None:
+        return [None] * len(cosines)
+    return [*encoder.calibration(np.array(cosines)).tolist()]
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for file in folder.rglob("*"):
+        try:
+            total += file.stat().st_size if file.is_file() else 0
+        except OSError:  # removed meanwhile
+            continue
+    return total
