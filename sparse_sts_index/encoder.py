@@ -351,7 +351,7 @@ class SparseStsEncoder:
             words: tuple[Span, ...] = ()
             of_tokens: list[int | None] = [None] * len(ids)
             if encodings.is_fast:
-                words, of_tokens = words_of_tokens(encodings[row], len(self._prompt))
+                words, of_tokens = words_of_tokens(encodings[row], len(self._prompt), sentences[row])
             vector = vectors[[row]]
             sources = {term: of_tokens[tokens[row, term]] for term in vector.indices.tolist()}
             traces.append(Trace(vector, words, sources, frozenset(ids)))

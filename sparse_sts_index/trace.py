@@ -7,6 +7,7 @@ the term's source. A term that is one of the sentence's own tokens is literal; t
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +40,7 @@ class Trace:
     literal: frozenset[int]
 
 
-def words_of_tokens(encoding: Any, prompt: int) -> tuple[tuple[Span, ...], list[int | None]]:
+def words_of_tokens(encoding: Any, prompt: int, sentence: str) -> tuple[tuple[Span, ...], list[int | None]]:
     """The words of a sentence, and which of them each of its tokens is part of.
 
     Parameters
@@ -48,14 +49,19 @@ def words_of_tokens(encoding: Any, prompt: int) -> tuple[tuple[Span, ...], list[
         Of the sentence behind a prompt.
     prompt : int
         Length of the prompt, in characters.
+    sentence : str
     """
     spans: dict[int, Span] = {}
     word_ids: list[int | None] = []
     for word, (start, end) in zip(encoding.word_ids, encoding.offsets, strict=True):
         start, end = max(start - prompt, 0), end - prompt
+        while start < end and sentence[start].isspace():  # some tokenizers count the space before a word to it
+            start += 1
         if word is None or end <= start:  # a special token, one of the prompt, or an empty one
             word_ids.append(None)
             continue
+        while end < len(sentence) and unicodedata.combining(sentence[end]):  # which others take off it
+            end += 1
         first, last = spans.get(word, (start, end))
         spans[word] = min(first, start), max(last, end)
         word_ids.append(word)

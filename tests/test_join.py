@@ -47,13 +47,14 @@ def test_pairs_and_clusters_against_brute_force(
     labels = connected_components(csr_array(cosines >= threshold - 2e-6), directed=False)[1]
     groups = [np.flatnonzero(labels == label).tolist() for label in np.unique(labels)]
     groups = [group for group in groups if len(group) > 1]
-    assert [rows.tolist() for rows in join.clusters(opened, threshold)] == sorted(groups, key=lambda g: (-len(g), g[0]))
+    found_groups = join.Linkage(opened, threshold).clusters(threshold)
+    assert [rows.tolist() for rows, _ in found_groups] == sorted(groups, key=lambda g: (-len(g), g[0]))
 
 
 def test_an_empty_collection_has_none(tmp_path: Path) -> None:
     opened = store(tmp_path, random_vectors(np.random.default_rng(0), 2), [0, 1])
     assert list(join.similar_rows(opened, 0.5)) == []
-    assert join.clusters(opened, 0.5) == []
+    assert join.Linkage(opened, 0.5).clusters(0.5) == []
 
 
 def test_sentences(tmp_path: Path, tiny: SparseStsEncoder) -> None:

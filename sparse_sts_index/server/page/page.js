@@ -138,6 +138,12 @@ async function attempt(view, signal, work) {
   }
 }
 
+/** Empty an element if what was to fill it does not come. */
+const orEmpty = (id, signal, promise) => promise.catch((error) => {
+  if (!signal.aborted) $(id).replaceChildren();
+  throw error;
+});
+
 /** Call after a pause; `now` goes ahead at once. */
 function debounced(work) {
   let timer;
@@ -296,7 +302,7 @@ function search() {
   return attempt("search", signal, async (options) => {
     const started = performance.now();
     const body = { queries: [text], k: Number(choice("k")), mode: choice("mode"), explain: false };
-    const { results: [result] } = (await api("/v1/search", { body, ...options })).data;
+    const { results: [result] } = (await orEmpty("hits", signal, api("/v1/search", { body, ...options }))).data;
     const took = Math.round(performance.now() - started);
     const hits = result.hits.map((hit, number) => hitItem(text, hit, number));
     $("hits").replaceChildren(...hits);
@@ -309,10 +315,12 @@ function search() {
 }
 
 async function explainHits(text, hits, items, options) {
+  let largest = 0; // the bars of all hits are to one scale
   for (let from = 0; from < hits.length; from += PAIRS) {
     const pairs = hits.slice(from, from + PAIRS).map((hit) => ({ sentence1: text, sentence2: hit.text }));
     const explanations = await explain(pairs, options);
-    explanations.forEach((explanation, number) => explainHit(text, hits[from + number], items[from + number], explanation));
+    largest = Math.max(largest, ...explanations.map(({ shared }) => shared[0]?.contribution ?? 0));
+    explanations.forEach((explanation, number) => explainHit(text, hits[from + number], items[from + number], explanation, largest));
   }
 }
 
@@ -340,14 +348,14 @@ function hitItem(text, hit, number) {
 }
 
 /** Fill in why a hit was found. */
-function explainHit(text, hit, item, explanation) {
+function explainHit(text, hit, item, explanation, largest) {
   const { shared, second, cosine } = explanation;
   item.querySelector(".sentence").replaceChildren(highlighted(hit.text, second.words, cosine));
   item.querySelector(".terms").replaceChildren(...shared.slice(0, TERMS).map((term) => {
     const kind = kindOf(term);
     return el("li", { "data-kind": kind, title: `${KINDS[kind]}, adds ${fixed(term.contribution)}` },
       dot(kind), el("span", {}, el("code", {}, term.term), el("span", { className: "hidden" }, ` ${KINDS[kind]}, adds ${fixed(term.contribution)}`)),
-      bar(term.contribution / shared[0].contribution));
+      bar(term.contribution / largest));
   }));
   const names = ["query", "hit"];
   item.querySelector(".detail").replaceChildren(
@@ -380,7 +388,7 @@ function compare() {
   $("compare").setAttribute("aria-busy", "true");
   return attempt("compare", signal, async (options) => {
     const started = performance.now();
-    const [explanation] = await explain([{ sentence1: texts[0], sentence2: texts[1] }], options);
+    const [explanation] = await orEmpty("comparison", signal, explain([{ sentence1: texts[0], sentence2: texts[1] }], options));
     const took = Math.round(performance.now() - started);
     $("comparison").replaceChildren(...comparison(texts, explanation));
     say("compare", `Cosine ${fixed(explanation.cosine)}, the sum over ${count(explanation.shared.length, "shared term")}, ${took} ms`);
@@ -413,21 +421,27 @@ function compareThese(first, second) {
 
 const nextGroups = latest();
 
+/** The groups, when the server has compared the collection with itself. */
+async function askForGroups(threshold, options) {
+  for (;;) {
+    const { response, data } = await api(`/v1/groups?threshold=${threshold}&limit=${state.groups}`, options);
+    if (response.status !== 202) return data;
+    $("comparing").hidden = false;
+    $("comparing").value = data.progress;
+    say("collection", "Comparing every sentence with every other; this is done once.");
+    await sleep(1000 * Math.min(retryAfter(response), 5), options.signal);
+  }
+}
+
 function groups() {
   const signal = nextGroups();
   remember();
   return attempt("collection", signal, async (options) => {
     $("collection").setAttribute("aria-busy", "true");
     const threshold = Number($("threshold").value);
-    let { response, data } = await api(`/v1/groups?threshold=${threshold}&limit=${state.groups}`, options);
-    while (response.status === 202) {
-      $("comparing").hidden = false;
-      $("comparing").value = data.progress;
-      say("collection", "Comparing every sentence with every other; this is done once.");
-      await sleep(1000 * Math.min(retryAfter(response), 5), signal);
-      ({ response, data } = await api(`/v1/groups?threshold=${threshold}&limit=${state.groups}`, options));
-    }
-    $("comparing").hidden = true;
+    const data = await orEmpty("groups", signal, askForGroups(threshold, options)).finally(() => {
+      if (!signal.aborted) $("comparing").hidden = true;
+    });
     const more = data.groups > data.shown.length && state.groups < MOST_GROUPS
       ? [el("button", { type: "button", className: "more", on: { click: () => { state.groups = MOST_GROUPS; groups(); } } }, "Show more groups")] : [];
     $("groups").replaceChildren(...data.shown.map(groupItem), ...more);
