@@ -19,7 +19,7 @@ from sparse_sts_index.server import schemas
 from sparse_sts_index.server.gate import Gate, logger, problem
 from sparse_sts_index.server.metrics import CONTENT_TYPE
 from sparse_sts_index.server.service import ConflictError, NotComparedError, Service, UnavailableError
-from sparse_sts_index.server.settings import LOWEST_THRESHOLD, MAX_ID_CHARACTERS
+from sparse_sts_index.server.settings import LOWEST_THRESHOLD, MAX_PATH_ID_CHARACTERS
 from sparse_sts_index.server.worker import ClosedError, OverloadedError
 
 _PAGE_POLICY = (
@@ -31,8 +31,9 @@ _PAGE = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
 }
+_DocumentId = Annotated[str, Path(min_length=1, max_length=MAX_PATH_ID_CHARACTERS, examples=["q17"])]
 _PROBLEMS = {
-    400: "The body is not JSON.",
+    400: "The body is not JSON, or the request not HTTP.",
     401: "No token, or not the right one.",
     403: "The server was started without --writable.",
     404: "There is no such document.",
@@ -55,8 +56,8 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": _PROBLEMS[status], "content": content} for status in statuses}
 
 
-_ALWAYS = (401, 408, 421, 503)
-_WITH_BODY = (*_ALWAYS, 400, 413, 415, 422, 429)
+_ALWAYS = (400, 401, 408, 421, 503)
+_WITH_BODY = (*_ALWAYS, 413, 415, 422, 429)
 
 
 def create_app(service: Service) -> FastAPI:
@@ -220,8 +221,6 @@ def _add_documents(app: FastAPI, service: Service) -> None:
     def documents_of(request: schemas.DocumentsRequest) -> list[Document]:
         return [Document(document.id, document.text) for document in request.documents]
 
-    document_id = Path(min_length=1, max_length=MAX_ID_CHARACTERS, examples=["q17"])
-
     @app.post(
         "/v1/documents",
         tags=["documents"],
@@ -264,7 +263,7 @@ def _add_documents(app: FastAPI, service: Service) -> None:
         response_model=schemas.DocumentResponse,
         responses=_problems(*_ALWAYS, 404, 422),
     )
-    async def get(document_id: Annotated[str, document_id]) -> Response:
+    async def get(document_id: _DocumentId) -> Response:
         """A sentence by its id."""
         document = await service.get(document_id)
         if document is None:
@@ -277,7 +276,7 @@ def _add_documents(app: FastAPI, service: Service) -> None:
         response_model=schemas.Deleted,
         responses=_problems(*_ALWAYS, 403, 404, 422, 429),
     )
-    async def delete(document_id: Annotated[str, document_id]) -> Response:
+    async def delete(document_id: _DocumentId) -> Response:
         """Delete a sentence."""
         check_writable()
         if not await service.delete([document_id]):

@@ -122,6 +122,7 @@ class Gate:
         self._check_host(headers)
         self._check_token(scope["path"], headers)
         body = await self._body(headers, receive, deadline)
+        _check_type(headers, body)
         arrived = False
 
         async def replay() -> Message:
@@ -189,6 +190,13 @@ class Gate:
                         return b"".join(parts)
         except TimeoutError as error:
             raise _RefusedError(HTTPStatus.REQUEST_TIMEOUT, "the body took too long to arrive") from error
+
+
+def _check_type(headers: dict[bytes, bytes], body: bytes) -> None:
+    """JSON has to be called JSON: forms and plain text are what a browser sends for any page, unasked."""
+    kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if body and kind != b"application/json":
+        raise _RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json")
 
 
 async def _disconnected(receive: Receive) -> None:

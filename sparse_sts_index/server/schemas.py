@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from sparse_sts_index.server.settings import (
     LOWEST_THRESHOLD,
@@ -20,6 +20,14 @@ Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_CHARACTERS
 Threshold = Annotated[float, Field(ge=LOWEST_THRESHOLD, le=1, allow_inf_nan=False)]
 
 
+def _whole(value: object) -> object:
+    """10.0 is a whole number to JSON."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -28,7 +36,7 @@ class SearchRequest(_Request):
     """Queries, and what to find for each."""
 
     queries: list[Sentence] = Field(min_length=1, max_length=MAX_SENTENCES, examples=[["Three girls paint a fence."]])
-    k: int = Field(10, ge=1, le=MAX_K, description="Hits a query.")
+    k: Whole = Field(10, ge=1, le=MAX_K, description="Hits a query.")
     mode: Literal["exact", "two-step", "approximate"] = Field(
         "exact", description="`exact` hits are proved to be the nearest."
     )
@@ -235,7 +243,7 @@ class IndexResponse(BaseModel):
     precision: str
     writable: bool
     updated: str
-    scale: tuple[float, float] | None = Field(description="Of the scores, if the model is calibrated.")
+    scale: list[float] | None = Field(description="Lowest and highest score, if the model is calibrated.")
     version: str
     lowest_threshold: float
 

@@ -11,6 +11,7 @@ MAX_SENTENCES = 256  # a request
 MAX_PAIRS = 64  # of a request to explain
 MAX_CHARACTERS = 10_000  # of a sentence
 MAX_ID_CHARACTERS = 8_191  # which are at most Lucene's 32,766 bytes
+MAX_PATH_ID_CHARACTERS = 1_000  # of an id in a path; longer ones go into a body
 MAX_K = 1000
 LOWEST_THRESHOLD = 0.5  # of groups
 TOKEN_VARIABLE = "SPARSE_STS_TOKEN"
