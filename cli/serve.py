@@ -25,8 +25,8 @@ from .options import model_option, precision_option
 @click.option("--max-batch", type=click.IntRange(min=1), default=64, help="Sentences encoded together, at most.")
 @click.option("--max-queue", type=click.IntRange(min=1), default=256, help="Sentences that may wait; then 429.")
 @click.option("--max-body", type=click.IntRange(min=1024), default=1 << 20, help="Bytes of a request.")
-@click.option("--timeout", type=click.FloatRange(min=0.1), default=30.0, help="Seconds for a request.")
-@click.option("--refresh", type=click.FloatRange(min=0), default=5.0, help="Seconds from look to look for changes.")
+@click.option("--timeout", type=click.FloatRange(0.1, 3600), default=30.0, help="Seconds for a request.")
+@click.option("--refresh", type=click.FloatRange(0, 86_400), default=5.0, help="Seconds from look to look for changes.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def serve(
     index: Path,

@@ -24,16 +24,17 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from sparse_sts_index.evaluation import Evaluation, evaluate
-    from sparse_sts_index.explain import TermContribution, explain_pair
+    from sparse_sts_index.explain import PairExplanation, TermContribution, explain_pair, explain_traces
     from sparse_sts_index.export import export_vectors
     from sparse_sts_index.fused import fuse
-    from sparse_sts_index.index import Hit, Hits, Pair, SparseStsIndex
+    from sparse_sts_index.index import Group, Groups, Hit, Hits, Pair, SparseStsIndex
     from sparse_sts_index.manifest import Manifest
     from sparse_sts_index.pairs import Pairs, load_pairs
     from sparse_sts_index.pyserini_encoder import PyseriniQueryEncoder
     from sparse_sts_index.quantizer import Quantizer
     from sparse_sts_index.recipe import TrainingSettings
     from sparse_sts_index.search_engines import LuceneCorpus, semantic_search_lucene
+    from sparse_sts_index.trace import Trace
     from sparse_sts_index.training import train
     from sparse_sts_index.vocabulary import Vocabulary
 
@@ -53,16 +54,17 @@ _MODULES = {
         "TrainingError",
     ),
     "evaluation": ("Evaluation", "evaluate"),
-    "explain": ("TermContribution", "explain_pair"),
+    "explain": ("PairExplanation", "TermContribution", "explain_pair", "explain_traces"),
     "export": ("export_vectors",),
     "fused": ("fuse",),
-    "index": ("Hit", "Hits", "Pair", "SparseStsIndex"),
+    "index": ("Group", "Groups", "Hit", "Hits", "Pair", "SparseStsIndex"),
     "manifest": ("Manifest",),
     "pairs": ("Pairs", "load_pairs"),
     "pyserini_encoder": ("PyseriniQueryEncoder",),
     "quantizer": ("Quantizer",),
     "recipe": ("TrainingSettings",),
     "search_engines": ("LuceneCorpus", "semantic_search_lucene"),
+    "trace": ("Trace",),
     "training": ("train",),
     "vocabulary": ("Vocabulary",),
 }
@@ -72,6 +74,8 @@ __all__ = [
     "DataError",
     "Document",
     "Evaluation",
+    "Group",
+    "Groups",
     "Hit",
     "Hits",
     "HubUnreachableError",
@@ -83,6 +87,7 @@ __all__ = [
     "ModelError",
     "ModelMismatchError",
     "Pair",
+    "PairExplanation",
     "Pairs",
     "PyseriniQueryEncoder",
     "Quantizer",
@@ -91,11 +96,13 @@ __all__ = [
     "SparseStsError",
     "SparseStsIndex",
     "TermContribution",
+    "Trace",
     "TrainingError",
     "TrainingSettings",
     "Vocabulary",
     "evaluate",
     "explain_pair",
+    "explain_traces",
     "export_vectors",
     "fuse",
     "load_pairs",

@@ -172,3 +172,39 @@ def test_retry_after_is_how_long_the_queue_takes() -> None:
         worker.close()
 
     run(main)
+
+
+def test_what_is_given_up_no_longer_counts_and_a_panic_is_answered() -> None:
+    work = Held()
+
+    class Panic(BaseException):
+        pass
+
+    def panic(jobs: list[int]) -> list[Any]:
+        raise Panic("native")
+
+    async def main() -> None:
+        worker = Worker[int, int]("test", work, limit=4, size=lambda job: job)
+        first = asyncio.ensure_future(worker.do(2))
+        await began(work)
+        given_up = asyncio.ensure_future(worker.do(4))
+        await asyncio.sleep(0)
+        with pytest.raises(OverloadedError):
+            await worker.do(4)
+        given_up.cancel()
+        await asyncio.sleep(0)
+        assert worker.pending == 0
+        last = asyncio.ensure_future(worker.do(4))
+        await asyncio.sleep(0)
+        work.go.set()
+        assert [await first, await last] == [20, 40]
+        worker.close()
+        assert not worker.alive
+        fragile = Worker[int, int]("fragile", panic)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="native"):
+                await fragile.do(1)
+        assert fragile.alive
+        fragile.close()
+
+    run(main)

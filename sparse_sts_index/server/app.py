@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from sparse_sts_index.corpus import Document
 from sparse_sts_index.errors import DataError, SparseStsError
+from sparse_sts_index.explain import PairExplanation
 from sparse_sts_index.plain import plain
 from sparse_sts_index.server import schemas
 from sparse_sts_index.server.gate import Gate, logger, problem
@@ -22,6 +24,7 @@ from sparse_sts_index.server.service import ConflictError, NotComparedError, Ser
 from sparse_sts_index.server.settings import LOWEST_THRESHOLD, MAX_PATH_ID_CHARACTERS
 from sparse_sts_index.server.worker import ClosedError, OverloadedError
 
+_HITS_AT_ONCE = 1_000  # written as JSON in the event loop's own time
 _PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
@@ -91,7 +94,7 @@ def create_app(service: Service) -> FastAPI:
 
 
 def _json(value: Any, status: int = 200, **headers: str) -> Response:
-    body = json.dumps(plain(value), ensure_ascii=False, separators=(",", ":")).encode()
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=plain).encode()
     return Response(body, status, {"cache-control": "no-store", **headers}, "application/json")
 
 
@@ -149,12 +152,15 @@ def _handle_errors(app: FastAPI) -> None:
         return _problem(422, str(error))
 
     async def unavailable(_: Request, error: Exception) -> Response:
-        if isinstance(error, SparseStsError):
-            logger.error("index failed: %s", error)
         return _problem(503, str(error), **{"retry-after": "1"})
 
-    for kind in (UnavailableError, ClosedError, SparseStsError):
+    for kind in (UnavailableError, ClosedError):
         app.exception_handler(kind)(unavailable)
+
+    @app.exception_handler(SparseStsError)
+    async def failed(_: Request, error: SparseStsError) -> Response:
+        logger.error("the index failed: %s", error)  # with paths in it, which are nobody's business
+        return _problem(503, "the index cannot be used; the log says why")
 
 
 def _add_queries(app: FastAPI, service: Service) -> None:
@@ -171,6 +177,8 @@ def _add_queries(app: FastAPI, service: Service) -> None:
             {"query": query, "certified": hits.certified, "bound": hits.bound, "hits": hits.hits}
             for query, hits in zip(request.queries, found, strict=True)
         ]
+        if sum(map(len, found)) > _HITS_AT_ONCE:  # meanwhile others are served
+            return await asyncio.to_thread(_json, {"results": results})
         return _json({"results": results})
 
     @app.post("/v1/score", tags=["queries"], response_model=schemas.ScoreResponse, responses=_problems(*_WITH_BODY))
@@ -183,7 +191,7 @@ def _add_queries(app: FastAPI, service: Service) -> None:
     async def explain(request: schemas.ExplainRequest) -> Response:
         """Why: each pair term by term and word by word."""
         found = await service.explain([(pair.sentence1, pair.sentence2) for pair in request.pairs])
-        return _json({"results": [{**plain(explained), "score": graded} for explained, graded in found]})
+        return await asyncio.to_thread(_explanations, found)
 
     @app.get(
         "/v1/groups",
@@ -193,7 +201,7 @@ def _add_queries(app: FastAPI, service: Service) -> None:
     )
     async def groups(
         threshold: Annotated[schemas.Threshold, Query(description="The least cosine.")] = 0.9,
-        limit: Annotated[int, Query(ge=1, le=500, description="Groups to show.")] = 50,
+        limit: Annotated[int, Query(ge=1, le=500, description="Groups to show, of at most 2,000 sentences.")] = 50,
     ) -> Response:
         """Groups of sentences of the collection that hang together by pairs of at least that cosine."""
         try:
@@ -202,11 +210,15 @@ def _add_queries(app: FastAPI, service: Service) -> None:
             return _json({"progress": error.progress}, 202, **{"retry-after": "1"})
         shown = [
             {"size": len(group.ids), "weakest": group.weakest, "members": [_document(member) for member in members]}
-            for group, members in zip(found.groups[:limit], found.shown, strict=True)
+            for group, members in found.shown
         ]
         sentences = sum(len(group.ids) for group in found.groups)
         counts = {"groups": len(found.groups), "sentences": sentences, "current": found.current}
         return _json({"threshold": threshold, **counts, "shown": shown})
+
+
+def _explanations(found: list[tuple[PairExplanation, float | None]]) -> Response:
+    return _json({"results": [{**plain(explained), "score": graded} for explained, graded in found]})
 
 
 def _document(document: Document) -> dict[str, str]:

@@ -119,6 +119,8 @@ class Gate:
 
     async def _pass(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         deadline = asyncio.get_running_loop().time() + self._settings.timeout
+        if "\n" in scope["path"]:  # which routes take for the end
+            raise _RefusedError(HTTPStatus.NOT_FOUND, "there is no such path")
         self._check_host(headers)
         self._check_token(scope["path"], headers)
         body = await self._body(headers, receive, deadline)
@@ -153,7 +155,7 @@ class Gate:
         """Without a token, only names of this machine: another name is a web page's that had it point here."""
         if self._settings.token is not None:
             return
-        match = _HOST.fullmatch(headers.get(b"host", b"").decode("latin-1"))
+        match = _HOST.fullmatch(headers.get(b"host", b"").decode("latin-1").lower())
         if match is None or not is_loopback(match[1].strip("[]")):
             raise _RefusedError(HTTPStatus.MISDIRECTED_REQUEST, "without a token, only localhost is served")
 

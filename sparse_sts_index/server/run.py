@@ -16,6 +16,7 @@ from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.server.settings import ServerSettings
 
 _KEEP_ALIVE = 75  # seconds that an idle connection is kept
+_CONNECTIONS = 4096  # at a time; 503 beyond
 _OWN = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "color_message"})  # of a record
 logger = logging.getLogger("sparse_sts_index.server")
 
@@ -99,14 +100,19 @@ def serve(index: SparseStsIndex, settings: ServerSettings, *, level: str = "info
             await super().startup(sockets)
             logger.info("listening", extra={"url": url})
 
-    listener = listen(settings)
-    _log_json(level)
-    service = Service(index, settings)
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            service.stop()
+            await super().shutdown(sockets)
+
     try:
-        asyncio.run(service.load())
-    except BaseException:
-        asyncio.run(service.close())
+        listener = listen(settings)
+    except ServerError:
+        index.close()
         raise
+    _log_json(level)
+    host, port = listener.getsockname()[:2]
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    service = Service(index, settings)
     config = uvicorn.Config(
         create_app(service),
         log_config=None,
@@ -117,17 +123,22 @@ def serve(index: SparseStsIndex, settings: ServerSettings, *, level: str = "info
         ws="none",
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=int(settings.timeout) + 1,
+        limit_concurrency=_CONNECTIONS,
     )
-    host, port = listener.getsockname()[:2]
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    before = signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again once it has stopped
+    before = signal.signal(signal.SIGTERM, _interrupt)  # uvicorn raises it again once it has stopped
     try:
+        asyncio.run(service.load())
         Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
         pass
     finally:
         signal.signal(signal.SIGTERM, before)
         listener.close()
+        asyncio.run(service.close())
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _log_json(level: str) -> None:

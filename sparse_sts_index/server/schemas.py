@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from sparse_sts_index.server.settings import (
     LOWEST_THRESHOLD,
     MAX_CHARACTERS,
+    MAX_EXPLAINED,
+    MAX_HITS,
     MAX_ID_CHARACTERS,
     MAX_K,
     MAX_PAIRS,
@@ -33,7 +35,7 @@ class _Request(BaseModel):
 
 
 class SearchRequest(_Request):
-    """Queries, and what to find for each."""
+    """Queries, and what to find for each; at most 10,000 hits in all, or 1,000 explained ones."""
 
     queries: list[Sentence] = Field(min_length=1, max_length=MAX_SENTENCES, examples=[["Three girls paint a fence."]])
     k: Whole = Field(10, ge=1, le=MAX_K, description="Hits a query.")
@@ -41,6 +43,14 @@ class SearchRequest(_Request):
         "exact", description="`exact` hits are proved to be the nearest."
     )
     explain: bool = Field(False, description="Give each hit the terms that it shares with the query.")
+
+    @model_validator(mode="after")
+    def check_size(self) -> Self:
+        """Bound the answer."""
+        most = MAX_EXPLAINED if self.explain else MAX_HITS
+        if len(self.queries) * self.k > most:
+            raise ValueError(f"queries times k may be at most {most:,}" + " to explain" * self.explain)
+        return self
 
 
 class SentencePair(_Request):

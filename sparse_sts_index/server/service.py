@@ -8,7 +8,9 @@ call, and let go when it ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import itertools
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -29,7 +31,7 @@ from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.quantizer import pairwise_dot
 from sparse_sts_index.search import Mode
 from sparse_sts_index.server.metrics import Metrics
-from sparse_sts_index.server.settings import ServerSettings
+from sparse_sts_index.server.settings import MAX_SENTENCES, ServerSettings
 from sparse_sts_index.server.worker import ClosedError, OverloadedError, Worker
 from sparse_sts_index.trace import Trace
 
@@ -40,6 +42,8 @@ logger = logging.getLogger("sparse_sts_index.server")
 _WRITES_WAITING = 32
 _QUERIES_TOGETHER = 64  # searched for
 MEMBERS_SHOWN = 100  # of a group
+_WARMING = 24  # queries, after which an index of moderate size is in memory
+_SENTENCES_SHOWN = 2_000  # of all groups
 
 
 class UnavailableError(Exception):
@@ -98,10 +102,10 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class FoundGroups:
-    """All groups, the sentences of those to show, and whether that is of the index as it is now."""
+    """All groups, those to show with their sentences, and whether that is of the index as it is now."""
 
     groups: list[Group]
-    shown: list[list[Document]]
+    shown: list[tuple[Group, list[Document]]]
     current: bool
 
 
@@ -121,6 +125,7 @@ class Service:
         self._closing = False
         self._broken: str | None = None
         self._groups: tuple[Manifest, Groups] | None = None
+        self._failed: Manifest | None = None  # the state that could not be compared
         self._joining: asyncio.Task[None] | None = None
         self._joined = 0
         batch = self.metrics.batch
@@ -134,7 +139,13 @@ class Service:
         )
         searches = _QUERIES_TOGETHER if settings.max_batch > 1 else 1
         self._search_thread: Worker[Any, Any] = Worker(
-            "search", self._search, most=searches, done=functools.partial(batch, "search"), at_end=detach_thread
+            "search",
+            self._search,
+            most=searches,
+            limit=max(settings.max_queue, MAX_SENTENCES),
+            size=lambda job: job.vectors.shape[0] if isinstance(job, _Search) else 0,
+            done=functools.partial(batch, "search"),
+            at_end=detach_thread,
         )
         self._write_thread: Worker[Callable[[], Any], Any] = Worker(
             "write", _calls, limit=_WRITES_WAITING, done=functools.partial(batch, "write"), at_end=detach_thread
@@ -153,7 +164,9 @@ class Service:
             See :attr:`.index.SparseStsIndex.encoder`.
         """
         self.encoder = await self._encoder_thread.do(lambda: self.index.encoder)
-        await self.search(["a sentence to warm up with"], 10, "exact", explain=False)
+        await self.search(["a sentence to warm up with"] * _WARMING, 10, "exact", explain=False)
+        await self.search(["another"], 10, "exact", explain=True)
+        await self.explain([("a sentence", "another one")])
         await self._search_thread.do(self._measure)
 
     def start(self) -> None:
@@ -173,7 +186,14 @@ class Service:
     @property
     def problem(self) -> str | None:
         """Why it can answer no queries, or None."""
-        return "the server is shutting down" if self._closing else self._broken
+        if self._closing:
+            return "the server is shutting down"
+        threads = (self._encoder_thread, self._search_thread, self._write_thread, self._join_thread)
+        return self._broken if all(thread.alive for thread in threads) else "a thread has died; the log says why"
+
+    def stop(self) -> None:
+        """Say that the end is near: a comparison gives up, and the server is not ready any more."""
+        self._closing = True
 
     @property
     def waiting(self) -> int:
@@ -202,7 +222,11 @@ class Service:
         encoded = await self._encoded(_Encode(texts, trace=True))
         traces = dict(zip(texts, encoded.traces or (), strict=True))
         vocabulary = encoded.encoder.vocabulary
-        explained = [explain_traces(vocabulary, traces[first], traces[second]) for first, second in pairs]
+
+        def explain() -> list[PairExplanation]:
+            return [explain_traces(vocabulary, traces[first], traces[second]) for first, second in pairs]
+
+        explained = await asyncio.to_thread(explain)
         scores = _scores(encoded.encoder, [pair.cosine for pair in explained])
         return list(zip(explained, scores, strict=True))
 
@@ -262,22 +286,32 @@ class Service:
         NotComparedError
             That is not known yet; it is being found out.
         """
+        if self._failed is self.index.manifest:
+            raise UnavailableError("comparing the collection with itself failed; the log says how")
         known = self._groups
         current = known is not None and known[0] is self.index.manifest
-        if (known is None or not current or threshold < known[1].threshold) and self._joining is None:
-            floor = int(threshold * 10 + 1e-9) / 10  # so that the next thresholds are known, too
+        if (known is None or not current or threshold < known[1].threshold) and not self._is_joining:
+            floor = min(threshold, int(threshold * 10 + 1e-9) / 10)  # so that the next thresholds are known, too
             self._joined = 0
             self._joining = asyncio.create_task(self._join(floor))
-            self._joining.add_done_callback(self._join_ended)
         if known is None or threshold < known[1].threshold:
             raise NotComparedError(min(1.0, self._joined / max(1, len(self.index))))
         groups = await asyncio.to_thread(known[1].above, threshold)
-        shown = groups[:limit]
+        shown, count = [], 0
+        for group in groups[:limit]:
+            count += min(len(group.ids), MEMBERS_SHOWN)
+            if count > _SENTENCES_SHOWN:
+                break
+            shown.append(group)
         ids = [doc_id for group in shown for doc_id in group.ids[:MEMBERS_SHOWN]]
         found = iter(await self._call(self._search_thread, lambda: self.index.get_many(ids)))
-        members = [[next(found) for _ in group.ids[:MEMBERS_SHOWN]] for group in shown]
-        present = [[document for document in some if document is not None] for some in members]
+        members = [[document for _ in group.ids[:MEMBERS_SHOWN] if (document := next(found))] for group in shown]
+        present = [(group, some) for group, some in zip(shown, members, strict=True) if len(some) > 1]
         return FoundGroups(groups, present, current)
+
+    @property
+    def _is_joining(self) -> bool:
+        return self._joining is not None and not self._joining.done()
 
     async def _join(self, threshold: float) -> None:
         def progress(count: int) -> None:
@@ -286,13 +320,15 @@ class Service:
                 raise _StoppedError
 
         manifest = self.index.manifest
-        groups = await self._call(self._join_thread, lambda: self.index.groups(threshold, progress=progress))
-        self._groups = manifest, groups
-
-    def _join_ended(self, task: asyncio.Task[None]) -> None:
-        self._joining = None
-        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, _StoppedError):
-            logger.error("comparing the collection failed", exc_info=error)
+        try:
+            groups = await self._call(self._join_thread, lambda: self.index.groups(threshold, progress=progress))
+        except _StoppedError:
+            return
+        except Exception:
+            self._failed = manifest
+            logger.exception("comparing the collection failed")
+        else:
+            self._groups = manifest, groups
 
     # --- what goes on in the threads
 
@@ -311,10 +347,11 @@ class Service:
             else:
                 together.append((place, job))
         if together:
-            vectors = self.encoder.encode([text for _, job in together for text in job.texts])
+            encoder = self.encoder
+            vectors = encoder.encode([text for _, job in together for text in job.texts])
             start = 0
             for place, job in together:
-                results[place] = Encoded(vectors[start : start + len(job.texts)], self.encoder)
+                results[place] = Encoded(vectors[start : start + len(job.texts)], encoder)
                 start += len(job.texts)
         return results
 
@@ -325,18 +362,25 @@ class Service:
     def _search(self, jobs: list[_Search | Callable[[], Any]]) -> list[Any]:
         results: list[Any] = [None] * len(jobs)
         alike: defaultdict[tuple[int, Mode, bool], list[int]] = defaultdict(list)
-        for place, job in enumerate(jobs):
+        for place, job in enumerate(jobs):  # calls first: one may be a refresh
             if not isinstance(job, _Search):
                 results[place] = _called(job)
-            elif job.fingerprint != self.index.manifest.model_fingerprint:
+        for place, job in enumerate(jobs):
+            if not isinstance(job, _Search):
+                continue
+            if job.fingerprint != self.index.manifest.model_fingerprint:
                 results[place] = UnavailableError("the index has been replaced by one of another model; try again")
             else:
                 alike[job.k, job.mode, job.explain].append(place)
         for (k, mode, explain), places in alike.items():
-            vectors = csr_array(vstack([jobs[place].vectors for place in places]))  # type: ignore[union-attr]
-            found = iter(self.index.search_vectors(vectors, k, mode=mode, explain=explain))
-            for place in places:
-                results[place] = [next(found) for _ in range(jobs[place].vectors.shape[0])]  # type: ignore[union-attr]
+            blocks = [jobs[place].vectors for place in places]  # type: ignore[union-attr]
+            try:
+                found = iter(self.index.search_vectors(csr_array(vstack(blocks)), k, mode=mode, explain=explain))
+                for place, block in zip(places, blocks, strict=True):
+                    results[place] = list(itertools.islice(found, block.shape[0]))
+            except Exception as error:  # it is of these alone
+                for place in places:
+                    results[place] = error
         return results
 
     def _measure(self) -> None:
@@ -356,14 +400,14 @@ class Service:
                     self._broken = "the index has been replaced by one of another model"
                     self.encoder = await self._encoder_thread.do(lambda: self.index.encoder)
                     self._broken = None
-            except SparseStsError as error:
-                if self.index.manifest.model_fingerprint != self.encoder.fingerprint:
-                    self._broken = str(error)
-                logger.error("refresh failed: %s", error)
             except OverloadedError:
                 continue  # the model is busy: later
             except ClosedError:
                 return
+            except SparseStsError as error:
+                logger.error("refresh failed: %s", error)
+            except Exception:  # whatever it was, the next look may go well
+                logger.exception("refresh failed")
 
 
 def _called(function: Callable[[], T]) -> T | Exception:
@@ -385,9 +429,7 @@ def _scores(encoder: SparseStsEncoder, cosines: list[float]) -> list[float | Non
 
 def _size(folder: Path) -> int:
     total = 0
-    for file in folder.rglob("*"):
-        try:
+    with contextlib.suppress(OSError):  # removed meanwhile
+        for file in folder.rglob("*"):
             total += file.stat().st_size if file.is_file() else 0
-        except OSError:  # removed meanwhile
-            continue
     return total

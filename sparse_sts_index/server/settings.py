@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 from sparse_sts_index.errors import ServerError
@@ -13,6 +14,7 @@ MAX_CHARACTERS = 10_000  # of a sentence
 MAX_ID_CHARACTERS = 8_191  # which are at most Lucene's 32,766 bytes
 MAX_PATH_ID_CHARACTERS = 1_000  # of an id in a path; longer ones go into a body
 MAX_K = 1000
+MAX_HITS, MAX_EXPLAINED = 10_000, 1_000  # that a request may ask for
 LOWEST_THRESHOLD = 0.5  # of groups
 TOKEN_VARIABLE = "SPARSE_STS_TOKEN"
 _SHORTEST_TOKEN = 16
@@ -46,7 +48,7 @@ class ServerSettings:
     Raises
     ------
     ServerError
-        A token is too short, not ASCII, or missing where one is needed.
+        A token is too short, not of printable ASCII, or missing where one is needed.
     """
 
     host: str = "127.0.0.1"
@@ -65,8 +67,10 @@ class ServerSettings:
                 raise ServerError(
                     f"to listen at {self.host}, beyond this machine, takes a token: --token-file, or {TOKEN_VARIABLE}"
                 )
-        elif len(self.token) < _SHORTEST_TOKEN or not self.token.isascii() or not self.token.isprintable():
-            raise ServerError(f"the token must be at least {_SHORTEST_TOKEN} printable ASCII characters")
+        elif not re.fullmatch("[!-~]+", self.token) or len(self.token) < _SHORTEST_TOKEN:
+            raise ServerError(
+                f"the token must be at least {_SHORTEST_TOKEN} characters, printable ASCII without spaces"
+            )
 
 
 def is_loopback(host: str) -> bool:

@@ -7,6 +7,8 @@ alone waits for nobody: no clock is involved.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import math
 import threading
 import time
@@ -17,6 +19,8 @@ from typing import Any, Generic, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+logger = logging.getLogger("sparse_sts_index.server")
 
 _SMOOTHING = 0.2  # weight of the last batch in the rate
 _LONGEST_WAIT = 60  # seconds that a client is told to stay away, at most
@@ -32,7 +36,7 @@ class OverloadedError(Exception):
     """
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__(f"too many sentences are waiting; try again in {retry_after} s")
+        super().__init__(f"too much is waiting already; try again in {retry_after} s")
         self.retry_after = retry_after
 
 
@@ -62,7 +66,7 @@ class Done:
     seconds: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiting(Generic[Job, Result]):
     job: Job
     size: int
@@ -117,6 +121,11 @@ class Worker(Generic[Job, Result]):
         """Size of the jobs that wait."""
         return self._pending
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread goes on."""
+        return self._thread.is_alive()
+
     async def do(self, job: Job) -> Result:
         """Have a job done. If this is cancelled before it has begun, it never does.
 
@@ -139,7 +148,14 @@ class Worker(Generic[Job, Result]):
             self._queue.append(waiting)
             self._pending += size
             self._changed.notify()
-        return await waiting.future
+        try:
+            return await waiting.future
+        except asyncio.CancelledError:
+            with self._changed:
+                if waiting in self._queue:
+                    self._queue.remove(waiting)
+                    self._pending -= size
+            raise
 
     def _retry_after(self) -> int:
         seconds = self._pending / self._rate if self._rate else 1.0
@@ -185,13 +201,17 @@ class Worker(Generic[Job, Result]):
             results = self._work([waiting.job for waiting in batch])
         except Exception as error:  # it is the askers' now
             results = [error] * len(batch)
+        except BaseException as error:  # a panic in native code: no exception to asyncio
+            logger.exception("%s failed", self._thread.name)
+            results = [RuntimeError(repr(error))] * len(batch)
         seconds, size = time.perf_counter() - start, sum(waiting.size for waiting in batch)
         if self._done is not None:
             self._done(Done(size, tuple(start - waiting.since for waiting in batch), seconds))
         rate = size / max(seconds, 1e-6)
         self._rate = rate if not self._rate else self._rate + _SMOOTHING * (rate - self._rate)
         loop: Any = batch[0].future.get_loop()
-        loop.call_soon_threadsafe(_settle, [waiting.future for waiting in batch], results)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is there to be told
+            loop.call_soon_threadsafe(_settle, [waiting.future for waiting in batch], results)
 
 
 def _settle(futures: list[asyncio.Future[Result]], results: Sequence[Result | Exception]) -> None:

@@ -85,7 +85,9 @@ function askToken(refused) {
     dialog.addEventListener("close", () => {
       asking = null;
       if (dialog.returnValue !== "token") return reject(new Error("This server wants a token."));
-      sessionStorage.setItem(TOKEN, $("token").value.trim());
+      const token = $("token").value.trim();
+      if (!/^[!-~]+$/.test(token)) return reject(new Error("A token has printable ASCII characters only."));  // or no header could hold it
+      sessionStorage.setItem(TOKEN, token);
       return resolve();
     }, { once: true });
     dialog.showModal();
@@ -295,6 +297,7 @@ function search() {
   remember();
   $("search-intro").hidden = text !== "";
   if (!text) {
+    $("search").removeAttribute("aria-busy");
     $("hits").replaceChildren();
     return say("search", "");
   }
@@ -382,6 +385,7 @@ function compare() {
   const ready = texts.every(Boolean);
   $("compare-intro").hidden = ready;
   if (!ready) {
+    $("compare").removeAttribute("aria-busy");
     $("comparison").replaceChildren();
     return say("compare", "");
   }
@@ -420,6 +424,7 @@ function compareThese(first, second) {
 // Collection
 
 const nextGroups = latest();
+let again;  // the timer of the next look, where these groups are not the last word
 
 /** The groups, when the server has compared the collection with itself. */
 async function askForGroups(threshold, options) {
@@ -434,6 +439,7 @@ async function askForGroups(threshold, options) {
 }
 
 function groups() {
+  clearTimeout(again);
   const signal = nextGroups();
   remember();
   return attempt("collection", signal, async (options) => {
@@ -446,7 +452,9 @@ function groups() {
       ? [el("button", { type: "button", className: "more", on: { click: () => { state.groups = MOST_GROUPS; groups(); } } }, "Show more groups")] : [];
     $("groups").replaceChildren(...data.shown.map(groupItem), ...more);
     const shown = data.groups > data.shown.length ? `; the largest ${data.shown.length} are shown` : "";
-    say("collection", data.groups ? `${count(data.groups, "group")} of ${count(data.sentences, "sentence")} in all${shown}` : `No two sentences have a cosine of ${threshold.toFixed(2)} or more.`);
+    const changed = data.current ? "" : "; the collection has changed since, and is being compared again";
+    if (changed) again = setTimeout(groups, 2000);
+    say("collection", data.groups ? `${count(data.groups, "group")} of ${count(data.sentences, "sentence")} in all${shown}${changed}` : `No two sentences have a cosine of ${threshold.toFixed(2)} or more.`);
   });
 }
 
@@ -475,7 +483,11 @@ function parameters(view) {
 /** Write the view into the address. */
 function remember(push = false) {
   const address = `#${state.view}?${new URLSearchParams(parameters(state.view))}`;
-  if (address !== location.hash) history[push ? "pushState" : "replaceState"](null, "", address);
+  try {
+    if (address !== location.hash) history[push ? "pushState" : "replaceState"](null, "", address);
+  } catch {
+    // Safari allows a hundred changes in half a minute; the next one counts again.
+  }
   const text = state.view === "search" ? query() : state.view[0].toUpperCase() + state.view.slice(1);
   document.title = [text, state.index?.name ?? "sparse-sts"].filter(Boolean).join(" – ");
 }
