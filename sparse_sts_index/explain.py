@@ -108,13 +108,10 @@ class SharedTerm:
 
 
 @dataclass(frozen=True, slots=True)
-class LoneTerm:
-    """A term of one sentence that the other has not: its token, and the rest as in :class:`TracedTerm`."""
+class LoneTerm(TracedTerm):
+    """A term of one sentence that the other has not, as the tokenizer has it."""
 
     term: str
-    weight: float
-    literal: bool
-    word: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +185,7 @@ def explain_traces(vocabulary: Vocabulary, first: Trace, second: Trace) -> PairE
             if part.word is not None:
                 added[part.word] += term.contribution
         alone = [
-            LoneTerm(vocabulary.tokens[term], traced.weight, traced.literal, traced.word)
+            LoneTerm(traced.weight, traced.literal, traced.word, vocabulary.tokens[term])
             for term, traced in side.items()
             if term not in common
         ]

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
 import pytest
+from serving import serving
 
 from sparse_sts_index import SparseStsIndex
 
@@ -34,46 +28,12 @@ SECOND = "Three girls are sitting on a green fence, painting."
 LONG = "I was charged twice for my March subscription but the second payment was already returned."
 HOSTILE = '<img src=x onerror="window.ran=1"><script>window.ran=1</script> a 🐕 & a fence'
 SECONDS = 30.0  # to wait for anything, on a busy machine
-START = 240.0  # to load the model and the index
-
-
-def _listening(stream: IO[str], found: list[str], ready: threading.Event) -> None:
-    """Read the log to its end, so that the server never waits for its reader."""
-    for line in stream:
-        with contextlib.suppress(ValueError):
-            record = json.loads(line)
-            if record.get("event") == "listening":
-                found.append(record["url"])
-                ready.set()
-    ready.set()
 
 
 @pytest.fixture(scope="module")
 def url(sample_index: SparseStsIndex) -> Iterator[str]:
-    script = Path(sys.executable).with_name("sparse-sts")
-    process = subprocess.Popen(
-        [script, "serve", str(sample_index.path), "--port", "0"],
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        text=True,
-    )
-    assert process.stderr is not None
-    found: list[str] = []
-    ready = threading.Event()
-    reader = threading.Thread(target=_listening, args=(process.stderr, found, ready), daemon=True)
-    reader.start()
-    try:
-        assert ready.wait(START), "the server said nothing"
-        assert found, f"the server ended with status {process.wait()}"
-        yield found[0]
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.wait()
-        reader.join(10)
-        process.stderr.close()
+    with serving(sample_index.path) as server:
+        yield server.url
 
 
 @pytest.fixture(scope="module")
