@@ -25,6 +25,8 @@ def search(client: httpx.Client, sentence: str, k: int = 10, attempts: int = 5) 
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        raise SystemExit(f'usage: {sys.argv[0]} URL "a sentence"')
     url, sentence = sys.argv[1:]
     token = os.environ.get("SPARSE_STS_TOKEN")
     headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -61,7 +62,8 @@ def listen(settings: ServerSettings) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number and number > 0 else getattr(error, "strerror", None) or error
         raise ServerError(f"cannot listen at {settings.host}, port {settings.port}: {reason}") from error
 
 
@@ -135,6 +137,7 @@ def serve(index: SparseStsIndex, settings: ServerSettings, *, level: str = "info
         signal.signal(signal.SIGTERM, before)
         listener.close()
         asyncio.run(service.close())
+        logger.info("stopped")
 
 
 def _interrupt(*_: object) -> None:

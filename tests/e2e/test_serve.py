@@ -400,6 +400,7 @@ def test_it_finishes_what_it_took(index: Path, how: signal.Signals) -> None:
         for thread in threads:
             thread.join(60)
         assert [len(found(answer)["results"]) for answer in answers] == [200] * 3
+        assert server.lines[-1]["event"] == "stopped"
 
 
 def _queued(client: httpx.Client) -> bool:
