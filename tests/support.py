@@ -13,6 +13,7 @@ from sparse_sts_index import Document, Manifest, Quantizer, Vocabulary
 from sparse_sts_index.corpus import Chunk
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.quantizer import l2_normalize
+from sparse_sts_index.vectors import Extent, VectorStore, VectorWriter
 
 VOCABULARY = Vocabulary([f"t{column}" for column in range(40)])
 
@@ -41,6 +42,17 @@ def chunk(ids: Sequence[str], vectors: csr_array, bits: int = 8) -> Chunk:
 def build(path: Path, ids: Sequence[str], vectors: csr_array, bits: int = 8) -> None:
     manifest = Manifest.without_model(VOCABULARY, bits)
     ImpactIndex.build(path, [chunk(ids, vectors, bits)], manifest, VOCABULARY)
+
+
+def store(path: Path, vectors: csr_array, dead: Sequence[int]) -> VectorStore:
+    """The vectors on disk, under ids that are their rows, with some rows that do not count."""
+    path.mkdir(parents=True, exist_ok=True)
+    writer = VectorWriter(path, Extent.empty("v"))
+    writer.add(vectors, [str(row) for row in range(vectors.shape[0])])
+    writer.kill(dead)
+    extent = writer.extent(durable=False)
+    writer.close()
+    return VectorStore(path, extent, vectors.shape[1])
 
 
 def brute_force(ids: Sequence[str], vectors: csr_array, query: csr_array, k: int) -> list[tuple[str, float]]:

@@ -6,19 +6,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
-from support import random_vectors
+from support import random_vectors, store
 
 from sparse_sts_index import Document, SparseStsEncoder, SparseStsIndex, join
-from sparse_sts_index.vectors import Extent, VectorStore, VectorWriter
-
-
-def store(path: Path, vectors: csr_array, dead: list[int]) -> VectorStore:
-    writer = VectorWriter(path, Extent.empty("v"))
-    writer.add(vectors, [str(row) for row in range(vectors.shape[0])])
-    writer.kill(dead)
-    extent = writer.extent(durable=False)
-    writer.close()
-    return VectorStore(path, extent, vectors.shape[1])
 
 
 @pytest.mark.parametrize("threshold", [1.0, 0.95, 0.8, 0.5, 0.2, 0.01])

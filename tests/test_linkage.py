@@ -9,23 +9,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
-from support import random_vectors, unit_vectors
+from support import random_vectors, store, unit_vectors
 
 from sparse_sts_index import join
-from sparse_sts_index.vectors import Extent, VectorStore, VectorWriter
+from sparse_sts_index.vectors import VectorStore
 
 THRESHOLDS = [1.0, 0.999, 0.97, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1]
 _FLOAT32 = 2e-6
-
-
-def store(path: Path, vectors: csr_array, dead: list[int]) -> VectorStore:
-    path.mkdir(parents=True, exist_ok=True)
-    writer = VectorWriter(path, Extent.empty("v"))
-    writer.add(vectors, [str(row) for row in range(vectors.shape[0])])
-    writer.kill(dead)
-    extent = writer.extent(durable=False)
-    writer.close()
-    return VectorStore(path, extent, vectors.shape[1])
 
 
 def graph(opened: VectorStore, threshold: float) -> NDArray[np.float64]:
