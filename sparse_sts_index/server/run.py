@@ -105,6 +105,7 @@ def serve(index: SparseStsIndex, settings: ServerSettings, *, level: str = "info
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             service.stop()
             await super().shutdown(sockets)
+            logger.info("stopped")
 
     try:
         listener = listen(settings)
@@ -137,7 +138,6 @@ def serve(index: SparseStsIndex, settings: ServerSettings, *, level: str = "info
         signal.signal(signal.SIGTERM, before)
         listener.close()
         asyncio.run(service.close())
-        logger.info("stopped")
 
 
 def _interrupt(*_: object) -> None:
