@@ -153,6 +153,7 @@ class Service:
         self._join_thread: Worker[Callable[[], Any], Any] = Worker(
             "join", _calls, done=functools.partial(batch, "join"), at_end=detach_thread
         )
+        self._threads = (self._encoder_thread, self._search_thread, self._write_thread, self._join_thread)
         self._refresher: asyncio.Task[None] | None = None
 
     async def load(self) -> None:
@@ -179,7 +180,7 @@ class Service:
         self._closing = True
         if self._refresher is not None:
             self._refresher.cancel()
-        for thread in (self._encoder_thread, self._search_thread, self._write_thread, self._join_thread):
+        for thread in self._threads:
             await asyncio.to_thread(thread.close)
         self.index.close()
 
@@ -188,8 +189,7 @@ class Service:
         """Why it can answer no queries, or None."""
         if self._closing:
             return "the server is shutting down"
-        threads = (self._encoder_thread, self._search_thread, self._write_thread, self._join_thread)
-        return self._broken if all(thread.alive for thread in threads) else "a thread has died; the log says why"
+        return self._broken if all(thread.alive for thread in self._threads) else "a thread has died; the log says why"
 
     def stop(self) -> None:
         """Say that the end is near: a comparison gives up, and the server is not ready any more."""
