@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import re
-import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +29,7 @@ from sparse_sts_index.state import (
     read_vocabulary,
     vocabulary_of,
 )
-from sparse_sts_index.vectors import Extent, VectorStore, VectorWriter
+from sparse_sts_index.vectors import Extent, VectorStore, VectorWriter, remove_vectors
 from sparse_sts_index.vocabulary import Vocabulary
 
 VECTORS_FOLDER = re.compile(r"vectors-(\d+)")
@@ -128,7 +127,7 @@ class Changes:
         """Drop what is not committed, and release the files."""
         self._vectors.close()
         if self.manifest.vectors.folder != self.committed:
-            shutil.rmtree(self._path / self.manifest.vectors.folder, ignore_errors=True)
+            remove_vectors(self._path / self.manifest.vectors.folder)
         self.lucene.close()
 
 
@@ -155,4 +154,4 @@ def clean(path: Path, keep: str) -> None:
     """Remove vectors that no commit names any more, or never did. For the one who has Lucene's lock."""
     for entry in path.iterdir():
         if VECTORS_FOLDER.fullmatch(entry.name) and entry.name != keep:
-            shutil.rmtree(entry, ignore_errors=True)
+            remove_vectors(entry)

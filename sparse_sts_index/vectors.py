@@ -14,6 +14,7 @@ readers do not see them and the next writer takes their place.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -265,6 +266,18 @@ class VectorWriter:
         self._sizes[name] += len(content)
         while content:  # an unbuffered file may take less than all of it
             content = content[self._files[name].write(content) :]
+
+
+def remove_vectors(folder: Path) -> None:
+    """Remove a folder of vectors as far as that is possible.
+
+    Not by ``shutil.rmtree``: interrupted, it may close a file descriptor twice, and raise ``OSError``
+    in the place of ``KeyboardInterrupt``.
+    """
+    with contextlib.suppress(OSError):
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
 
 
 def _indptr(ends: NDArray[np.int64]) -> NDArray[Any]:

@@ -11,7 +11,10 @@ import sys
 import tempfile
 import textwrap
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from scipy.sparse import csr_array
 from support import VOCABULARY, brute_force, build, chunk, random_vectors
 
 from sparse_sts_index import DataError, Document, ImpactIndexError, SparseStsEncoder, SparseStsIndex
+from sparse_sts_index.changes import clean
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.lucene import ImpactWriter
 
@@ -348,6 +352,36 @@ def test_interrupts_lose_nothing(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGALRM, before)
     assert interrupted > 5
+
+
+def test_cleaning_up_lets_an_interrupt_through(tmp_path: Path) -> None:
+    """At whatever line of Python it comes, an interrupt stays one, and the next time all is removed."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any]:
+        nonlocal left
+        left -= event == "line"
+        if left < 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    while True:
+        folder = tmp_path / "vectors-000001"
+        folder.mkdir(exist_ok=True)
+        (folder / "terms.i32").touch()
+        left = lines
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            clean(tmp_path, keep="vectors-000002")
+            break
+        except KeyboardInterrupt:
+            lines += 1
+        finally:
+            sys.settrace(before)
+    assert not folder.exists()
+    assert lines > 10
 
 
 def test_an_interrupt_just_after_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
