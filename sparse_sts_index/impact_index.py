@@ -203,6 +203,23 @@ class ImpactIndex:
         docids = [place[1] for place in places if place is not None]
         return [Document(*pair) for pair in zip(ids, state.reader.texts(docids), strict=True)]
 
+    def read(self, *, skip: int = 0) -> Iterator[Chunk]:
+        """All documents with their vectors and impacts, in the order of addition, some at a time.
+
+        Parameters
+        ----------
+        skip : int
+            Pass over so many.
+        """
+        with self.using() as state:
+            yield from self._read(state, skip)
+
+    def _read(self, state: State, skip: int = 0) -> Iterator[Chunk]:
+        quantizer = Quantizer(state.manifest.bits)
+        for rows in state.store.live_rows(_CHUNK, skip):
+            vectors = state.store.take(rows)
+            yield Chunk(self.documents(state, rows), vectors, quantizer.quantize(vectors))
+
     def get(self, doc_id: str) -> Document | None:
         """The document with this id, or None."""
         return self.get_many([doc_id])[0]
@@ -289,13 +306,11 @@ class ImpactIndex:
         Everything comes from the index itself: nothing is encoded. Commits.
         """
         with self._changing(commit=True) as (state, changes):
-            quantizer = Quantizer(state.manifest.bits)
             changes.start_over()
-            for chunk in state.store.live_rows(_CHUNK):
-                vectors = state.store.take(chunk)
-                changes.add(self.documents(state, chunk), vectors, quantizer.quantize(vectors))
+            for chunk in self._read(state):
+                changes.add(chunk.documents, chunk.vectors, chunk.impacts)
                 if progress is not None:
-                    progress(len(chunk))
+                    progress(len(chunk.documents))
             changes.lucene.merge()
         clean(self.path, keep=changes.committed)
 

@@ -572,6 +572,10 @@ class SparseStsIndex:
         """Check the whole index against itself; see :meth:`.impact_index.ImpactIndex.verify`."""
         return self._vectors.verify(progress=progress)
 
+    def read(self, *, skip: int = 0) -> Iterator[Chunk]:
+        """All documents with their vectors and impacts; see :meth:`.impact_index.ImpactIndex.read`."""
+        return self._vectors.read(skip=skip)
+
     def get(self, doc_id: str) -> Document | None:
         """The document with this id, or None."""
         return self._vectors.get(doc_id)

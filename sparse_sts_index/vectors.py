@@ -159,9 +159,9 @@ class VectorStore:
         live[self._dead] = False
         return live
 
-    def live_rows(self, size: int) -> Iterator[NDArray[np.int64]]:
-        """Rows that count, in order, `size` at a time."""
-        rows = np.flatnonzero(self.live)
+    def live_rows(self, size: int, skip: int = 0) -> Iterator[NDArray[np.int64]]:
+        """Rows that count, in order, `size` at a time, but for the first `skip` of them."""
+        rows = np.flatnonzero(self.live)[skip:]
         for start in range(0, len(rows), size):
             yield rows[start : start + size]
 
