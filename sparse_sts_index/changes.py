@@ -25,11 +25,11 @@ from sparse_sts_index.state import (
     MANIFEST_KEY,
     VOCABULARY_FILE,
     State,
-    open_state,
+    open_index_state,
     read_vocabulary,
     vocabulary_of,
 )
-from sparse_sts_index.vectors import Extent, VectorStore, VectorWriter, remove_vectors
+from sparse_sts_index.vectors import Extent, Vectors, VectorStore, VectorWriter, remove_vectors
 from sparse_sts_index.vocabulary import Vocabulary
 
 VECTORS_FOLDER = re.compile(r"vectors-(\d+)")
@@ -92,7 +92,7 @@ class Changes:
             postings=manifest.postings + impacts.nnz,
         )
 
-    def kill(self, store: VectorStore, rows: Sequence[int]) -> None:
+    def kill(self, store: Vectors, rows: Sequence[int]) -> None:
         """The vectors' half of deleting documents."""
         manifest = self.manifest
         impacts = Quantizer(manifest.bits).quantize(store.take(np.array(rows, np.int64)))
@@ -135,7 +135,7 @@ def open_to_change(path: Path, in_memory: bool | None) -> tuple[State, Changes]:
     """The last committed state, and where to change it; no one else can meanwhile."""
     lucene = ImpactWriter(path / LUCENE_FOLDER, create=False)
     try:
-        state = open_state(path, in_memory)
+        state = open_index_state(path, in_memory)
         try:
             return state, Changes(path, state.manifest, lucene)
         except BaseException:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index.changes import VECTORS_FOLDER, Changes, clean, open_to_change
+from sparse_sts_index.collection import is_collection, open_state
 from sparse_sts_index.corpus import Chunk, Document
 from sparse_sts_index.errors import DataError, ImpactIndexError
 from sparse_sts_index.jvm import detach_thread
@@ -33,7 +34,7 @@ from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.overlap import overlap
 from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.search import Mode, Neighbours, search
-from sparse_sts_index.state import LUCENE_FOLDER, MANIFEST_FILE, State, open_state
+from sparse_sts_index.state import LUCENE_FOLDER, MANIFEST_FILE, State
 from sparse_sts_index.vocabulary import Vocabulary
 
 _CHUNK = 2048  # documents read back at a time
@@ -59,7 +60,7 @@ class ImpactIndex:
 
     @classmethod
     def open(cls, path: str | Path, *, writable: bool = False, in_memory: bool | None = None) -> Self:
-        """Open an index.
+        """Open an index, or a collection of them.
 
         Parameters
         ----------
@@ -81,7 +82,10 @@ class ImpactIndex:
         path = Path(path)
         if not path.exists():
             raise ImpactIndexError(f"no index at {path}")
-        if not (path / LUCENE_FOLDER).is_dir():
+        if is_collection(path):
+            if writable:
+                raise ImpactIndexError(f"{path} is a collection of shards, which is only read: merge it to change it")
+        elif not (path / LUCENE_FOLDER).is_dir():
             raise ImpactIndexError(f"not an index: {path} has no folder {LUCENE_FOLDER}")
         path = path.absolute()  # the process may go elsewhere
         if not writable:
@@ -237,7 +241,7 @@ class ImpactIndex:
     def refresh(self) -> bool:
         """See what has been committed since; whether there was anything."""
         with self.using() as state:
-            if self._changes is not None or state.reader.is_current():
+            if self._changes is not None or state.is_current():
                 return False
         self._see(open_state(self.path, self._in_memory))
         return True

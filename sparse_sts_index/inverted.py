@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sparse_sts_index.vectors import VectorStore
+from sparse_sts_index.vectors import Vectors
 
 _BLOCK = 64  # documents in a group
 
@@ -22,10 +22,10 @@ class InvertedVectors:
 
     Parameters
     ----------
-    store : VectorStore
+    store : Vectors
     """
 
-    def __init__(self, store: VectorStore) -> None:
+    def __init__(self, store: Vectors) -> None:
         rows = np.flatnonzero(store.live)
         by_term = store.take(rows).T.tocsr()
         self._starts: list[int] = by_term.indptr.tolist()
@@ -33,7 +33,7 @@ class InvertedVectors:
         self._length = -(-len(store) // _BLOCK) * _BLOCK
 
     def scores(self, terms: Sequence[int], weights: Sequence[float]) -> NDArray[np.float64]:
-        """Dot products of a query with all rows, as :meth:`~sparse_sts_index.vectors.VectorStore.scores` has them.
+        """Dot products of a query with all rows, as :meth:`~sparse_sts_index.vectors.Vectors.scores` has them.
 
         Parameters
         ----------

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
-from sparse_sts_index.vectors import VectorStore
+from sparse_sts_index.vectors import Vectors
 
 _FLOAT32 = 2e-6  # what cosines of float32 vectors may lack
 _ENTRIES = 1 << 22  # of partial products in memory at a time
@@ -41,7 +41,7 @@ def check_threshold(threshold: float) -> None:
 
 
 def similar_rows(
-    store: VectorStore, threshold: float, *, progress: Callable[[int], None] | None = None
+    store: Vectors, threshold: float, *, progress: Callable[[int], None] | None = None
 ) -> Iterator[RowPairs]:
     """Pairs of rows that count whose cosine is at least `threshold`, block by block.
 
@@ -49,7 +49,7 @@ def similar_rows(
 
     Parameters
     ----------
-    store : VectorStore
+    store : Vectors
     threshold : float
         Above 0. A cosine that lacks up to 2e-6 of it counts: sentences with the same vector are of cosine 1.
     progress : callable, optional
@@ -97,14 +97,14 @@ class Linkage:
 
     Parameters
     ----------
-    store : VectorStore
+    store : Vectors
     threshold : float
         The least that :meth:`clusters` can be asked for.
     progress : callable, optional
         Called with the number of rows done since its last call.
     """
 
-    def __init__(self, store: VectorStore, threshold: float, *, progress: Callable[[int], None] | None = None) -> None:
+    def __init__(self, store: Vectors, threshold: float, *, progress: Callable[[int], None] | None = None) -> None:
         self.threshold = threshold
         self._size = len(store)
         self._first, self._second = np.empty(0, np.int64), np.empty(0, np.int64)
@@ -197,7 +197,7 @@ def _blocks(costs: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
 
 
 def _cosines(vectors: csr_array, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
-    """As :meth:`~sparse_sts_index.vectors.VectorStore.scores` computes them, some pairs at a time."""
+    """As :meth:`~sparse_sts_index.vectors.Vectors.scores` computes them, some pairs at a time."""
     parts = [np.zeros(0)]
     for start in range(0, len(first), 1 << 16):
         some = slice(start, start + (1 << 16))

@@ -57,6 +57,7 @@ _WRITE_BUFFER_MB = 128.0
 # pyjnius picks among constructors by the number of arguments alone where it must choose; these name the one meant.
 _TEXT_FIELD = "(Ljava/lang/String;Ljava/lang/CharSequence;Lorg/apache/lucene/index/IndexableFieldType;)V"
 _READER = "(Lorg/apache/lucene/index/IndexReader;)V"
+_READERS = "([Lorg/apache/lucene/index/IndexReader;Z)V"
 _HITS_AT_A_TIME = 1_000_000  # in one string from Java
 _NO_MORE_DOCS = 2**31 - 1  # DocIdSetIterator.NO_MORE_DOCS
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\u000a", "\r": "\\u000d"})
@@ -371,6 +372,45 @@ class ImpactReader:
         raw = method(_LUCENE + "document.Document", "get", "(Ljava/lang/String;)Ljava/lang/String;")
         raw = fill(raw, 1, constant("java.lang.String", RAW))
         return function(per_line(then(then(number, read), raw), parallel=False))
+
+
+class ImpactShards(ImpactReader):
+    """Several readers as one, their rows and documents numbered on from one to the next (Lucene's ``MultiReader``).
+
+    Parameters
+    ----------
+    directory : Path
+        For messages.
+    readers : sequence of ImpactReader
+        At least one. Closed with this one.
+    first_rows : sequence of int
+        What is added to the rows of each.
+    """
+
+    def __init__(self, directory: Path, readers: Sequence[ImpactReader], first_rows: Sequence[int]) -> None:
+        self._readers = readers
+        self._first_rows = np.array(first_rows)
+        with _crossing(directory):
+            parts = [reader._reader for reader in readers]
+            multi = java_class(_LUCENE + "index.MultiReader")(parts, False, signature=_READERS)
+            sizes = [reader._reader.maxDoc() for reader in readers]
+        self._ends = np.cumsum(sizes)
+        super().__init__(directory, multi)
+
+    def close(self) -> None:
+        """Release the files."""
+        super().close()
+        for reader in self._readers:
+            reader.close()
+
+    def search(self, queries: Sequence[str], limit: int) -> list[Matches]:
+        """As of one reader."""
+        return [self._numbered_on(matches) for matches in super().search(queries, limit)]
+
+    def _numbered_on(self, matches: Matches) -> Matches:
+        rows = matches.rows + self._first_rows[np.searchsorted(self._ends, matches.docids, side="right")]
+        order = np.lexsort((rows, -matches.scores))
+        return Matches(rows[order], matches.docids[order], matches.scores[order])
 
 
 def lucene_version() -> str:

@@ -36,7 +36,7 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index.inverted import InvertedVectors, best_rows
 from sparse_sts_index.lucene import ImpactReader, impact_query
-from sparse_sts_index.vectors import VectorStore
+from sparse_sts_index.vectors import Vectors
 
 Mode = Literal["exact", "two-step", "approximate"]
 
@@ -168,7 +168,7 @@ class _Query:
 
 def search(
     reader: ImpactReader,
-    store: VectorStore,
+    store: Vectors,
     vectors: csr_array,
     k: int,
     mode: Mode,
@@ -235,13 +235,13 @@ def search(
     return results
 
 
-def _best_of_all(store: VectorStore, cosines: NDArray[np.float64], k: int) -> Neighbours:
+def _best_of_all(store: Vectors, cosines: NDArray[np.float64], k: int) -> Neighbours:
     rows = best_rows(cosines, k + 1)  # one more, for the bound
     return dataclasses.replace(_nearest(store, rows, cosines[rows], k, 0.0), certified=True)
 
 
 def _nearest(
-    store: VectorStore, candidates: NDArray[np.int64], cosines: NDArray[np.float64], k: int, unseen: float
+    store: Vectors, candidates: NDArray[np.int64], cosines: NDArray[np.float64], k: int, unseen: float
 ) -> Neighbours:
     """The k best of some candidates, where none of the other documents has more than `unseen`."""
     order = np.argsort(-cosines)
@@ -260,7 +260,7 @@ def _nearest(
     )
 
 
-def _all_cosines(store: VectorStore, query: NDArray[np.float64]) -> NDArray[np.float64]:
+def _all_cosines(store: Vectors, query: NDArray[np.float64]) -> NDArray[np.float64]:
     cosines = np.concatenate([np.zeros(0), *(block @ query for _, block in store.blocks())])
     cosines[~store.live] = 0
     return cosines

@@ -11,7 +11,7 @@ from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.inverted import InvertedVectors
 from sparse_sts_index.lucene import ImpactReader, quoted
 from sparse_sts_index.manifest import Manifest
-from sparse_sts_index.vectors import VectorStore
+from sparse_sts_index.vectors import Vectors, VectorStore
 from sparse_sts_index.vocabulary import Vocabulary
 
 LUCENE_FOLDER, MANIFEST_FILE, VOCABULARY_FILE = "lucene", "manifest.json", "vocabulary.json"
@@ -27,13 +27,14 @@ class State:
     ----------
     manifest : Manifest
     reader : ImpactReader
-    store : VectorStore
+    store : Vectors
+    vocabulary_file : bytes
+        The content of the vocabulary's file.
 
     Parameters
     ----------
-    manifest, reader, store
-    vocabulary : bytes
-        The content of its file.
+    manifest, reader, store, vocabulary_file
+        See there.
     in_memory : bool, optional
         See :meth:`.impact_index.ImpactIndex.open`.
     """
@@ -42,12 +43,12 @@ class State:
         self,
         manifest: Manifest,
         reader: ImpactReader,
-        store: VectorStore,
-        vocabulary: bytes,
+        store: Vectors,
+        vocabulary_file: bytes,
         in_memory: bool | None,
     ) -> None:
         self.manifest, self.reader, self.store = manifest, reader, store
-        self._vocabulary = vocabulary
+        self.vocabulary_file = vocabulary_file
         self._in_memory = in_memory
         self._queries = 0
         self._inverted: InvertedVectors | None = None
@@ -56,12 +57,12 @@ class State:
     @property
     def vocabulary(self) -> Vocabulary:
         """The terms, as they were when the index was built."""
-        return vocabulary_of(self._vocabulary, self.manifest.vocabulary_sha256)
+        return vocabulary_of(self.vocabulary_file, self.manifest.vocabulary_sha256)
 
     @property
     def quoted_terms(self) -> tuple[str, ...]:
         """Lucene's terms of :attr:`vocabulary`, as queries name them."""
-        return _quoted_terms(self._vocabulary, self.manifest.vocabulary_sha256)
+        return _quoted_terms(self.vocabulary_file, self.manifest.vocabulary_sha256)
 
     def inverted(self, queries: int) -> InvertedVectors | None:
         """The vectors by term, if that is to be had, or pays for one who asks so many queries more."""
@@ -73,6 +74,10 @@ class State:
             if wanted and self._inverted is None:
                 self._inverted = InvertedVectors(self.store)
             return self._inverted
+
+    def is_current(self) -> bool:
+        """Whether nothing has been committed since."""
+        return self.reader.is_current()
 
     def acquire(self) -> None:
         """One user more."""
@@ -90,8 +95,8 @@ class State:
         self._inverted = None
 
 
-def open_state(path: Path, in_memory: bool | None) -> State:
-    """The last committed state."""
+def open_index_state(path: Path, in_memory: bool | None) -> State:
+    """The last committed state of an index."""
     attempts = 0
     while True:
         attempts += 1

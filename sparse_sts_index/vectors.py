@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,8 +72,67 @@ class Extent:
         return self.rows - self.sizes["dead.i64"] // 8
 
 
-class VectorStore:
-    """The rows of an extent, to read.
+class Vectors(ABC):
+    """Rows to read, numbered from 0, dead ones among them."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Rows, dead ones included."""
+
+    @property
+    @abstractmethod
+    def live(self) -> NDArray[np.bool_]:
+        """Which rows count; ndarray of bool, shape (rows,)."""
+
+    @abstractmethod
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """Document ids of rows, an ndarray of int64."""
+
+    @abstractmethod
+    def scores(self, rows: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Dot products of a query with some rows, in float64.
+
+        Products of float32 are exact in float64, and are added up in the order of the terms: a score depends on the
+        terms that are shared and on nothing else, so that documents which tie do so in every computation.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (m,)
+        query : ndarray of float64, shape (vocab,)
+            Dense, of float32 values.
+
+        Returns
+        -------
+        ndarray of float64, shape (m,)
+        """
+
+    @abstractmethod
+    def take(self, rows: NDArray[np.int64]) -> csr_array:
+        """Some rows, in this order: csr_array of float32, shape (len(rows), vocab)."""
+
+    @abstractmethod
+    def blocks(self, size: int = 1 << 17) -> Iterator[tuple[int, csr_array]]:
+        """All rows, at most `size` at a time, each time with the number of the first."""
+
+    @abstractmethod
+    def verify(self) -> None:
+        """Read every file, and compare with its checksum.
+
+        Raises
+        ------
+        ImpactIndexError
+            A file is not as it was written.
+        """
+
+    def live_rows(self, size: int, skip: int = 0) -> Iterator[NDArray[np.int64]]:
+        """Rows that count, in order, `size` at a time, but for the first `skip` of them."""
+        rows = np.flatnonzero(self.live)[skip:]
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
+
+
+class VectorStore(Vectors):
+    """The rows of an extent.
 
     Parameters
     ----------
@@ -108,38 +168,20 @@ class VectorStore:
             raise ImpactIndexError(f"{file}: {error.strerror or error}") from error
 
     def __len__(self) -> int:
-        """Rows, dead ones included."""
         return len(self._ends)
 
-    def ids(self, rows: NDArray[np.int64]) -> list[str]:
-        """Document ids of rows, an ndarray of int64."""
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:  # noqa: D102
         starts, ends = _starts(self._id_ends, rows), self._id_ends[rows]
         ids = self._ids.data
         return [str(ids[start:end], "utf-8") for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
-    def scores(self, rows: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Dot products of a query with some rows, in float64.
-
-        Products of float32 are exact in float64, and are added up in the order of the terms: a score depends on the
-        terms that are shared and on nothing else, so that documents which tie do so in every computation.
-
-        Parameters
-        ----------
-        rows : ndarray of int64, shape (m,)
-        query : ndarray of float64, shape (vocab,)
-            Dense, of float32 values.
-
-        Returns
-        -------
-        ndarray of float64, shape (m,)
-        """
+    def scores(self, rows: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: D102
         lengths, entries = self._entries(rows)
         products = query.take(self._terms.take(entries)) * self._weights.take(entries)
         owners = np.repeat(np.arange(len(rows)), lengths)
         return np.bincount(owners, products, minlength=len(rows)).astype(np.float64, copy=False)
 
-    def take(self, rows: NDArray[np.int64]) -> csr_array:
-        """Some rows, in this order: csr_array of float32, shape (len(rows), vocab)."""
+    def take(self, rows: NDArray[np.int64]) -> csr_array:  # noqa: D102
         lengths, entries = self._entries(rows)
         indptr = _indptr(np.cumsum(lengths))
         return csr_array((self._weights[entries], self._terms[entries], indptr), (len(rows), self._vocabulary))
@@ -153,17 +195,10 @@ class VectorStore:
         return lengths, entries
 
     @cached_property
-    def live(self) -> NDArray[np.bool_]:
-        """Which rows count; ndarray of bool, shape (rows,)."""
+    def live(self) -> NDArray[np.bool_]:  # noqa: D102
         live = np.ones(len(self), bool)
         live[self._dead] = False
         return live
-
-    def live_rows(self, size: int, skip: int = 0) -> Iterator[NDArray[np.int64]]:
-        """Rows that count, in order, `size` at a time, but for the first `skip` of them."""
-        rows = np.flatnonzero(self.live)[skip:]
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size]
 
     def block(self, start: int, stop: int) -> csr_array:
         """Consecutive rows, dead ones too, a view of the files: csr_array of float32, shape (stop - start, vocab)."""
@@ -174,19 +209,11 @@ class VectorStore:
         shape = (len(ends), self._vocabulary)
         return csr_array((self._weights[first:last], self._terms[first:last], indptr), shape)
 
-    def blocks(self, size: int = 1 << 17) -> Iterator[tuple[int, csr_array]]:
-        """All rows, `size` at a time, each with the number of its first."""
+    def blocks(self, size: int = 1 << 17) -> Iterator[tuple[int, csr_array]]:  # noqa: D102
         for start in range(0, len(self), size):
             yield start, self.block(start, min(start + size, len(self)))
 
-    def verify(self) -> None:
-        """Read every file, and compare with its checksum.
-
-        Raises
-        ------
-        ImpactIndexError
-            A file is not as it was written.
-        """
+    def verify(self) -> None:  # noqa: D102
         for name, array in zip(_DTYPES, self._arrays, strict=True):
             if zlib.crc32(array.data) != self.extent.crc32[name]:
                 raise ImpactIndexError(f"{self._folder / name}: not as it was written (its checksum is another)")

@@ -1,0 +1,258 @@
+"""Several indexes as one: the shards of a collection, searched together as if they had been built as one.
+
+A collection is a folder with ``collection.json``, which names its shards in order: folders in it that are indexes of
+their own, built with the same model and settings, no document id in two of them. The rows of a shard follow those of
+the one before it, and Lucene's ``MultiReader`` numbers the documents likewise, so everything above this module works on
+a collection as it does on an index, and gives the same ids, cosines and ties. It is only read; to change it, change
+what it is built from, or fold it into one index (:mod:`sparse_sts_index.merge`).
+
+``collection.json`` carries a checksum of each shard's manifest, which in turn carries those of its vectors: a shard
+that was changed since is refused, not searched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
+
+from sparse_sts_index.errors import ImpactIndexError
+from sparse_sts_index.files import atomic_writer
+from sparse_sts_index.lucene import ImpactShards
+from sparse_sts_index.manifest import Manifest
+from sparse_sts_index.state import State, open_index_state
+from sparse_sts_index.vectors import Extent, Vectors
+
+COLLECTION_FILE = "collection.json"
+FORMAT_VERSION = 1
+_SHARED = ("model_fingerprint", "vocabulary_sha256", "vocabulary_size", "precision", "bits", "max_active_dims")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard, as its collection knows it.
+
+    Attributes
+    ----------
+    folder : str
+        Where it is, from the collection's folder.
+    documents : int
+    manifest_sha256 : str
+        See :func:`manifest_sha256`.
+    """
+
+    folder: str
+    documents: int
+    manifest_sha256: str
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What ``collection.json`` says.
+
+    Attributes
+    ----------
+    shards : tuple of Shard
+        In the order of their documents.
+    created : str
+        When the build finished; ISO 8601, UTC.
+    build_seconds : float
+        How long it took.
+    format_version : int
+    """
+
+    shards: tuple[Shard, ...]
+    created: str
+    build_seconds: float
+    format_version: int = FORMAT_VERSION
+
+    @classmethod
+    def read(cls, path: Path) -> Collection:
+        """Of the collection in a folder.
+
+        Raises
+        ------
+        ImpactIndexError
+            It is not there, not readable, or of another version.
+        """
+        file = path / COLLECTION_FILE
+        try:
+            values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            version = values["format_version"]
+            if version == FORMAT_VERSION:
+                collection = cls(**{**values, "shards": tuple(Shard(**shard) for shard in values["shards"])})
+                if collection.shards and all(_is_inside(shard.folder) for shard in collection.shards):
+                    return collection
+                raise ValueError("shards")
+        except OSError as error:
+            raise ImpactIndexError(f"{file}: {error.strerror or error}") from error
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ImpactIndexError(f"{file} cannot be read") from error
+        raise ImpactIndexError(f"{file}: format version {version}; this version reads {FORMAT_VERSION}")
+
+    def write(self, path: Path) -> None:
+        """Put it in a folder, in place of what is there, in one atomic step.
+
+        Raises
+        ------
+        DataError
+            It cannot be written.
+        """
+        with atomic_writer(path / COLLECTION_FILE) as file:
+            file.write(json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n")
+
+
+class CollectionState(State):
+    """One state of a collection."""
+
+    def __init__(self, path: Path, collection: Collection, *state: Any) -> None:
+        super().__init__(*state)
+        self._path, self._collection = path, collection
+
+    def is_current(self) -> bool:
+        """Whether no other collection has taken its place since."""
+        return Collection.read(self._path) == self._collection
+
+
+def manifest_sha256(manifest: Manifest) -> str:
+    """What tells one state of an index from any other."""
+    return hashlib.sha256(manifest.to_json().encode()).hexdigest()
+
+
+def is_collection(path: Path) -> bool:
+    """Whether a folder holds a collection."""
+    return (path / COLLECTION_FILE).is_file()
+
+
+def open_state(path: Path, in_memory: bool | None) -> State:
+    """The last committed state of an index or a collection.
+
+    Raises
+    ------
+    ImpactIndexError
+        Neither is there, it is damaged, or its shards do not belong together.
+    """
+    if not is_collection(path):
+        return open_index_state(path, in_memory)
+    collection = Collection.read(path)
+    with ExitStack() as opened:
+        states = []
+        for shard in collection.shards:
+            state = open_index_state(path / shard.folder, in_memory=False)
+            opened.callback(state.release)
+            if manifest_sha256(state.manifest) != shard.manifest_sha256:
+                raise ImpactIndexError(f"{path / shard.folder} is not as it was when the collection was made")
+            states.append(state)
+        check_alike(states, [path / shard.folder for shard in collection.shards])
+        store = VectorShards([state.store for state in states])
+        reader = ImpactShards(path, [state.reader for state in states], store.starts)
+        manifest = dataclasses.replace(
+            states[0].manifest,
+            max_document_error=max(state.manifest.max_document_error for state in states),
+            documents=sum(state.manifest.documents for state in states),
+            empty_documents=sum(state.manifest.empty_documents for state in states),
+            postings=sum(state.manifest.postings for state in states),
+            vectors=Extent.empty(""),
+            created=collection.created,
+            updated=collection.created,
+            build_seconds=collection.build_seconds,
+        )
+        whole = CollectionState(path, collection, manifest, reader, store, states[0].vocabulary_file, in_memory)
+        opened.pop_all()  # the reader of all closes theirs
+        return whole
+
+
+def check_alike(states: Sequence[State], paths: Sequence[Path]) -> None:
+    """Refuse indexes that do not belong together.
+
+    Raises
+    ------
+    ImpactIndexError
+        Two differ in model, vocabulary, precision, bits or terms kept.
+    """
+    for state, path in zip(states[1:], paths[1:], strict=True):
+        for name in _SHARED:
+            one, other = getattr(states[0].manifest, name), getattr(state.manifest, name)
+            if one != other:
+                raise ImpactIndexError(f"{paths[0]} and {path} differ in {name.replace('_', ' ')}: {one}, {other}")
+
+
+class VectorShards(Vectors):
+    """The rows of several stores, one store after the other.
+
+    Parameters
+    ----------
+    stores : sequence of Vectors
+        At least one.
+
+    Attributes
+    ----------
+    starts : list of int
+        The first row of each.
+    """
+
+    def __init__(self, stores: Sequence[Vectors]) -> None:
+        self._stores = stores
+        ends = np.cumsum([len(store) for store in stores])
+        self._starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
+        self.starts: list[int] = self._starts.tolist()
+        self._length = int(ends[-1])
+
+    def __len__(self) -> int:
+        return self._length
+
+    @cached_property
+    def live(self) -> NDArray[np.bool_]:  # noqa: D102
+        return np.concatenate([store.live for store in self._stores])
+
+    def _parts(self, rows: NDArray[np.int64]) -> Iterator[tuple[Vectors, NDArray[np.int64], NDArray[np.int64]]]:
+        """Each store that has some of the rows, their places among `rows`, and their numbers in the store."""
+        owners = np.searchsorted(self._starts, rows, side="right") - 1
+        for owner in np.unique(owners).tolist():
+            places = np.flatnonzero(owners == owner)
+            yield self._stores[owner], places, rows[places] - self._starts[owner]
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:  # noqa: D102
+        ids = [""] * len(rows)
+        for store, places, own in self._parts(rows):
+            for place, doc_id in zip(places.tolist(), store.ids(own), strict=True):
+                ids[place] = doc_id
+        return ids
+
+    def scores(self, rows: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: D102
+        scores = np.zeros(len(rows))
+        for store, places, own in self._parts(rows):
+            scores[places] = store.scores(own, query)
+        return scores
+
+    def take(self, rows: NDArray[np.int64]) -> csr_array:  # noqa: D102
+        parts = list(self._parts(rows))
+        if not parts:
+            return self._stores[0].take(rows)
+        order = np.concatenate([places for _, places, _ in parts])
+        stacked: csr_array = vstack([store.take(own) for store, _, own in parts], format="csr")
+        return stacked[np.argsort(order)]
+
+    def blocks(self, size: int = 1 << 17) -> Iterator[tuple[int, csr_array]]:  # noqa: D102
+        for first, store in zip(self.starts, self._stores, strict=True):
+            for start, block in store.blocks(size):
+                yield first + start, block
+
+    def verify(self) -> None:  # noqa: D102
+        for store in self._stores:
+            store.verify()
+
+
+def _is_inside(folder: str) -> bool:
+    parts = Path(folder).parts
+    return bool(parts) and not Path(folder).is_absolute() and ".." not in parts
