@@ -32,6 +32,7 @@ from sparse_sts_index.state import (
 from sparse_sts_index.vectors import Extent, Vectors, VectorStore, VectorWriter, remove_vectors
 from sparse_sts_index.vocabulary import Vocabulary
 
+_ROWS = 1 << 14  # at a time
 VECTORS_FOLDER = re.compile(r"vectors-(\d+)")
 
 
@@ -90,6 +91,23 @@ class Changes:
             documents=manifest.documents + len(ids),
             empty_documents=manifest.empty_documents + int((np.diff(impacts.indptr) == 0).sum()),
             postings=manifest.postings + impacts.nnz,
+        )
+
+    def add_state(self, state: State) -> None:
+        """Append all documents of a state of another index, with what it says of them."""
+        manifest, whole, first_row = self.manifest, state.manifest, self._vectors.rows
+        for start, block in state.store.blocks():
+            self._vectors.add(block, state.store.ids(np.arange(start, start + block.shape[0])))
+        self._vectors.kill((np.flatnonzero(~state.store.live) + first_row).tolist())
+        self.lucene.add_reader(state.reader)
+        for rows in state.store.live_rows(_ROWS):
+            self.lucene.number(state.store.ids(rows), rows + first_row)
+        self.manifest = dataclasses.replace(
+            manifest,
+            max_document_error=max(manifest.max_document_error, whole.max_document_error),
+            documents=manifest.documents + whole.documents,
+            empty_documents=manifest.empty_documents + whole.empty_documents,
+            postings=manifest.postings + whole.postings,
         )
 
     def kill(self, store: Vectors, rows: Sequence[int]) -> None:

@@ -96,6 +96,19 @@ def per_line(handle: Handle, *, parallel: bool) -> Handle:
     return joined(lines, handle, "\n")
 
 
+def collect(handle: Handle, count: int) -> Handle:
+    """A function of `count` values in place of one array of them, its only parameter."""
+    array = java_cast("java.lang.Class", handle.type().parameterType(0))
+    return handle.asCollector(array, count)
+
+
+def run(handle: Handle) -> None:
+    """Call a function without parameters for what it does."""
+    interface = _named("java.lang.Runnable")
+    runnable = java_class(_INVOKE + "MethodHandleProxies").asInterfaceInstance(interface, handle)
+    java_cast("java.lang.Runnable", runnable).run()
+
+
 def function(handle: Handle) -> Callable[[str], str]:
     """A handle from string to string as something to call from Python: one call into Java, and one back."""
     java_function = java_cast(_FUNCTION, _as_function(handle))

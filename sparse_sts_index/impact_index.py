@@ -127,40 +127,9 @@ class ImpactIndex:
         ImpactIndexError
             `path` holds an index (and not `overwrite`) or something else, or cannot be written.
         """
-        path, start = Path(path), time.monotonic() if start is None else start
-        check_target(path, overwrite)
-        ours = not _holds_index(path)  # then whatever comes into the folder is of this build
-        made = [folder for folder in (path / LUCENE_FOLDER, path, *path.parents) if not folder.exists()]
-        changes: Changes | None = None
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            try:
-                lucene = ImpactWriter(path / LUCENE_FOLDER)
-            except ImpactIndexError:
-                ours = False  # it may be of another build, which has the lock
-                raise
-            try:
-                changes = Changes(path, manifest, lucene, vocabulary)
-            except BaseException:
-                lucene.close()
-                raise
+        with building(Path(path), manifest, vocabulary, overwrite=overwrite, start=start) as changes:
             for _ in overlap(functools.partial(_write_detached, changes), chunks):
                 pass
-            if not changes.manifest.documents:
-                raise DataError("no documents to index")
-            lucene.merge()
-            seconds = round(time.monotonic() - start, 3)
-            changes.manifest = dataclasses.replace(changes.manifest, build_seconds=seconds)
-            changes.commit()
-        except BaseException as error:
-            if changes is not None:
-                changes.close()
-            _undo(path, made, files=ours)
-            if isinstance(error, OSError):
-                raise ImpactIndexError(f"cannot write {path}: {error.strerror or error}") from error
-            raise
-        clean(path, keep=changes.committed)
-        changes.close()
 
     @property
     def manifest(self) -> Manifest:
@@ -421,6 +390,46 @@ class ImpactIndex:
         with self._lock:
             before, self._state = self._state, state
         before.release()
+
+
+@contextlib.contextmanager
+def building(
+    path: Path, manifest: Manifest, vocabulary: Vocabulary, *, overwrite: bool, start: float | None = None
+) -> Iterator[Changes]:
+    """An index that appears when the block ends well; parameters and errors are those of :meth:`ImpactIndex.build`."""
+    start = time.monotonic() if start is None else start
+    check_target(path, overwrite)
+    ours = not _holds_index(path)  # then whatever comes into the folder is of this build
+    made = [folder for folder in (path / LUCENE_FOLDER, path, *path.parents) if not folder.exists()]
+    changes: Changes | None = None
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            lucene = ImpactWriter(path / LUCENE_FOLDER)
+        except ImpactIndexError:
+            ours = False  # it may be of another build, which has the lock
+            raise
+        try:
+            changes = Changes(path, manifest, lucene, vocabulary)
+        except BaseException:
+            lucene.close()
+            raise
+        yield changes
+        if not changes.manifest.documents:
+            raise DataError("no documents to index")
+        lucene.merge()
+        seconds = round(time.monotonic() - start, 3)
+        changes.manifest = dataclasses.replace(changes.manifest, build_seconds=seconds)
+        changes.commit()
+    except BaseException as error:
+        if changes is not None:
+            changes.close()
+        _undo(path, made, files=ours)
+        if isinstance(error, OSError):
+            raise ImpactIndexError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
+    clean(path, keep=changes.committed)
+    changes.close()
 
 
 def _write_detached(changes: Changes, chunk: Chunk) -> None:

@@ -37,6 +37,7 @@ from scipy.sparse import csr_array
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.handles import (
     bound,
+    collect,
     constant,
     constructor,
     fill,
@@ -45,6 +46,7 @@ from sparse_sts_index.handles import (
     joined,
     method,
     per_line,
+    run,
     static,
     then,
 )
@@ -167,6 +169,25 @@ class ImpactWriter:
                     self._writer.updateDocument(term_class(ID, doc_id), self._document)
                 else:
                     self._writer.addDocument(self._document)
+
+    def add_reader(self, reader: ImpactReader) -> None:
+        """Append the documents of a reader, those that are not deleted, merged to one segment; rows stay as they are."""
+        with _crossing(self._directory):
+            codec_reader = java_class(_LUCENE + "index.SlowCodecReaderWrapper")
+            leaves = [codec_reader.wrap(leaf.reader()) for leaf in reader._reader.leaves().toArray()]
+            # pyjnius takes the other addIndexes, of directories, whatever it is given.
+            readers = "([Lorg/apache/lucene/index/CodecReader;)J"
+            add = collect(bound(_LUCENE + "index.IndexWriter", self._writer, "addIndexes", readers), len(leaves))
+            for leaf in leaves:
+                add = fill(add, 0, constant(_LUCENE + "index.CodecReader", leaf))
+            run(add)
+
+    def number(self, ids: Sequence[str], rows: NDArray[np.int64]) -> None:
+        """Say anew which rows the documents with these ids have."""
+        term_class = java_class(_LUCENE + "index.Term")
+        with _crossing(self._directory):
+            for doc_id, row in zip(ids, rows.tolist(), strict=True):
+                self._writer.updateNumericDocValue(term_class(ID, doc_id), ROW, row)
 
     def delete(self, ids: Iterable[str]) -> None:
         """Delete the documents with these ids, where there are any."""

@@ -1,0 +1,95 @@
+"""Several indexes folded into one, without encoding anything again."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from sparse_sts_index.collection import check_alike, open_state
+from sparse_sts_index.errors import DataError
+from sparse_sts_index.impact_index import building, check_target
+from sparse_sts_index.state import State
+from sparse_sts_index.vectors import Extent
+
+_ROWS = 1 << 16  # at a time
+
+
+def merge(
+    output: str | Path,
+    sources: Sequence[str | Path],
+    *,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Make one index of the documents of several indexes or collections, in their order.
+
+    Lucene merges the postings (``IndexWriter.addIndexes``), the vectors are copied; the result is what one build of all
+    documents would have given, and appears in one atomic step at the end. All ids are held in memory.
+
+    Parameters
+    ----------
+    output : str or Path
+        Folder for the index.
+    sources : sequence of str or Path
+        At least one. They are not changed.
+    overwrite : bool
+        Replace an index that is there.
+    progress : callable, optional
+        Called with the number of documents added since its last call.
+
+    Raises
+    ------
+    DataError
+        An id is in two of them, or there are no documents.
+    ImpactIndexError
+        A source cannot be read, two differ in model or settings, or `output` cannot be written.
+    JavaError
+        No Java to do it with.
+    ValueError
+        No sources.
+    """
+    if not sources:
+        raise ValueError("nothing to merge")
+    check_target(Path(output), overwrite)
+    paths = [Path(source).absolute() for source in sources]
+    with ExitStack() as opened:
+        states = []
+        for path in paths:
+            states.append(open_state(path, in_memory=False))
+            opened.callback(states[-1].release)
+        check_alike(states, paths)
+        check_ids_differ(states, paths)
+        manifest = dataclasses.replace(
+            states[0].manifest,
+            max_document_error=0.0,
+            documents=0,
+            empty_documents=0,
+            postings=0,
+            vectors=Extent.empty(""),
+            created="",
+        )
+        with building(Path(output), manifest, states[0].vocabulary, overwrite=overwrite) as changes:
+            for state in states:
+                changes.add_state(state)
+                if progress is not None:
+                    progress(state.manifest.documents)
+
+
+def check_ids_differ(states: Sequence[State], paths: Sequence[Path]) -> None:
+    """Refuse states that share a document id.
+
+    Raises
+    ------
+    DataError
+        They do.
+    """
+    seen: set[str] = set()
+    for state, path in zip(states, paths, strict=True):
+        for rows in state.store.live_rows(_ROWS):
+            ids = state.store.ids(rows)
+            if not seen.isdisjoint(ids):
+                taken = next(doc_id for doc_id in ids if doc_id in seen)
+                raise DataError(f"{path}: there is a document with id {taken!r} in another index already")
+            seen.update(ids)
