@@ -171,7 +171,7 @@ class ImpactWriter:
                     self._writer.addDocument(self._document)
 
     def add_reader(self, reader: ImpactReader) -> None:
-        """Append the documents of a reader, those that are not deleted, merged to one segment; rows stay as they are."""
+        """Append the documents of a reader that are not deleted, merged to one segment; their rows stay as they are."""
         with _crossing(self._directory):
             codec_reader = java_class(_LUCENE + "index.SlowCodecReaderWrapper")
             leaves = [codec_reader.wrap(leaf.reader()) for leaf in reader._reader.leaves().toArray()]
