@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sparse_sts_index.corpus import Document, read_corpus
     from sparse_sts_index.encoder import SparseStsEncoder
     from sparse_sts_index.errors import (
+        ClusterError,
         DataError,
         HubUnreachableError,
         ImpactIndexError,
@@ -42,6 +43,7 @@ _MODULES = {
     "corpus": ("Document", "read_corpus"),
     "encoder": ("SparseStsEncoder",),
     "errors": (
+        "ClusterError",
         "DataError",
         "HubUnreachableError",
         "ImpactIndexError",
@@ -71,6 +73,7 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "ClusterError",
     "DataError",
     "Document",
     "Evaluation",

@@ -10,7 +10,8 @@ from sparse_sts_index.encoder import SparseStsEncoder, TokenizedSentences
 from sparse_sts_index.overlap import overlap
 from sparse_sts_index.quantizer import Quantizer
 
-_CHUNK = 2048  # documents; some four of them are ever in memory
+#: Documents encoded together, whose vectors may depend on each other in the last bits. Some four are ever in memory.
+CHUNK = 2048
 
 
 def encode_documents(
@@ -44,7 +45,7 @@ def encode_documents(
     def tokenize(chunk: list[Document]) -> tuple[list[Document], TokenizedSentences]:
         return chunk, encoder.tokenize([document.text for document in chunk])
 
-    with contextlib.closing(overlap(tokenize, chunks(check_ids(documents), _CHUNK))) as tokenized:
+    with contextlib.closing(overlap(tokenize, chunks(check_ids(documents), CHUNK))) as tokenized:
         for chunk, sentences in tokenized:
             vectors = encoder.encode_tokens(sentences, progress=progress)
             yield Chunk(chunk, vectors, quantizer.quantize(vectors))

@@ -15,7 +15,8 @@ from sparse_sts_index.sample import SAMPLE, SAMPLE_COLLECTION
 
 _ID_NAMES = ("_id", "id", "docid")
 _TEXT_NAMES = ("text", "contents", "sentence")
-_COLUMNS = Columns(frozenset({*_ID_NAMES, *_TEXT_NAMES, "title"}))
+COLUMN_NAMES = (*_ID_NAMES, *_TEXT_NAMES, "title")
+_COLUMNS = Columns(frozenset(COLUMN_NAMES))
 _MAX_ID_BYTES = 32_766  # Lucene's longest indexed term, IndexWriter.MAX_TERM_LENGTH
 
 
@@ -93,7 +94,12 @@ def read_corpus(source: str | Path, format: str | None = None) -> Iterator[Docum
     if str(source) == SAMPLE:
         source = SAMPLE_COLLECTION
     for record in read_records(source, _COLUMNS, format):
-        yield Document(_document_id(record), _document_text(record), record.where)
+        yield document_of(record)
+
+
+def document_of(record: Record) -> Document:
+    """What a row holds; errors are those of :func:`read_corpus`."""
+    return Document(_document_id(record), _document_text(record), record.where)
 
 
 def check_ids(documents: Iterable[Document]) -> Iterator[Document]:

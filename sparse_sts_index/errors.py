@@ -37,6 +37,10 @@ class JavaError(SparseStsError):
     """No Java 21 or newer, or a Java virtual machine that does not start."""
 
 
+class ClusterError(SparseStsError):
+    """A Spark that does not start, or a job of it that fails for no reason of this library's."""
+
+
 class ServerError(SparseStsError):
     """A server that cannot start: its address is taken, or open to others without a token."""
 

@@ -61,3 +61,14 @@ def refuse_folder(path: str | Path) -> None:
         raise DataError(f"cannot write {path}: it is a folder")
     if not path.parent.is_dir():
         raise DataError(f"cannot write {path}: no folder {path.parent}")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make durable which files a folder holds."""
+    if os.name == "nt":  # where a folder cannot be opened, and need not be
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

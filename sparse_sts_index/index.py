@@ -26,7 +26,7 @@ from sparse_sts_index.errors import ModelError, ModelMismatchError
 from sparse_sts_index.explain import TermContribution, explain_pair
 from sparse_sts_index.impact_index import ImpactIndex, check_target
 from sparse_sts_index.join import Linkage, check_threshold, similar_rows
-from sparse_sts_index.jvm import java_version
+from sparse_sts_index.jvm import java_version, start_jvm
 from sparse_sts_index.lucene import lucene_version
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.models import TINY
@@ -257,23 +257,14 @@ class SparseStsIndex:
         start = time.monotonic()
         quantizer = quantizer or Quantizer()
         check_target(Path(path), overwrite)
-        software = _software()  # starts Java: whether there is one is better known before hours of encoding
+        start_jvm()  # whether there is a Java is better known before hours of encoding
         if isinstance(model, SparseStsEncoder):
             if max_active_dims not in (None, model.model.max_active_dims):
                 raise ValueError("max_active_dims is of a model that is to be loaded; give it to the encoder")
             encoder = model
         else:
             encoder = SparseStsEncoder.load(model, precision=precision, max_active_dims=max_active_dims)
-        manifest = Manifest(
-            model=_location(encoder.name),
-            model_fingerprint=encoder.fingerprint,
-            vocabulary_sha256=encoder.vocabulary.sha256,
-            vocabulary_size=len(encoder.vocabulary),
-            precision=encoder.precision,
-            max_active_dims=encoder.model.max_active_dims,
-            bits=quantizer.bits,
-            software=software,
-        )
+        manifest = describe(encoder, quantizer)
         chunks = encode_documents(_as_documents(documents), encoder, quantizer, progress=progress)
         ImpactIndex.build(path, chunks, manifest, encoder.vocabulary, overwrite=overwrite, start=start)
         return cls.open(path, encoder)
@@ -598,6 +589,20 @@ class SparseStsIndex:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def describe(encoder: SparseStsEncoder, quantizer: Quantizer) -> Manifest:
+    """The manifest of an index that is to be built with them; starts Java."""
+    return Manifest(
+        model=_location(encoder.name),
+        model_fingerprint=encoder.fingerprint,
+        vocabulary_sha256=encoder.vocabulary.sha256,
+        vocabulary_size=len(encoder.vocabulary),
+        precision=encoder.precision,
+        max_active_dims=encoder.model.max_active_dims,
+        bits=quantizer.bits,
+        software=_software(),
+    )
 
 
 def scored(hits: Hits, calibration: Calibration) -> Hits:

@@ -11,7 +11,7 @@ import gzip
 import json
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,9 +142,25 @@ def _chain_first(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield from rest
 
 
-def _decoded_lines(stream: IO[bytes], name: str) -> Iterator[str]:
+def read_lines(lines: Iterable[bytes], name: str, format: str, first: int = 1) -> Iterator[Record]:
+    """Yield the rows of some consecutive lines of a jsonl or txt file, as :func:`read_records` does.
+
+    Parameters
+    ----------
+    lines : iterable of bytes
+    name : str
+        Of the file, for messages.
+    format : {"jsonl", "txt"}
+    first : int
+        Number of the first line.
+    """
+    decoded = _decoded_lines(lines, name, first)
+    yield from (_read_jsonl if format == "jsonl" else _read_txt)(decoded, name, first)
+
+
+def _decoded_lines(stream: Iterable[bytes], name: str, first: int = 1) -> Iterator[str]:
     """Lines with their ends, split at line feeds only, so that line numbers are those of every editor."""
-    for number, line in enumerate(stream, 1):
+    for number, line in enumerate(stream, first):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
@@ -152,8 +168,8 @@ def _decoded_lines(stream: IO[bytes], name: str) -> Iterator[str]:
         yield text
 
 
-def _read_jsonl(lines: Iterator[str], name: str) -> Iterator[Record]:
-    for number, line in enumerate(lines, 1):
+def _read_jsonl(lines: Iterator[str], name: str, first: int = 1) -> Iterator[Record]:
+    for number, line in enumerate(lines, first):
         if not line.strip():
             continue
         where = f"{name}:{number}"
@@ -168,8 +184,8 @@ def _read_jsonl(lines: Iterator[str], name: str) -> Iterator[Record]:
         yield Record(where, number, value)
 
 
-def _read_txt(lines: Iterator[str], name: str) -> Iterator[Record]:
-    for number, line in enumerate(lines, 1):
+def _read_txt(lines: Iterator[str], name: str, first: int = 1) -> Iterator[Record]:
+    for number, line in enumerate(lines, first):
         if text := line.strip():
             yield Record(f"{name}:{number}", number, {"id": str(number), "text": text})
 

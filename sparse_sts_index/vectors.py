@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index.errors import ImpactIndexError
+from sparse_sts_index.files import sync_folder
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "terms.i32": np.dtype("<i4"),
@@ -278,8 +279,8 @@ class VectorWriter:
         if durable:
             for file in self._files.values():
                 os.fsync(file.fileno())
-            _sync_folder(self._folder)
-            _sync_folder(self._folder.parent)
+            sync_folder(self._folder)
+            sync_folder(self._folder.parent)
         return Extent(self._name, dict(self._sizes), dict(self._crc32))
 
     def close(self) -> None:
@@ -317,13 +318,3 @@ def _starts(ends: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int6
     starts = ends.take(rows - 1)
     starts[rows == 0] = 0
     return starts
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # where a folder cannot be opened, and need not be
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,178 @@
+"""Sentences in files that Spark reads, each with its place in the whole, whatever way Spark cuts the files.
+
+The order is that of the files by name, and within a file that of its lines or rows. Spark hands them out in blocks of
+files, in no order; what each block holds is counted first, so that every document can be told its number.
+"""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from collections.abc import Iterable, Iterator
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from sparse_sts_index.corpus import COLUMN_NAMES, Document, document_of
+from sparse_sts_index.errors import DataError
+from sparse_sts_index.records import Record, file_format, read_lines
+
+if TYPE_CHECKING:
+    from pyspark import RDD
+    from pyspark.sql import SparkSession
+
+_FORMATS = ("jsonl", "txt", "parquet")  # that can be read from the middle
+
+#: A file, and where in it Spark has cut.
+Block = tuple[str, int]
+
+
+class SparkCorpus:
+    """The documents in files that Spark reads.
+
+    Parameters
+    ----------
+    spark : SparkSession
+    files : str
+        A path or a glob, local or of any file system that Spark knows, such as ``hdfs://`` or ``s3a://``.
+    format : {"jsonl", "txt", "parquet"}, optional
+        Default: by the suffix; text may be compressed. Columns and errors are those of
+        :func:`sparse_sts_index.corpus.read_corpus`.
+
+    Raises
+    ------
+    DataError
+        No such file, or a format that cannot be read in pieces.
+    """
+
+    def __init__(self, spark: SparkSession, files: str, format: str | None = None) -> None:
+        from pyspark.errors import AnalysisException
+        from pyspark.sql import functions
+
+        try:
+            self._format = format or _format_of(spark, files)
+            if self._format not in _FORMATS:
+                raise DataError(f"{files}: {self._format} cannot be read in pieces; give one of {', '.join(_FORMATS)}")
+            if self._format == "parquet":
+                frame = spark.read.parquet(files)
+                content = functions.struct(*(frame[name] for name in frame.columns if name in COLUMN_NAMES))
+            else:
+                frame = spark.read.option("lineSep", "\n").text(files)
+                content = frame["value"].cast("binary")
+        except AnalysisException as error:
+            if error.getCondition() == "PATH_NOT_FOUND":
+                raise DataError(f"no such file: {files}") from error
+            raise
+        self._files = files
+        place = ("_metadata.file_path", "_metadata.file_block_start")
+        self._rows = frame.select(*place, content.alias("content"))
+
+    @cached_property
+    def _lines(self) -> dict[Block, int]:
+        """Number of the first line or row of each block, from 1."""
+        counts = self._rows.groupBy("file_path", "file_block_start").count().collect()
+        first: dict[Block, int] = {}
+        for _, blocks in itertools.groupby(sorted((*count[:2], count[2]) for count in counts), key=lambda x: x[0]):
+            number = 1
+            for file, start, count in blocks:
+                first[file, start] = number
+                number += count
+        return first
+
+    def _documents(self) -> RDD[tuple[Block, Document]]:
+        return self._rows.rdd.mapPartitions(partial(_parse, format=self._format, first=self._lines))
+
+    @cached_property
+    def blocks(self) -> dict[Block, tuple[int, int]]:
+        """Number of documents in each block, and a checksum of them; in order.
+
+        Raises
+        ------
+        DataError
+            A line or row that is no document, or none at all.
+        """
+        blocks = dict(sorted(self._documents().mapPartitions(_count).collect()))
+        if not blocks:
+            raise DataError(f"{self._files}: no documents in it")
+        return blocks
+
+    def __len__(self) -> int:
+        return sum(count for count, _ in self.blocks.values())
+
+    def numbered(self) -> RDD[tuple[int, Document]]:
+        """The documents with their numbers, from 0; not in order."""
+        ends = itertools.accumulate(count for count, _ in self.blocks.values())
+        first = {block: end - self.blocks[block][0] for block, end in zip(self.blocks, ends, strict=True)}
+        return self._documents().mapPartitions(partial(_number, first=first))
+
+    def check_ids(self) -> None:
+        """Find an id that comes twice.
+
+        Raises
+        ------
+        DataError
+            There is one; the first that is a repetition is named.
+        """
+        places = self.numbered().map(_place_of_id).reduceByKey(_first_two)
+        repeated = places.filter(_is_repeated).takeOrdered(1, key=_second_place)
+        for doc_id, (_, (_, where)) in repeated:
+            raise DataError(f"{where}: duplicate id {doc_id!r}")
+
+
+def _format_of(spark: SparkSession, files: str) -> str:
+    found = {file_format(unquote(urlsplit(file).path)) for file in spark.read.text(files).inputFiles()}
+    if len(found) != 1 or None in found:
+        raise DataError(f"{files}: formats unknown or mixed; say which with format=, --format")
+    return str(found.pop())
+
+
+def _parse(rows: Iterable[Any], format: str, first: dict[Block, int]) -> Iterator[tuple[Block, Document]]:
+    """Rows of Spark's, block by block, to documents."""
+    for block, some in itertools.groupby(rows, key=lambda row: (row[0], row[1])):
+        parts = urlsplit(block[0])
+        name = unquote(parts.path) if parts.scheme == "file" else block[0]
+        for record in _records((row[2] for row in some), name, format, first[block]):
+            yield block, document_of(record)
+
+
+def _records(contents: Iterable[Any], name: str, format: str, first: int) -> Iterator[Record]:
+    if format != "parquet":
+        yield from read_lines(contents, name, format, first)
+        return
+    for number, content in enumerate(contents, first):
+        yield Record(f"{name}: row {number}", number, content.asDict())
+
+
+def _count(documents: Iterable[tuple[Block, Document]]) -> Iterator[tuple[Block, tuple[int, int]]]:
+    for block, some in itertools.groupby(documents, key=lambda pair: pair[0]):
+        count = crc32 = 0
+        for _, document in some:
+            count += 1
+            crc32 = zlib.crc32(f"{len(document.id)} {document.id}{len(document.text)} {document.text}".encode(), crc32)
+        yield block, (count, crc32)
+
+
+def _number(documents: Iterable[tuple[Block, Document]], first: dict[Block, int]) -> Iterator[tuple[int, Document]]:
+    for block, some in itertools.groupby(documents, key=lambda pair: pair[0]):
+        for number, (_, document) in enumerate(some, first[block]):
+            yield number, document
+
+
+_Places = tuple[tuple[int, str], ...]  # number and file of documents
+
+
+def _place_of_id(numbered: tuple[int, Document]) -> tuple[str, _Places]:
+    number, document = numbered
+    return document.id, ((number, document.where),)
+
+
+def _first_two(some: _Places, others: _Places) -> _Places:
+    return tuple(sorted(some + others)[:2])
+
+
+def _is_repeated(places: tuple[str, _Places]) -> bool:
+    return len(places[1]) > 1
+
+
+def _second_place(places: tuple[str, _Places]) -> tuple[int, str]:
+    return places[1][1]
