@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from .options import Command, one_line, progress_bar
+from .options import Command, engine_session, one_line, progress_bar, spark_options
 
 
 def _join_command(command: Command) -> Command:
@@ -29,13 +30,28 @@ def _join_command(command: Command) -> Command:
 
 @click.command()
 @_join_command
-def duplicates(index: Path, threshold: float, format: str) -> None:
-    """List all pairs of sentences in INDEX whose cosine is at least --threshold; exact, as they are found."""
+@spark_options
+def duplicates(
+    index: Path, threshold: float, format: str, engine: str, master: str | None, spark_conf: dict[str, str]
+) -> None:
+    """List all pairs of sentences in INDEX whose cosine is at least --threshold; exact, as they are found.
+
+    With --engine spark, every two shards of a collection are compared by a task of their own.
+    """
     from sparse_sts_index.index import SparseStsIndex
 
     count = 0
-    with SparseStsIndex.open(index) as opened, progress_bar(len(opened), "comparing") as progress:
-        for pair in opened.duplicates(threshold, progress=progress):
+    with ExitStack() as stack:
+        spark = stack.enter_context(engine_session(engine, master, spark_conf))
+        if spark is not None:
+            from sparse_sts_index.spark import querying
+
+            pairs = querying.duplicates(spark, index, threshold)
+        else:
+            opened = stack.enter_context(SparseStsIndex.open(index))
+            progress = stack.enter_context(progress_bar(len(opened), "comparing"))
+            pairs = opened.duplicates(threshold, progress=progress)
+        for pair in pairs:
             count += 1
             first, second = pair.first, pair.second
             if format == "jsonl":

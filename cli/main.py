@@ -19,7 +19,7 @@ from .duplicates import cluster, duplicates
 from .evaluate import evaluate
 from .export import export
 from .grow import grow
-from .index import index
+from .index import index, merge
 from .score import score
 from .search import search
 from .serve import serve
@@ -57,6 +57,6 @@ def main(verbose: bool) -> None:
 
 for command in (
     *(grow, train, index, search, serve, score, evaluate, bench, tradeoff, calibrate, duplicates, cluster),
-    *(add, update, delete, compact, verify, export, demo),
+    *(add, update, delete, compact, merge, verify, export, demo),
 ):
     main.add_command(command)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
@@ -17,6 +17,9 @@ from sparse_sts_index.hub import DEFAULT_DATASET
 from sparse_sts_index.precision import PRECISIONS
 from sparse_sts_index.records import FORMATS, STDIN
 from sparse_sts_index.sample import SAMPLE
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 #: Control characters (ANSI escapes among them) and line ends, which would break a table or drive the terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -84,6 +87,57 @@ max_active_dims_option = click.option(
 )
 explain_option = click.option("--explain", is_flag=True, help="Show the shared terms and what each adds to the cosine.")
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
+
+
+_SETTING = re.compile(r"(spark\.[^=\s]+)=(.*)", re.DOTALL)
+
+
+def _spark_settings(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    settings = {}
+    for value in values:
+        if (match := _SETTING.fullmatch(value)) is None:
+            raise click.BadParameter(f"{value!r} is not of the form spark.NAME=VALUE")
+        settings[match[1]] = match[2]
+    return settings
+
+
+def spark_options(command: Command) -> Command:
+    """``--engine``, ``--master`` and ``--spark-conf``; see :func:`engine_session`."""
+    for option in (
+        click.option(
+            "--spark-conf",
+            metavar="KEY=VALUE",
+            multiple=True,
+            callback=_spark_settings,
+            help="A setting of Spark, such as spark.executor.memory=8g. May be repeated.",
+        ),
+        click.option(
+            "--master", metavar="URL", help="Where Spark runs: spark://..., yarn, k8s://... [default: local[*]]"
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "spark"]),
+            default="local",
+            show_default=True,
+            help="Do it in this process, or as tasks of Spark.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def engine_session(engine: str, master: str | None, settings: dict[str, str]) -> Iterator[SparkSession | None]:
+    """A session of Spark, if that is the engine."""
+    if engine != "spark":
+        if master is not None or settings:
+            raise click.UsageError("--master and --spark-conf need --engine spark.")
+        yield None
+        return
+    from sparse_sts_index.spark.session import spark_session
+
+    with spark_session(master or "local[*]", settings) as spark:
+        yield spark
 
 
 def corpus_format_option(name: str) -> Callable[[Command], Command]:

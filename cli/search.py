@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sparse_sts_index.corpus import Document, check_ids, chunks, read_corpus
+from sparse_sts_index.corpus import QUERY_CHUNK, Document, check_ids, chunks, read_corpus
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.precision import Precision
 
-from .options import corpus_format_option, explain_option, model_option, one_line, precision_option, show_terms
+from .options import (
+    corpus_format_option,
+    engine_session,
+    explain_option,
+    model_option,
+    one_line,
+    precision_option,
+    show_terms,
+    spark_options,
+)
 from .prompt import Settings, on_terminal, prompt
 
 if TYPE_CHECKING:
-    from sparse_sts_index.index import Hits
+    from sparse_sts_index.index import Hits, SparseStsIndex
     from sparse_sts_index.search import Mode
 
-_BATCH = 256  # queries encoded at a time
 _RUN_TAG = "sparse-sts"
 
 
@@ -37,6 +46,7 @@ _RUN_TAG = "sparse-sts"
 @explain_option
 @precision_option("as the documents of the index")
 @model_option(required=False, more=" Default: the one the index was built with.")
+@spark_options
 def search(
     index: Path,
     texts: tuple[str, ...],
@@ -48,6 +58,9 @@ def search(
     explain: bool,
     precision: Precision | None,
     model: str | None,
+    engine: str,
+    master: str | None,
+    spark_conf: dict[str, str],
 ) -> None:
     """Find the sentences of INDEX nearest in meaning to each TEXT.
 
@@ -56,12 +69,16 @@ def search(
 
     Without TEXT and --queries, at a terminal, queries are typed at a prompt, and answered at once: the model is loaded
     before the first. :help there shows the commands.
+
+    With --engine spark, each shard of a collection is searched by a task of its own, for all queries.
     """
-    prompting = not texts and queries is None and on_terminal()
+    prompting = not texts and queries is None and engine == "local" and on_terminal()
     if prompting and format != "table":
         raise click.UsageError(f"The prompt shows tables; --format {format} needs TEXT or --queries.")
     if bool(texts) == bool(queries) and not prompting:
         raise click.UsageError("Give either TEXT or --queries.")
+    if engine == "spark" and (queries is None or precision is not None):
+        raise click.UsageError("--engine spark searches for --queries, in the precision of the index.")
     if explain and format == "trec":
         raise click.UsageError("A TREC run has no room for --explain.")
     wanted: Iterable[Document] = (
@@ -72,18 +89,34 @@ def search(
 
     from sparse_sts_index.index import SparseStsIndex
 
-    with SparseStsIndex.open(index, model, precision=precision) as opened:
-        if prompting:
-            prompt(opened, Settings(k, mode or "exact", explain), _show_hits)
-            return
+    with ExitStack() as stack:
+        spark = stack.enter_context(engine_session(engine, master, spark_conf))
+        if spark is not None:
+            from sparse_sts_index.spark import querying
+
+            asked = list(wanted)
+            found = querying.search(spark, index, asked, k, model=model, mode=mode or "exact", explain=explain)
+            results: Iterable[tuple[Document, Hits]] = zip(asked, found, strict=True)
+        else:
+            opened = stack.enter_context(SparseStsIndex.open(index, model, precision=precision))
+            if prompting:
+                prompt(opened, Settings(k, mode or "exact", explain), _show_hits)
+                return
+            results = _search(opened, wanted, k, mode or "exact", explain)
         some = False
-        for batch in chunks(wanted, _BATCH):
-            found = opened.search([query.text for query in batch], k, mode=mode or "exact", explain=explain)
-            for query, hits in zip(batch, found, strict=True):
-                some = True
-                {"table": _show_table, "jsonl": _show_jsonl, "trec": _show_trec}[format](query, hits)
+        for query, hits in results:
+            some = True
+            {"table": _show_table, "jsonl": _show_jsonl, "trec": _show_trec}[format](query, hits)
         if not some:
             raise DataError(f"{queries}: no queries in it")
+
+
+def _search(
+    opened: SparseStsIndex, queries: Iterable[Document], k: int, mode: Mode, explain: bool
+) -> Iterator[tuple[Document, Hits]]:
+    for batch in chunks(queries, QUERY_CHUNK):
+        found = opened.search([query.text for query in batch], k, mode=mode, explain=explain)
+        yield from zip(batch, found, strict=True)
 
 
 def _show_table(query: Document, hits: Hits) -> None:

@@ -134,6 +134,11 @@ def is_collection(path: Path) -> bool:
     return (path / COLLECTION_FILE).is_file()
 
 
+def shard_folders(path: Path) -> list[Path]:
+    """The indexes that a collection is made of, or an index by itself."""
+    return [path / shard.folder for shard in Collection.read(path).shards] if is_collection(path) else [path]
+
+
 def open_state(path: Path, in_memory: bool | None) -> State:
     """The last committed state of an index or a collection.
 
@@ -147,13 +152,14 @@ def open_state(path: Path, in_memory: bool | None) -> State:
     collection = Collection.read(path)
     with ExitStack() as opened:
         states = []
-        for shard in collection.shards:
-            state = open_index_state(path / shard.folder, in_memory=False)
+        folders = [path / shard.folder for shard in collection.shards]
+        for folder, shard in zip(folders, collection.shards, strict=True):
+            state = open_index_state(folder, in_memory=False)
             opened.callback(state.release)
             if manifest_sha256(state.manifest) != shard.manifest_sha256:
-                raise ImpactIndexError(f"{path / shard.folder} is not as it was when the collection was made")
+                raise ImpactIndexError(f"{folder} is not as it was when the collection was made")
             states.append(state)
-        check_alike(states, [path / shard.folder for shard in collection.shards])
+        check_alike(states, folders)
         store = VectorShards([state.store for state in states])
         reader = ImpactShards(path, [state.reader for state in states], store.starts)
         manifest = dataclasses.replace(

@@ -13,6 +13,8 @@ from sparse_sts_index.errors import DataError
 from sparse_sts_index.records import Columns, Record, check_unicode, read_records, required_text
 from sparse_sts_index.sample import SAMPLE, SAMPLE_COLLECTION
 
+#: Queries that are encoded together, where there are many.
+QUERY_CHUNK = 256
 _ID_NAMES = ("_id", "id", "docid")
 _TEXT_NAMES = ("text", "contents", "sentence")
 COLUMN_NAMES = (*_ID_NAMES, *_TEXT_NAMES, "title")

@@ -90,6 +90,13 @@ class Hits(Sequence[Hit]):
         return self.hits[item]
 
 
+def merge_hits(parts: Sequence[Hits], k: int) -> Hits:
+    """The hits of one query in a whole, of its hits in parts that have no document in common, `k` at most in each."""
+    hits = sorted((hit for part in parts for hit in part), key=lambda hit: (-hit.cosine, hit.id))
+    bound = max([part.bound for part in parts] + [hit.cosine for hit in hits[k : k + 1]])
+    return Hits(tuple(hits[:k]), all(part.certified for part in parts), bound)
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """Two sentences that are similar.

@@ -60,12 +60,30 @@ def similar_rows(
     RowPairs
         The first row is the lesser one; ordered by it, then by the second.
     """
-    least = threshold - _FLOAT32
     rows = np.flatnonzero(store.live)
+    vectors = store.take(rows)
+    yield from _similar(vectors, rows, vectors, rows, threshold, progress)
+
+
+def similar_rows_between(first: Vectors, second: Vectors, threshold: float) -> Iterator[RowPairs]:
+    """As :func:`similar_rows`, of pairs of a row of `first` and one of `second`, each numbered in its own."""
+    rows, others = np.flatnonzero(first.live), np.flatnonzero(second.live)
+    yield from _similar(first.take(rows), rows, second.take(others), others, threshold, None)
+
+
+def _similar(
+    vectors: csr_array,
+    rows: NDArray[np.int64],
+    others: csr_array,
+    other_rows: NDArray[np.int64],
+    threshold: float,
+    progress: Callable[[int], None] | None,
+) -> Iterator[RowPairs]:
+    """Pairs of a row of `vectors` and one of `others`, the later one if these are the same."""
     if not len(rows):
         return
-    vectors = store.take(rows)
-    by_term = vectors.T.tocsr()
+    least = threshold - _FLOAT32
+    by_term = others.T.tocsr()
     frequencies = np.diff(by_term.indptr)
     heads = _heads(vectors, frequencies, least).astype(np.float64)
     lengths = np.sqrt(_row_sums(heads, heads.data**2))
@@ -73,17 +91,19 @@ def similar_rows(
     for start, stop in _blocks(_row_sums(heads, frequencies[heads.indices].astype(np.float64))):
         partial = coo_array(heads[start:stop] @ by_term)
         first, second = partial.coords[0] + start, partial.coords[1]
-        later = second > first
-        first, second, head = first[later], second[later], partial.data[later] + _FLOAT32
+        head = partial.data + _FLOAT32
+        if others is vectors:
+            later = second > first
+            first, second, head = first[later], second[later], head[later]
         angle = np.minimum(head / lengths[first], 1)
         possible = head + rests[first] * np.sqrt(1 - angle * angle) >= least
         possible |= head >= lengths[first] ** 2  # the bound is no longer less than 1
         first, second = first[possible], second[possible]
-        cosines = _cosines(vectors, first, second)
+        cosines = _cosines(vectors, first, others, second)
         found = np.flatnonzero(cosines >= least)
         found = found[np.lexsort((second[found], first[found]))]
         if len(found):
-            yield rows[first[found]], rows[second[found]], cosines[found]
+            yield rows[first[found]], other_rows[second[found]], cosines[found]
         if progress is not None:
             progress(stop - start)
 
@@ -196,12 +216,14 @@ def _blocks(costs: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
         start = stop
 
 
-def _cosines(vectors: csr_array, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
+def _cosines(
+    vectors: csr_array, first: NDArray[np.int64], others: csr_array, second: NDArray[np.int64]
+) -> NDArray[np.float64]:
     """As :meth:`~sparse_sts_index.vectors.Vectors.scores` computes them, some pairs at a time."""
     parts = [np.zeros(0)]
     for start in range(0, len(first), 1 << 16):
         some = slice(start, start + (1 << 16))
-        products = vectors[first[some]].astype(np.float64).multiply(vectors[second[some]].astype(np.float64)).tocsr()
+        products = vectors[first[some]].astype(np.float64).multiply(others[second[some]].astype(np.float64)).tocsr()
         products.sort_indices()
         parts.append(_row_sums(products, products.data))
     return np.concatenate(parts)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from sparse_sts_index.collection import check_alike, open_state
+from sparse_sts_index.collection import check_alike
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.impact_index import building, check_target
+from sparse_sts_index.impact_index import ImpactIndex, building, check_target
 from sparse_sts_index.state import State
 from sparse_sts_index.vectors import Extent
 
@@ -55,10 +55,8 @@ def merge(
     check_target(Path(output), overwrite)
     paths = [Path(source).absolute() for source in sources]
     with ExitStack() as opened:
-        states = []
-        for path in paths:
-            states.append(open_state(path, in_memory=False))
-            opened.callback(states[-1].release)
+        indexes = [opened.enter_context(ImpactIndex.open(path)) for path in paths]
+        states = [opened.enter_context(index.using()) for index in indexes]
         check_alike(states, paths)
         check_ids_differ(states, paths)
         manifest = dataclasses.replace(

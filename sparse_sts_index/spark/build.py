@@ -83,7 +83,7 @@ def build_collection(
     precision: Precision = "auto",
     max_active_dims: int | None = None,
     overwrite: bool = False,
-) -> Manifest:
+) -> tuple[Manifest, int]:
     """Encode and index the documents in files, a shard a task; a reader sees the result when all of it is there.
 
     Parameters
@@ -106,6 +106,8 @@ def build_collection(
     -------
     Manifest
         Of the whole.
+    int
+        The number of shards.
 
     Raises
     ------
@@ -143,7 +145,7 @@ def build_collection(
     collection.write(output)
     _clean(output, plan.folder)
     with ImpactIndex.open(output) as index:
-        return index.manifest
+        return index.manifest, len(built)
 
 
 def _starts(documents: int, shards: int) -> tuple[int, ...]:

@@ -88,12 +88,10 @@ def spark_session(master: str, settings: Mapping[str, str] | None = None) -> Ite
         Spark does not start, or a job of it fails. An error of this library that a worker raises arrives as itself.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # that a pandas is newer than what PySpark has tried
-            from py4j.protocol import Py4JError
-            from pyspark import SparkConf
-            from pyspark.errors import PySparkException
-            from pyspark.sql import SparkSession
+        from py4j.protocol import Py4JError
+        from pyspark import SparkConf
+        from pyspark.errors import PySparkException
+        from pyspark.sql import SparkSession
     except ImportError as error:
         raise MissingExtraError("pyspark", "spark") from error
     conf = SparkConf().setMaster(master).setAppName("sparse-sts")
@@ -102,11 +100,13 @@ def spark_session(master: str, settings: Mapping[str, str] | None = None) -> Ite
         conf.set(name, value)
     with tempfile.TemporaryFile() as log:
         try:
-            context = _start(conf, log)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # a pandas, which is not used, newer than PySpark knows
+                session = SparkSession(_start(conf, log))
             try:
-                yield SparkSession(context)
+                yield session
             finally:
-                context.stop()
+                session.stop()
         except (Py4JError, PySparkException) as error:
             raise _one_line(error) from error
 
@@ -129,7 +129,8 @@ def _start(conf: Any, log: Any) -> Any:
     except PySparkRuntimeError as error:
         log.seek(0)
         lines = log.read().decode(errors="replace").strip().splitlines()
-        raise ClusterError(f"Spark does not start: {lines[-1] if lines else error}") from error
+        telling = [line for line in lines if "Error" in line or "Exception" in line]
+        raise ClusterError(f"Spark does not start: {(telling or lines or [error])[0]}") from error
     finally:
         for name, value in before.items():
             if value is None:
