@@ -95,13 +95,12 @@ class Changes:
 
     def add_state(self, state: State) -> None:
         """Append all documents of a state of another index, with what it says of them."""
-        manifest, whole, first_row = self.manifest, state.manifest, self._vectors.rows
-        for start, block in state.store.blocks():
-            self._vectors.add(block, state.store.ids(np.arange(start, start + block.shape[0])))
-        self._vectors.kill((np.flatnonzero(~state.store.live) + first_row).tolist())
+        manifest, whole = self.manifest, state.manifest
         self.lucene.add_reader(state.reader)
         for rows in state.store.live_rows(_ROWS):
-            self.lucene.number(state.store.ids(rows), rows + first_row)
+            ids, first_row = state.store.ids(rows), self._vectors.rows
+            self._vectors.add(state.store.take(rows), ids)
+            self.lucene.number(ids, np.arange(first_row, first_row + len(ids)))
         self.manifest = dataclasses.replace(
             manifest,
             max_document_error=max(manifest.max_document_error, whole.max_document_error),

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index.collection import shard_folders
@@ -19,6 +21,7 @@ from sparse_sts_index.join import check_threshold, similar_rows, similar_rows_be
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.search import Mode, check_search
 from sparse_sts_index.spark.worker import encoder_of
+from sparse_sts_index.state import State
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -171,10 +174,14 @@ def _join(
         stores = (first.store, second.store)
         found = similar_rows(stores[0], threshold) if a == b else similar_rows_between(*stores, threshold)
         for rows, others, cosines in found:
-            documents = zip(one.documents(first, rows), other.documents(second, others), strict=True)
-            numbers = zip(rows.tolist(), others.tolist(), cosines.tolist(), strict=True)
-            for (row, other_row, cosine), pair in zip(numbers, documents, strict=True):
-                yield (a, row, b, other_row), Pair(*pair, cosine)
+            documents, other_documents = _by_row(one, first, rows), _by_row(other, second, others)
+            for row, other_row, cosine in zip(rows.tolist(), others.tolist(), cosines.tolist(), strict=True):
+                yield (a, row, b, other_row), Pair(documents[row], other_documents[other_row], cosine)
+
+
+def _by_row(index: ImpactIndex, state: State, rows: NDArray[np.int64]) -> dict[int, Document]:
+    unique = np.unique(rows)
+    return dict(zip(unique.tolist(), index.documents(state, unique), strict=True))
 
 
 def _first_shard(place: tuple[int, int, int, int]) -> int:

@@ -88,9 +88,7 @@ def spark_session(master: str, settings: Mapping[str, str] | None = None) -> Ite
         Spark does not start, or a job of it fails. An error of this library that a worker raises arrives as itself.
     """
     try:
-        from py4j.protocol import Py4JError
         from pyspark import SparkConf
-        from pyspark.errors import PySparkException
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise MissingExtraError("pyspark", "spark") from error
@@ -98,17 +96,26 @@ def spark_session(master: str, settings: Mapping[str, str] | None = None) -> Ite
     conf.set("spark.ui.showConsoleProgress", "false").set("spark.log.level", "ERROR")
     for name, value in (settings or {}).items():
         conf.set(name, value)
-    with tempfile.TemporaryFile() as log:
+    with tempfile.TemporaryFile() as log, one_line_errors():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # a pandas, which is not used, newer than PySpark knows
+            session = SparkSession(_start(conf, log))
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # a pandas, which is not used, newer than PySpark knows
-                session = SparkSession(_start(conf, log))
-            try:
-                yield session
-            finally:
-                session.stop()
-        except (Py4JError, PySparkException) as error:
-            raise _one_line(error) from error
+            yield session
+        finally:
+            session.stop()
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What goes wrong in jobs of Spark, raised as :func:`spark_session` raises it; for a session that others made."""
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (Py4JError, PySparkException) as error:
+        raise _one_line(error) from error
 
 
 def _start(conf: Any, log: Any) -> Any:
