@@ -86,6 +86,22 @@ explain_option = click.option("--explain", is_flag=True, help="Show the shared t
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace what is there.")
 
 
+token_option = click.option(
+    "--token", envvar="SPARSE_STS_TOKEN", show_envvar=True, help="The engine's API key or token; the variable hides it."
+)
+
+
+def url_option(required: bool) -> Callable[[Command], Command]:
+    """``--url``."""
+    return click.option(
+        "--url",
+        required=required,
+        metavar="URL",
+        help="A collection in a serving engine: ENGINE+http://HOST:PORT/NAME, ENGINE+https://..., or "
+        "ENGINE+file:PATH/NAME for Milvus Lite and Qdrant's local mode.",
+    )
+
+
 def corpus_format_option(name: str) -> Callable[[Command], Command]:
     """The format of an input file that its suffix does not tell."""
     return click.option(

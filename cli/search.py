@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +15,16 @@ from sparse_sts_index.corpus import Document, check_ids, chunks, read_corpus
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.precision import Precision
 
-from .options import corpus_format_option, explain_option, model_option, one_line, precision_option, show_terms
+from .options import (
+    corpus_format_option,
+    explain_option,
+    model_option,
+    one_line,
+    precision_option,
+    show_terms,
+    token_option,
+    url_option,
+)
 from .prompt import Settings, on_terminal, prompt
 
 if TYPE_CHECKING:
@@ -26,8 +36,10 @@ _RUN_TAG = "sparse-sts"
 
 
 @click.command()
-@click.argument("index", type=click.Path(path_type=Path))
+@click.argument("index", required=False)
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@url_option(required=False)
+@token_option
 @click.option("--queries", help="A file of queries, in any format that a corpus may have, or - for standard input.")
 @corpus_format_option("--queries-format")
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Hits a query.")
@@ -38,8 +50,10 @@ _RUN_TAG = "sparse-sts"
 @precision_option("as the documents of the index")
 @model_option(required=False, more=" Default: the one the index was built with.")
 def search(
-    index: Path,
+    index: str | None,
     texts: tuple[str, ...],
+    url: str | None,
+    token: str | None,
     queries: str | None,
     queries_format: str | None,
     k: int,
@@ -51,13 +65,21 @@ def search(
 ) -> None:
     """Find the sentences of INDEX nearest in meaning to each TEXT.
 
+    With --url there is no INDEX: a serving engine's collection is searched, with the same answers.
+
     Hits are ranked by float cosine; a model with a calibration gives a score beside it. Unless --two-step or
     --approximate is given, the hits are proved to be the nearest.
 
     Without TEXT and --queries, at a terminal, queries are typed at a prompt, and answered at once: the model is loaded
     before the first. :help there shows the commands.
     """
-    prompting = not texts and queries is None and on_terminal()
+    if url is not None:
+        if mode is not None:
+            raise click.UsageError("--two-step and --approximate are of an INDEX, not of --url.")
+        texts = (*filter(None, [index]), *texts)
+    elif not index:
+        raise click.UsageError("Give an INDEX, or --url.")
+    prompting = url is None and not texts and queries is None and on_terminal()
     if prompting and format != "table":
         raise click.UsageError(f"The prompt shows tables; --format {format} needs TEXT or --queries.")
     if bool(texts) == bool(queries) and not prompting:
@@ -70,15 +92,24 @@ def search(
         else (Document(str(number), text) for number, text in enumerate(texts, 1))
     )
 
-    from sparse_sts_index.index import SparseStsIndex
+    with contextlib.ExitStack() as stack:
+        ask: Callable[[list[str]], list[Hits]]
+        if url is not None:
+            from sparse_sts_index.engines.remote import RemoteIndex
 
-    with SparseStsIndex.open(index, model, precision=precision) as opened:
+            remote = stack.enter_context(RemoteIndex.open(url, model, token=token, precision=precision))
+            ask = partial(remote.search, k=k, explain=explain)
+        else:
+            from sparse_sts_index.index import SparseStsIndex
+
+            opened = stack.enter_context(SparseStsIndex.open(str(index), model, precision=precision))
+            ask = partial(opened.search, k=k, mode=mode or "exact", explain=explain)
         if prompting:
             prompt(opened, Settings(k, mode or "exact", explain), _show_hits)
             return
         some = False
         for batch in chunks(wanted, _BATCH):
-            found = opened.search([query.text for query in batch], k, mode=mode or "exact", explain=explain)
+            found = ask([query.text for query in batch])
             for query, hits in zip(batch, found, strict=True):
                 some = True
                 {"table": _show_table, "jsonl": _show_jsonl, "trec": _show_trec}[format](query, hits)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sparse_sts_index.encoder import SparseStsEncoder
     from sparse_sts_index.errors import (
         DataError,
+        EngineError,
         HubUnreachableError,
         ImpactIndexError,
         JavaError,
@@ -43,6 +44,7 @@ _MODULES = {
     "encoder": ("SparseStsEncoder",),
     "errors": (
         "DataError",
+        "EngineError",
         "HubUnreachableError",
         "ImpactIndexError",
         "JavaError",
@@ -73,6 +75,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "DataError",
     "Document",
+    "EngineError",
     "Evaluation",
     "Group",
     "Groups",
