@@ -3,8 +3,8 @@
     python benchmarks/engines.py INDEX
     python benchmarks/engines.py INDEX --documents 0 --engines milvus --label all
 
-pushes the first ``--documents`` of an index (0: all of them) to Milvus Lite and to Qdrant's local mode, asks both for the
-10 nearest of some of its documents, one at a time, and writes ``results/engines.json`` (with ``--label``,
+pushes the first ``--documents`` of an index (0: all of them) to Milvus Lite and to Qdrant's local mode, asks both for
+the 10 nearest of some of its documents, one at a time, and writes ``results/engines.json`` (with ``--label``,
 ``engines-LABEL``). The answers are compared with those of the index itself in exact mode: ids, and cosines to the last
 bit. The engine's rounding is the largest difference of its own scores from the float cosines of the same documents.
 
