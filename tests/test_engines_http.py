@@ -23,6 +23,8 @@ from support import VOCABULARY, brute_force, build, random_vectors
 
 from sparse_sts_index import EngineError
 from sparse_sts_index.engines import connect
+from sparse_sts_index.engines.base import Busy, Point, Vector
+from sparse_sts_index.engines.export import export_files
 from sparse_sts_index.engines.push import push
 from sparse_sts_index.engines.remote import RemoteIndex
 from sparse_sts_index.engines.retry import BackOff
@@ -327,3 +329,35 @@ def test_a_solr_schema_is_added_once(server: Server, index: ImpactIndex) -> None
     ]
     assert commands == [schema()]
     engine.close()
+
+
+def test_qdrant_over_http_says_when_to_come_back(index: ImpactIndex) -> None:
+    """The server's refusals through its client; what it does when all is well, its local mode does as well."""
+    server, statuses = Server(), [(429, {"Retry-After": "7"}), (503, {}), (400, {})]
+    server.answer = lambda *request: (statuses[0][0], {"status": {"error": "why"}}, statuses[0][1])  # type: ignore[method-assign, assignment]
+    engine = connect(f"qdrant+http://127.0.0.1:{server.http.server_port}/glosses", "key123")
+    with pytest.raises(Busy, match="429") as busy:
+        engine.metadata()
+    assert busy.value.retry_after == 7
+    del statuses[0]
+    with pytest.raises(Busy, match="503"):
+        engine.drop()
+    del statuses[0]
+    with pytest.raises(EngineError, match="400.*why"):
+        engine.write([Point("a", "", Vector([1], [1.0]))], VOCABULARY.terms)
+    server.http.shutdown()
+    server.http.server_close()
+    with pytest.raises(Busy, match="refused|closed|disconnected"):
+        engine.metadata()
+    engine.close()
+
+
+def test_qdrant_files_are_what_its_api_takes(index: ImpactIndex, tmp_path: Path) -> None:
+    """Against the client's models, which are generated from Qdrant's OpenAPI description."""
+    from qdrant_client.http import models
+
+    assert export_files(Source.of_index(index), "qdrant", tmp_path / "out") == COUNT
+    created = models.CreateCollection.model_validate_json((tmp_path / "out" / "collection.json").read_text())
+    assert created.sparse_vectors is not None
+    body = models.PointsList.model_validate_json((tmp_path / "out" / "part-00001.json").read_text())
+    assert len(body.points) == COUNT
