@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from support import VOCABULARY, build, chunk, random_vectors, unit_vectors
 from sparse_sts_index import (
     DataError,
     EngineError,
+    MissingExtraError,
     ModelMismatchError,
     SparseStsEncoder,
     SparseStsIndex,
@@ -264,6 +266,19 @@ def test_urls_that_lead_nowhere(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="already accessed"):
         connect(f"qdrant+file:{tmp_path}/q/c")
     first.close()
+
+
+@pytest.mark.parametrize(
+    ("engine", "module"),
+    [
+        *(("elasticsearch", "elasticsearch"), ("opensearch", "opensearchpy"), ("solr", "pysolr")),
+        *(("milvus", "pymilvus"), ("qdrant", "qdrant_client")),
+    ],
+)
+def test_a_client_that_is_not_installed(engine: str, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'sparse-sts-index\[{engine}\]'"):
+        connect(f"{engine}+http://host/x")
 
 
 def test_a_text_too_long_for_milvus(tmp_path: Path) -> None:
