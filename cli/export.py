@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,43 +26,93 @@ from .options import (
     progress_bar,
 )
 
+if TYPE_CHECKING:
+    from sparse_sts_index.engines.source import Source
+
+_FORMATS = ("anserini", "elasticsearch", "opensearch", "solr", "milvus", "qdrant", "ciff")
+
 
 @click.command()
-@click.argument("corpus")
-@model_option()
-@click.option("--output", default=STDIN, show_default=True, help="A .jsonl or .jsonl.gz file, or - for stdout.")
+@click.argument("source")
+@click.option("--format", type=click.Choice(_FORMATS), default="anserini", show_default=True)
+@model_option(required=False, more=" For a corpus; an index has its vectors.")
+@click.option(
+    "--output",
+    default=STDIN,
+    show_default=True,
+    help="A folder; for anserini a .jsonl or .jsonl.gz file, or - for stdout.",
+)
 @bits_option
 @precision_option()
-@corpus_format_option("--format")
+@corpus_format_option("--input-format")
 @overwrite_option
 def export(
-    corpus: str, model: str, output: str, bits: int, precision: Precision, format: str | None, overwrite: bool
+    source: str,
+    format: str,
+    model: str | None,
+    output: str,
+    bits: int,
+    precision: Precision,
+    input_format: str | None,
+    overwrite: bool,
 ) -> None:
-    """Write CORPUS as quantized vectors in Anserini's JsonVectorCollection format.
+    """Write SOURCE as files that another search engine's importer takes.
 
-    CORPUS is a jsonl, csv, tsv, txt or parquet file, - for standard input, or 'sample'.
+    SOURCE is the folder of an index, or a corpus to encode: a jsonl, csv, tsv, txt or parquet file, - for standard
+    input, or 'sample'. Anserini's format is its JsonVectorCollection, of quantized vectors; the others are folders with
+    the setup of the collection, the documents, and a manifest. How to load them is in docs/engines.md.
     """
-    total = known_total(corpus, format)
-    if output != STDIN:
+    if format != "anserini":
+        if output == STDIN:
+            raise click.UsageError(f"--format {format} is a folder of files: give it with --output.")
+        from sparse_sts_index.engines.export import check_output
+
+        check_output(Path(output).absolute(), overwrite)
+    elif output != STDIN:
         refuse_folder(output)
         if Path(output).is_file() and not overwrite:
             raise DataError(f"{output} already exists; replace it with --overwrite")
 
+    with contextlib.ExitStack() as stack:
+        opened, progress = _open(stack, source, model, bits, precision, input_format)
+        if format == "anserini":
+            count = _write_jsonl(opened, output, progress)
+        else:
+            from sparse_sts_index.engines.export import export_files
+
+            count = export_files(opened, format, output, overwrite=overwrite, progress=progress)
+    if output != STDIN:
+        click.echo(f"{output}: {count:,} vectors, {opened.metadata.bits} bits")
+
+
+def _open(
+    stack: contextlib.ExitStack, source: str, model: str | None, bits: int, precision: Precision, format: str | None
+) -> tuple[Source, Callable[[int], None] | None]:
+    """What is to be exported, and the bar to move with what is written (a corpus moves its own as it is encoded)."""
+    from sparse_sts_index.engines.source import Source, is_index
+
+    if is_index(source):
+        from sparse_sts_index.impact_index import ImpactIndex
+
+        opened = Source.of_index(ImpactIndex.open(source))
+        return opened, stack.enter_context(progress_bar(opened.documents, "exporting"))
+    if model is None:
+        raise click.UsageError("A corpus is encoded first: give --model.")
+    total = known_total(source, format)
+
     from sparse_sts_index.encoder import SparseStsEncoder
-    from sparse_sts_index.export import export_vectors
     from sparse_sts_index.quantizer import Quantizer
 
     encoder = SparseStsEncoder.load(model, precision=precision)
+    progress = stack.enter_context(progress_bar(total, "exporting"))
+    return Source.of_corpus(read_corpus(source, format), encoder, Quantizer(bits), progress=progress), None
+
+
+def _write_jsonl(source: Source, output: str, progress: Callable[[int], None] | None) -> int:
+    from sparse_sts_index.export import write_chunks
+
     if output == STDIN:
         sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     target = contextlib.nullcontext(sys.stdout) if output == STDIN else atomic_writer(output)
-    with progress_bar(total, "exporting") as progress, target as file:
-        count = export_vectors(
-            read_corpus(corpus, format),
-            encoder,
-            file,
-            quantizer=Quantizer(bits),
-            progress=progress,
-        )
-    if output != STDIN:
-        click.echo(f"{output}: {count:,} vectors, {bits} bits")
+    with target as file:
+        return write_chunks(source.read(0), source.vocabulary.terms, file, progress=progress)

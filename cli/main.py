@@ -20,6 +20,7 @@ from .evaluate import evaluate
 from .export import export
 from .grow import grow
 from .index import index, merge
+from .push import push
 from .score import score
 from .search import search
 from .serve import serve
@@ -52,11 +53,13 @@ def main(verbose: bool) -> None:
             os.environ.setdefault(f"{library}_VERBOSITY", "error")
         logging.getLogger().setLevel(logging.ERROR)
         logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+        for client in ("elastic_transport", "milvus_lite", "opensearch", "pysolr"):  # what they raise is shown
+            logging.getLogger(client).setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore")
 
 
 for command in (
     *(grow, train, index, search, serve, score, evaluate, bench, tradeoff, calibrate, duplicates, cluster),
-    *(add, update, delete, compact, merge, verify, export, demo),
+    *(add, update, delete, compact, merge, verify, export, push, demo),
 ):
     main.add_command(command)

@@ -140,6 +140,22 @@ def engine_session(engine: str, master: str | None, settings: dict[str, str]) ->
         yield spark
 
 
+token_option = click.option(
+    "--token", envvar="SPARSE_STS_TOKEN", show_envvar=True, help="The engine's API key or token; the variable hides it."
+)
+
+
+def url_option(required: bool) -> Callable[[Command], Command]:
+    """``--url``."""
+    return click.option(
+        "--url",
+        required=required,
+        metavar="URL",
+        help="A collection in a serving engine: ENGINE+http://HOST:PORT/NAME, ENGINE+https://..., or "
+        "ENGINE+file:PATH/NAME for Milvus Lite and Qdrant's local mode.",
+    )
+
+
 def corpus_format_option(name: str) -> Callable[[Command], Command]:
     """The format of an input file that its suffix does not tell."""
     return click.option(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -24,19 +24,23 @@ from .options import (
     precision_option,
     show_terms,
     spark_options,
+    token_option,
+    url_option,
 )
 from .prompt import Settings, on_terminal, prompt
 
 if TYPE_CHECKING:
-    from sparse_sts_index.index import Hits, SparseStsIndex
+    from sparse_sts_index.index import Hits
     from sparse_sts_index.search import Mode
 
 _RUN_TAG = "sparse-sts"
 
 
 @click.command()
-@click.argument("index", type=click.Path(path_type=Path))
+@click.argument("index", required=False)
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
+@url_option(required=False)
+@token_option
 @click.option("--queries", help="A file of queries, in any format that a corpus may have, or - for standard input.")
 @corpus_format_option("--queries-format")
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Hits a query.")
@@ -48,8 +52,10 @@ _RUN_TAG = "sparse-sts"
 @model_option(required=False, more=" Default: the one the index was built with.")
 @spark_options
 def search(
-    index: Path,
+    index: str | None,
     texts: tuple[str, ...],
+    url: str | None,
+    token: str | None,
     queries: str | None,
     queries_format: str | None,
     k: int,
@@ -64,6 +70,8 @@ def search(
 ) -> None:
     """Find the sentences of INDEX nearest in meaning to each TEXT.
 
+    With --url there is no INDEX: a serving engine's collection is searched, with the same answers.
+
     Hits are ranked by float cosine; a model with a calibration gives a score beside it. Unless --two-step or
     --approximate is given, the hits are proved to be the nearest.
 
@@ -72,7 +80,13 @@ def search(
 
     With --engine spark, each shard of a collection is searched by a task of its own, for all queries.
     """
-    prompting = not texts and queries is None and engine == "local" and on_terminal()
+    if url is not None:
+        if mode is not None or engine != "local":
+            raise click.UsageError("--two-step, --approximate and --engine are of an INDEX, not of --url.")
+        texts = (*filter(None, [index]), *texts)
+    elif not index:
+        raise click.UsageError("Give an INDEX, or --url.")
+    prompting = url is None and not texts and queries is None and engine == "local" and on_terminal()
     if prompting and format != "table":
         raise click.UsageError(f"The prompt shows tables; --format {format} needs TEXT or --queries.")
     if bool(texts) == bool(queries) and not prompting:
@@ -87,22 +101,28 @@ def search(
         else (Document(str(number), text) for number, text in enumerate(texts, 1))
     )
 
-    from sparse_sts_index.index import SparseStsIndex
-
     with ExitStack() as stack:
         spark = stack.enter_context(engine_session(engine, master, spark_conf))
+        results: Iterable[tuple[Document, Hits]]
         if spark is not None:
             from sparse_sts_index.spark import querying
 
             asked = list(wanted)
-            found = querying.search(spark, index, asked, k, model=model, mode=mode or "exact", explain=explain)
-            results: Iterable[tuple[Document, Hits]] = zip(asked, found, strict=True)
+            found = querying.search(spark, str(index), asked, k, model=model, mode=mode or "exact", explain=explain)
+            results = zip(asked, found, strict=True)
+        elif url is not None:
+            from sparse_sts_index.engines.remote import RemoteIndex
+
+            remote = stack.enter_context(RemoteIndex.open(url, model, token=token, precision=precision))
+            results = _ask(partial(remote.search, k=k, explain=explain), wanted)
         else:
-            opened = stack.enter_context(SparseStsIndex.open(index, model, precision=precision))
+            from sparse_sts_index.index import SparseStsIndex
+
+            opened = stack.enter_context(SparseStsIndex.open(str(index), model, precision=precision))
             if prompting:
                 prompt(opened, Settings(k, mode or "exact", explain), _show_hits)
                 return
-            results = _search(opened, wanted, k, mode or "exact", explain)
+            results = _ask(partial(opened.search, k=k, mode=mode or "exact", explain=explain), wanted)
         some = False
         for query, hits in results:
             some = True
@@ -111,12 +131,9 @@ def search(
             raise DataError(f"{queries}: no queries in it")
 
 
-def _search(
-    opened: SparseStsIndex, queries: Iterable[Document], k: int, mode: Mode, explain: bool
-) -> Iterator[tuple[Document, Hits]]:
+def _ask(ask: Callable[[list[str]], list[Hits]], queries: Iterable[Document]) -> Iterator[tuple[Document, Hits]]:
     for batch in chunks(queries, QUERY_CHUNK):
-        found = opened.search([query.text for query in batch], k, mode=mode, explain=explain)
-        yield from zip(batch, found, strict=True)
+        yield from zip(batch, ask([query.text for query in batch]), strict=True)
 
 
 def _show_table(query: Document, hits: Hits) -> None:

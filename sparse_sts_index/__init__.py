@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sparse_sts_index.errors import (
         ClusterError,
         DataError,
+        EngineError,
         HubUnreachableError,
         ImpactIndexError,
         JavaError,
@@ -45,6 +46,7 @@ _MODULES = {
     "errors": (
         "ClusterError",
         "DataError",
+        "EngineError",
         "HubUnreachableError",
         "ImpactIndexError",
         "JavaError",
@@ -76,6 +78,7 @@ __all__ = [
     "ClusterError",
     "DataError",
     "Document",
+    "EngineError",
     "Evaluation",
     "Group",
     "Groups",

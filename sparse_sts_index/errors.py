@@ -45,6 +45,10 @@ class ServerError(SparseStsError):
     """A server that cannot start: its address is taken, or open to others without a token."""
 
 
+class EngineError(SparseStsError):
+    """A serving engine that cannot be reached, refuses what it is sent, or holds something else under that name."""
+
+
 class MissingExtraError(SparseStsError):
     """A package that only some commands need, and pip has not been asked for.
 

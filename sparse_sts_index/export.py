@@ -51,11 +51,33 @@ def export_vectors(
     ModelError
         The model gives unusable weights.
     """
-    count = 0
     chunks = encode_documents(documents, encoder, quantizer or Quantizer(), progress=progress)
+    return write_chunks(chunks, encoder.vocabulary.terms, file)
+
+
+def write_chunks(
+    chunks: Iterable[Chunk],
+    terms: tuple[str, ...],
+    file: IO[str],
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """:func:`export_vectors` for documents that are encoded already.
+
+    Parameters
+    ----------
+    chunks : iterable of Chunk
+    terms : tuple of str, length vocab
+        Lucene's, of the vocabulary.
+    file, progress
+        As there; called with the number of documents written.
+    """
+    count = 0
     for chunk in chunks:
         count += len(chunk.documents)
-        file.writelines(_lines(chunk, encoder.vocabulary.terms))
+        file.writelines(_lines(chunk, terms))
+        if progress is not None:
+            progress(len(chunk.documents))
     if not count:
         raise DataError("no documents to export")
     return count

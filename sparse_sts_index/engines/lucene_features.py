@@ -1,0 +1,252 @@
+"""Elasticsearch and OpenSearch: weights in Lucene's ``FeatureField``, scored by its linear function.
+
+Elasticsearch has ``sparse_vector`` for that, whose query takes the whole vector; OpenSearch ``rank_features``, asked
+term by term. Either way Lucene adds up query weight times stored weight. Elasticsearch would leave light terms out of
+a query unless told not to; it is told so in the mapping and in each query. The float weights travel along in
+``_source``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sparse_sts_index.engines.base import (
+    METADATA_KEY,
+    RETRYABLE,
+    TIMEOUT,
+    Busy,
+    Engine,
+    Found,
+    Metadata,
+    Point,
+    Vector,
+    load_client,
+    seconds_to_wait,
+)
+from sparse_sts_index.engines.packing import pack, unpack
+from sparse_sts_index.engines.terms import FEATURE_ERROR, escape, feature_weights
+from sparse_sts_index.engines.url import Target
+from sparse_sts_index.errors import EngineError
+
+_LONGEST_ID = 512  # bytes of an _id
+_HASHED = "sha256:"
+_TERMS, _VECTOR = "terms", "vector"
+_SOURCE = ["id", "text", _VECTOR]
+
+
+def key(doc_id: str) -> str:
+    """The ``_id`` of a document: its own, or a digest where that is too long or looks like a digest."""
+    encoded = doc_id.encode()
+    if len(encoded) <= _LONGEST_ID and not doc_id.startswith(_HASHED):
+        return doc_id
+    return _HASHED + hashlib.sha256(encoded).hexdigest()
+
+
+def document(point: Point, terms: Sequence[str]) -> dict[str, Any]:
+    """The source of a document."""
+    weights = feature_weights(np.array(point.vector.weights, np.float32)).tolist()
+    features = {escape(terms[term]): weight for term, weight in zip(point.vector.terms, weights, strict=True)}
+    return {"id": point.id, "text": point.text, _TERMS: features, _VECTOR: pack(point.vector)}
+
+
+def bulk_record(point: Point, terms: Sequence[str]) -> str:
+    """A document as two lines of a bulk request."""
+    action = {"index": {"_id": key(point.id)}}
+    return "\n".join(json.dumps(line, ensure_ascii=False) for line in (action, document(point, terms)))
+
+
+class FeatureEngine(Engine):
+    """What both have in common."""
+
+    stored_error = FEATURE_ERROR
+    max_hits = 10_000  # index.max_result_window
+    features: ClassVar[dict[str, Any]]  # the mapping of the field that is searched
+    _client: Any
+
+    @classmethod
+    def mapping(cls, metadata: Metadata) -> dict[str, Any]:
+        """The body that creates the index."""
+        properties = {
+            "id": {"type": "keyword", "index": False, "doc_values": False},
+            "text": {"type": "text"},
+            _TERMS: cls.features,
+            _VECTOR: {"type": "binary"},
+        }
+        meta = {METADATA_KEY: metadata.to_json()}
+        return {"mappings": {"dynamic": "strict", "_meta": meta, "properties": properties}}
+
+    @staticmethod
+    @abstractmethod
+    def query(vector: Vector, terms: Sequence[str]) -> dict[str, Any]:
+        """The query whose score is the dot product."""
+
+    @classmethod
+    def request(cls, vector: Vector, limit: int, terms: Sequence[str]) -> dict[str, Any]:
+        """The body of a search."""
+        return {"query": cls.query(vector, terms), "size": limit, "_source": _SOURCE, "track_total_hits": False}
+
+    @abstractmethod
+    def _calling(self) -> contextlib.AbstractContextManager[None]:
+        """Turns what the client raises into :class:`.Busy` and ``EngineError``."""
+
+    def metadata(self) -> Metadata | None:
+        """Of the index's mapping."""
+        with self._calling():
+            if not self._client.indices.exists(index=self.target.name):
+                return None
+            found = list(self._client.indices.get_mapping(index=self.target.name).values())
+        if len(found) != 1:
+            raise EngineError(f"{self.target} is {len(found)} indices")
+        return Metadata.from_json(found[0]["mappings"].get("_meta", {}).get(METADATA_KEY), self.target)
+
+    def create(self, metadata: Metadata) -> None:
+        """Make the index."""
+        with self._calling():
+            self._client.indices.create(index=self.target.name, body=self.mapping(metadata))
+
+    def drop(self) -> None:
+        """Delete the index."""
+        with self._calling():
+            self._client.indices.delete(index=self.target.name)
+
+    def write(self, points: Sequence[Point], terms: Sequence[str]) -> None:
+        """One bulk request; what is refused for now is said to be left, and anything else raises."""
+        lines = [line for point in points for line in ({"index": {"_id": key(point.id)}}, document(point, terms))]
+        with self._calling():
+            items = self._client.bulk(index=self.target.name, body=lines)["items"]
+        left, reason = [], ""
+        for point, item in zip(points, items, strict=True):
+            outcome = item["index"]
+            if outcome["status"] < 300:
+                continue
+            error = outcome.get("error", {})
+            reason = f"{error.get('type')}: {error.get('reason')}"
+            if outcome["status"] not in RETRYABLE:
+                raise EngineError(f"{self.target}: document {point.id!r} is refused: {reason}")
+            left.append(point)
+        if left:
+            raise Busy(f"{self.target}: {len(left)} documents refused: {reason}", left=left)
+
+    def flush(self) -> None:
+        """Refresh the index."""
+        with self._calling():
+            self._client.indices.refresh(index=self.target.name)
+
+    def search(self, queries: Sequence[Vector], limit: int, terms: Sequence[str]) -> list[list[Found]]:
+        """A search for each query, of all shards."""
+        return [self._search(query, limit, terms) for query in queries]
+
+    def _search(self, query: Vector, limit: int, terms: Sequence[str]) -> list[Found]:
+        body = self.request(query, limit, terms)
+        with self._calling():
+            answer = self._client.search(index=self.target.name, body=body, allow_partial_search_results=False)
+        if answer.get("timed_out") or answer.get("_shards", {}).get("failed"):
+            raise Busy(f"{self.target}: not all shards have answered")
+        sources = ((hit["_source"], hit["_score"]) for hit in answer["hits"]["hits"])
+        return [Found(Point(s["id"], s["text"], unpack(s[_VECTOR])), score) for s, score in sources]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+
+class Elasticsearch(FeatureEngine):
+    """Elasticsearch, 9.1 or newer."""
+
+    name = "elasticsearch"
+    features: ClassVar[dict[str, Any]] = {"type": "sparse_vector", "index_options": {"prune": False}}
+
+    def __init__(self, target: Target, token: str | None) -> None:
+        super().__init__(target)
+        self._api = load_client("elasticsearch", "elasticsearch", self.name)
+        user = (target.user, target.password) if target.user and not token else None
+        self._client = self._api.Elasticsearch(
+            target.base_with_port, api_key=token, basic_auth=user, request_timeout=TIMEOUT, max_retries=0
+        )
+
+    @staticmethod
+    def query(vector: Vector, terms: Sequence[str]) -> dict[str, Any]:
+        """A ``sparse_vector`` query of all terms."""
+        weights = {escape(terms[term]): weight for term, weight in zip(vector.terms, vector.weights, strict=True)}
+        return {"sparse_vector": {"field": _TERMS, "query_vector": weights, "prune": False}}
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        try:
+            yield
+        except self._api.ApiError as error:
+            message = f"{self.target}: HTTP {error.status_code}: {error.message}"
+            if error.status_code in RETRYABLE:
+                raise Busy(message, seconds_to_wait(error.meta.headers.get("retry-after"))) from error
+            raise EngineError(message) from error
+        except (self._api.ConnectionError, self._api.ConnectionTimeout) as error:
+            raise Busy(f"{self.target}: {error.message}") from error
+        except (self._api.TransportError, ValueError) as error:
+            raise EngineError(f"{self.target}: {error}") from error
+
+
+class OpenSearch(FeatureEngine):
+    """OpenSearch."""
+
+    name = "opensearch"
+    features: ClassVar[dict[str, Any]] = {"type": "rank_features"}
+
+    def __init__(self, target: Target, token: str | None) -> None:
+        super().__init__(target)
+        self._api = load_client("opensearchpy", "opensearch-py", self.name)
+        self._retry_after: str | None = None
+        note = self._note
+
+        class Connection(self._api.RequestsHttpConnection):  # type: ignore[misc, name-defined]
+            """Notes a header that the client's exceptions do not carry."""
+
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **kwargs)
+                self.session.hooks["response"].append(note)
+
+        self._client = self._api.OpenSearch(
+            [target.base_with_port],
+            connection_class=Connection,
+            http_auth=(target.user, target.password) if target.user and not token else None,
+            headers={"authorization": f"Bearer {token}"} if token else None,
+            timeout=TIMEOUT,
+            max_retries=0,
+        )
+
+    def _note(self, response: Any, *args: Any, **kwargs: Any) -> None:
+        self._retry_after = response.headers.get("Retry-After")
+
+    @staticmethod
+    def query(vector: Vector, terms: Sequence[str]) -> dict[str, Any]:
+        """A linear ``rank_feature`` query for each term."""
+        return {
+            "bool": {
+                "should": [
+                    {"rank_feature": {"field": f"{_TERMS}.{escape(terms[term])}", "boost": weight, "linear": {}}}
+                    for term, weight in zip(vector.terms, vector.weights, strict=True)
+                ]
+            }
+        }
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        self._retry_after = None
+        errors = self._api.exceptions
+        try:
+            yield
+        except (errors.ConnectionTimeout, errors.ConnectionError) as error:
+            raise Busy(f"{self.target}: {error.error}") from error
+        except errors.TransportError as error:
+            message = f"{self.target}: HTTP {error.status_code}: {error.error}"
+            if error.status_code in RETRYABLE:
+                raise Busy(message, seconds_to_wait(self._retry_after)) from error
+            raise EngineError(message) from error
+        except (errors.OpenSearchException, ValueError) as error:
+            raise EngineError(f"{self.target}: {error}") from error

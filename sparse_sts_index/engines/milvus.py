@@ -1,0 +1,161 @@
+"""Milvus and Milvus Lite: a sparse float vector with an exact inverted index by inner product.
+
+The client waits and tries again by itself where a server is busy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparse_sts_index.engines.base import (
+    METADATA_KEY,
+    TIMEOUT,
+    Engine,
+    Found,
+    Metadata,
+    Point,
+    Vector,
+    load_client,
+)
+from sparse_sts_index.engines.url import Target
+from sparse_sts_index.errors import EngineError
+
+_LONGEST = 65_535  # bytes of a VARCHAR
+_FIELDS: list[dict[str, Any]] = [
+    {"fieldName": "id", "dataType": "VarChar", "isPrimary": True, "elementTypeParams": {"max_length": _LONGEST}},
+    {"fieldName": "text", "dataType": "VarChar", "elementTypeParams": {"max_length": _LONGEST}},
+    {"fieldName": "vector", "dataType": "SparseFloatVector"},
+]
+_INDEX = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "IP"}
+_SEARCH = {"metric_type": "IP", "params": {"drop_ratio_search": 0.0}}  # no term is left out
+
+
+def row(point: Point, target: Target | None = None) -> dict[str, Any]:
+    """A document as Milvus holds it.
+
+    Raises
+    ------
+    EngineError
+        Its text does not fit.
+    """
+    if len(point.text.encode()) > _LONGEST:
+        raise EngineError(f"document {point.id!r}: its text is longer than the {_LONGEST:,} bytes that Milvus holds")
+    vector = dict(zip(point.vector.terms, point.vector.weights, strict=True))
+    return {"id": point.id, "text": point.text, "vector": vector}
+
+
+def record(point: Point, terms: Sequence[str]) -> str:
+    """A document as a row of an import file."""
+    return json.dumps(row(point), ensure_ascii=False)
+
+
+def creation(metadata: Metadata) -> dict[str, Any]:
+    """The body of a request to ``/v2/vectordb/collections/create``, but for the collection's name."""
+    index = {"fieldName": "vector", "indexName": "vector", "metricType": "IP"}
+    return {
+        "schema": {"autoId": False, "enableDynamicField": False, "fields": _FIELDS},
+        "indexParams": [{**index, "params": {"index_type": _INDEX["index_type"]}}],
+        "properties": {METADATA_KEY: metadata.to_json()},
+    }
+
+
+class Milvus(Engine):
+    """A collection of a Milvus server, or of Milvus Lite in a file."""
+
+    name = "milvus"
+    max_hits = 16_384
+
+    def __init__(self, target: Target, token: str | None) -> None:
+        super().__init__(target)
+        self._api = load_client("pymilvus", "pymilvus", self.name)
+        self._loaded = False
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs whatever it raises as well, with a traceback
+        with self._calling():
+            if target.local:
+                if not Path(target.base).parent.is_dir():
+                    raise EngineError(f"{target}: no folder {Path(target.base).parent}")
+                if not target.base.endswith(".db"):
+                    raise EngineError(f"{target}: the file of Milvus Lite has to end in .db")
+                load_client("milvus_lite", "milvus-lite", self.name)
+                self._client = self._api.MilvusClient(target.base)
+            else:
+                self._client = self._api.MilvusClient(
+                    uri=target.base, user=target.user, password=target.password, token=token or "", timeout=TIMEOUT
+                )
+
+    def metadata(self) -> Metadata | None:
+        """Of the collection's properties."""
+        with self._calling():
+            if not self._client.has_collection(self.target.name):
+                return None
+            properties = self._client.describe_collection(self.target.name).get("properties", {})
+        return Metadata.from_json(properties.get(METADATA_KEY), self.target)
+
+    def create(self, metadata: Metadata) -> None:
+        """Make the collection and its index, and load it."""
+        types = self._api.DataType
+        with self._calling():
+            schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
+            schema.add_field("id", types.VARCHAR, is_primary=True, max_length=_LONGEST)
+            schema.add_field("text", types.VARCHAR, max_length=_LONGEST)
+            schema.add_field("vector", types.SPARSE_FLOAT_VECTOR)
+            index = self._client.prepare_index_params()
+            index.add_index(field_name="vector", **_INDEX)
+            properties = {METADATA_KEY: metadata.to_json()}
+            self._client.create_collection(self.target.name, schema=schema, index_params=index, properties=properties)
+
+    def drop(self) -> None:
+        """Drop the collection."""
+        with self._calling():
+            self._client.drop_collection(self.target.name)
+
+    def write(self, points: Sequence[Point], terms: Sequence[str]) -> None:
+        """One upsert."""
+        with self._calling():
+            self._client.upsert(self.target.name, data=[row(point) for point in points], timeout=TIMEOUT)
+
+    def flush(self) -> None:
+        """Make it durable; visible it is already."""
+        with self._calling():
+            self._client.flush(self.target.name)
+
+    def search(self, queries: Sequence[Vector], limit: int, terms: Sequence[str]) -> list[list[Found]]:
+        """One request for all queries, of everything written so far."""
+        with self._calling():
+            if not self._loaded:  # Milvus Lite forgets that between processes
+                self._client.load_collection(self.target.name)
+                self._loaded = True
+            found = self._client.search(
+                self.target.name,
+                data=[dict(zip(query.terms, query.weights, strict=True)) for query in queries],
+                anns_field="vector",
+                limit=limit,
+                output_fields=["id", "text", "vector"],
+                search_params=_SEARCH,
+                consistency_level="Strong",
+                timeout=TIMEOUT,
+            )
+            return [[_found(hit) for hit in hits] for hits in found]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        try:
+            yield
+        except (self._api.MilvusException, ValueError, TypeError, OSError) as error:
+            raise EngineError(f"{self.target}: {getattr(error, 'message', None) or error}") from error
+
+
+def _found(hit: Any) -> Found:
+    entity = hit["entity"]
+    vector = sorted(entity["vector"].items())
+    terms, weights = [term for term, _ in vector], [weight for _, weight in vector]
+    return Found(Point(entity["id"], entity["text"], Vector(terms, weights)), hit["distance"])

@@ -1,0 +1,214 @@
+"""Search a serving engine's collection, with the answers of an index: float cosines, exact order, and a proof.
+
+The engine's best, with their float vectors, are candidates; they are scored as an index scores them. A document that
+the engine did not return has no higher a score than the last that it did, and so a cosine of at most what
+:meth:`.Engine.unseen` says. When the k-th candidate's is above, the hits are what brute force would find.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import Self
+
+from scipy.sparse import csr_array
+
+from sparse_sts_index.encoder import SparseStsEncoder
+from sparse_sts_index.engines import connect
+from sparse_sts_index.engines.base import Engine, Found, Metadata, Vector, vectors_of
+from sparse_sts_index.engines.retry import BackOff
+from sparse_sts_index.errors import EngineError, ModelError, ModelMismatchError
+from sparse_sts_index.explain import TermContribution, shared_terms
+from sparse_sts_index.index import Hit, Hits, scored
+from sparse_sts_index.precision import Precision
+from sparse_sts_index.search import check_search, check_vectors
+from sparse_sts_index.vocabulary import Vocabulary
+
+_STEPS = ((1, 20), (8, 160))  # candidates for k hits: factor * k + extra; the second if the first has proved nothing
+_TOGETHER = 32  # queries a request
+
+
+class RemoteIndex:
+    """A collection in a serving engine together with the encoder that made it. Usable as a context manager.
+
+    Parameters
+    ----------
+    engine : Engine
+    model : SparseStsEncoder or str, optional
+        The encoder, or where to load it from. Default: where the collection says it was.
+    precision : {"auto", "float32", "bfloat16"}, optional
+        Of a model that is to be loaded. Default: what the documents were encoded in.
+    back_off : BackOff, optional
+
+    Raises
+    ------
+    EngineError
+        There is no such collection, or none of ours.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        model: SparseStsEncoder | str | None = None,
+        *,
+        precision: Precision | None = None,
+        back_off: BackOff | None = None,
+    ) -> None:
+        self._engine, self._model, self._precision = engine, model, precision
+        self._back_off = back_off or BackOff()
+        metadata = self._back_off.call(engine.metadata)
+        if metadata is None:
+            raise EngineError(f"{engine.target} is not there")
+        self.metadata: Metadata = metadata
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        model: SparseStsEncoder | str | None = None,
+        *,
+        token: str | None = None,
+        precision: Precision | None = None,
+    ) -> Self:
+        """The collection at a URL; parameters as those of the class and :func:`~sparse_sts_index.engines.connect`."""
+        engine = connect(url, token)
+        try:
+            return cls(engine, model, precision=precision)
+        except BaseException:
+            engine.close()
+            raise
+
+    @cached_property
+    def encoder(self) -> SparseStsEncoder:
+        """The encoder, loaded on first use and checked against the collection.
+
+        Raises
+        ------
+        ModelMismatchError
+            It is not the model that the collection was made with.
+        ModelError
+            It does not load.
+        """
+        held, model = self.metadata, self._model or self.metadata.model
+        if isinstance(model, SparseStsEncoder):
+            encoder = model
+        else:
+            try:
+                encoder = SparseStsEncoder.load(
+                    model, precision=self._precision or held.precision, max_active_dims=held.max_active_dims
+                )
+            except ModelError as error:
+                if self._model is not None:
+                    raise
+                raise ModelError(
+                    f"{error} ({self._engine.target} was made with it; say where it is: --model)"
+                ) from error
+        if encoder.fingerprint != held.model_fingerprint or encoder.vocabulary.sha256 != held.vocabulary_sha256:
+            raise ModelMismatchError(
+                f"{self._engine.target} was made with model {held.model} ({held.model_fingerprint[:12]}), "
+                f"not with {encoder.name} ({encoder.fingerprint[:12]})"
+            )
+        return encoder
+
+    def search(self, texts: Sequence[str], k: int = 10, *, explain: bool = False) -> list[Hits]:
+        """The nearest sentences of each text; see :meth:`.index.SparseStsIndex.search`.
+
+        Returns
+        -------
+        list of n Hits
+            Hits that are not certified may lack one that the engine has rounded away, and say what it may have.
+
+        Raises
+        ------
+        EngineError
+            The engine fails, or does not give so many hits.
+        ModelMismatchError, ModelError
+            See :attr:`encoder`.
+        """
+        vectors = self.encoder.encode(texts)
+        hits = self.search_vectors(vectors, self.encoder.vocabulary, k, explain=explain)
+        calibration = self.encoder.calibration
+        return hits if calibration is None else [scored(found, calibration) for found in hits]
+
+    def search_vectors(
+        self, vectors: csr_array, vocabulary: Vocabulary, k: int = 10, *, explain: bool = False
+    ) -> list[Hits]:
+        """:meth:`search` for texts that are encoded already; no model is loaded, so hits have no score.
+
+        Parameters
+        ----------
+        vectors : csr_array of float32, shape (n, vocab)
+        vocabulary : Vocabulary
+            Of the model, which the columns belong to.
+        """
+        check_search(k, "exact")
+        if k > self._engine.max_hits:
+            raise EngineError(f"{self._engine.name} gives {self._engine.max_hits:,} hits at most")
+        queries = vectors_of(check_vectors(vectors, len(vocabulary)))
+        results = [Hits((), True, 0.0)] * len(queries)  # of queries without a term
+        left = [number for number, query in enumerate(queries) if query.terms]
+        for factor, extra in _STEPS:
+            limit = min(factor * k + extra, self._engine.max_hits)
+            for first in range(0, len(left), _TOGETHER):
+                numbers = left[first : first + _TOGETHER]
+                asked = [queries[number] for number in numbers]
+                for number, found in zip(numbers, self._candidates(asked, limit, vocabulary), strict=True):
+                    unseen = self._unseen(found, limit, queries[number])
+                    results[number] = _nearest(queries[number], found, k, unseen, vocabulary if explain else None)
+            left = [number for number in left if not results[number].certified]
+        return results
+
+    def _candidates(self, queries: Sequence[Vector], limit: int, vocabulary: Vocabulary) -> list[list[Found]]:
+        return self._back_off.call(lambda: self._engine.search(queries, limit, vocabulary.terms))
+
+    def _unseen(self, found: Sequence[Found], limit: int, query: Vector) -> float:
+        """The highest cosine of a document that the engine has not returned."""
+        if len(found) < limit:
+            return 0.0
+        return self._engine.unseen(min(candidate.score for candidate in found), len(query.terms))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _nearest(query: Vector, found: Sequence[Found], k: int, unseen: float, vocabulary: Vocabulary | None) -> Hits:
+    """The k best of some candidates, where none of the other documents has more than `unseen`."""
+    weights = dict(zip(query.terms, query.weights, strict=True))
+    scored = ((_cosine(weights, candidate.point.vector), candidate.point) for candidate in found)
+    ranked = sorted(
+        ((cosine, point) for cosine, point in scored if cosine > 0), key=lambda pair: (-pair[0], pair[1].id)
+    )
+    best = ranked[:k]
+    hits = tuple(
+        Hit(point.id, point.text, cosine, explanation=_explanation(vocabulary, weights, point.vector))
+        for cosine, point in best
+    )
+    beyond = ranked[k][0] if len(ranked) > k else 0.0
+    proved = not unseen or (len(best) == k and best[-1][0] > unseen)
+    return Hits(hits, proved, max(beyond, unseen))
+
+
+def _cosine(query: dict[int, float], document: Vector) -> float:
+    """Summed in the order of the terms, as an index does, so that the last bit is the same."""
+    cosine = 0.0
+    for term, weight in zip(document.terms, document.weights, strict=True):
+        cosine += query.get(term, 0.0) * weight
+    return cosine
+
+
+def _explanation(
+    vocabulary: Vocabulary | None, query: dict[int, float], document: Vector
+) -> tuple[TermContribution, ...] | None:
+    if vocabulary is None:
+        return None
+    return shared_terms(vocabulary, document.terms, [query.get(term, 0.0) for term in document.terms], document.weights)

@@ -1,0 +1,84 @@
+"""Where pushed and exported vectors come from: an index, or a corpus that is encoded on the way."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparse_sts_index.collection import is_collection
+from sparse_sts_index.convert import encode_documents
+from sparse_sts_index.corpus import Chunk, Document
+from sparse_sts_index.engines.base import Metadata
+from sparse_sts_index.impact_index import ImpactIndex
+from sparse_sts_index.quantizer import Quantizer
+from sparse_sts_index.state import LUCENE_FOLDER
+from sparse_sts_index.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from sparse_sts_index.encoder import SparseStsEncoder
+
+
+@dataclass(frozen=True)
+class Source:
+    """A stream of encoded documents, with what they are encoded with.
+
+    Attributes
+    ----------
+    metadata : Metadata
+    vocabulary : Vocabulary
+    state : str
+        Another whenever the documents may be others.
+    documents : int or None
+        How many there are, if that is known.
+    read : callable
+        Chunks of documents, in order, but for the first so many.
+    """
+
+    metadata: Metadata
+    vocabulary: Vocabulary
+    state: str
+    documents: int | None
+    read: Callable[[int], Iterator[Chunk]]
+
+    @classmethod
+    def of_index(cls, index: ImpactIndex) -> Source:
+        """The documents of an index; no model is loaded."""
+        manifest = index.manifest
+        with index.using() as state:
+            vocabulary = state.vocabulary
+        digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
+        metadata = Metadata.of_manifest(manifest)
+        return cls(metadata, vocabulary, digest, manifest.documents, lambda skip: index.read(skip=skip))
+
+    @classmethod
+    def of_corpus(
+        cls,
+        documents: Iterable[Document],
+        encoder: SparseStsEncoder,
+        quantizer: Quantizer,
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> Source:
+        """Documents to be encoded, once, all of them."""
+        metadata = Metadata(
+            model=encoder.name,
+            model_fingerprint=encoder.fingerprint,
+            vocabulary_sha256=encoder.vocabulary.sha256,
+            vocabulary_size=len(encoder.vocabulary),
+            precision=encoder.precision,
+            bits=quantizer.bits,
+            max_active_dims=encoder.model.max_active_dims,
+        )
+
+        def read(skip: int) -> Iterator[Chunk]:
+            return encode_documents(documents, encoder, quantizer, progress=progress)
+
+        return cls(metadata, encoder.vocabulary, "", None, read)
+
+
+def is_index(path: str | Path) -> bool:
+    """Whether there is an index or a collection of shards, and not a corpus."""
+    return Path(path, LUCENE_FOLDER).is_dir() or is_collection(Path(path))

@@ -1,0 +1,87 @@
+"""Where a collection is: ``ENGINE+SCHEME://HOST:PORT/PATH/NAME``, or ``ENGINE+file:FOLDER/NAME``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
+
+from sparse_sts_index.errors import EngineError
+
+_FORM = "ENGINE+http://HOST:PORT/NAME, ENGINE+https://... or ENGINE+file:FOLDER/NAME"
+_PARTS = re.compile(r"([a-z]+)\+(https?|file):(.+)", re.DOTALL)
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A collection of an engine.
+
+    Attributes
+    ----------
+    engine : str
+    local : bool
+        Whether `base` is a path of this machine.
+    base : str
+        URL of the server, without name and credentials, or the path.
+    port : int or None
+        The server's, if the URL has one.
+    name : str
+        Of the index or collection.
+    user, password : str
+        Empty if there are none. Never shown.
+    """
+
+    engine: str
+    local: bool
+    base: str
+    name: str
+    port: int | None = None
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.engine}+{'file:' if self.local else ''}{self.base}/{self.name}"
+
+    @property
+    def base_with_port(self) -> str:
+        """`base` with the port that its scheme implies, for clients that want it said."""
+        parts = urlsplit(self.base)
+        host = parts.netloc if self.port is not None else f"{parts.netloc}:{_PORTS[parts.scheme]}"
+        return parts._replace(netloc=host).geturl()
+
+
+def parse_url(url: str) -> Target:
+    """Take a collection's URL apart.
+
+    Parameters
+    ----------
+    url : str
+        Such as ``elasticsearch+https://user:password@host:9200/glosses`` or ``milvus+file:data/milvus.db/glosses``.
+        What is percent-encoded in user, password and name is decoded.
+
+    Raises
+    ------
+    EngineError
+        It is of another form. The message shows nothing of it but the engine: there may be a password in it.
+    """
+    match = _PARTS.fullmatch(url)
+    if match is None:
+        raise EngineError(f"not the URL of a collection; that has the form {_FORM}")
+    engine, scheme, rest = match.groups()
+    if scheme == "file":
+        base, _, name = rest.rpartition("/")
+        if not base or not name:
+            raise EngineError(f"the {engine} URL names no collection; that has the form {_FORM}")
+        return Target(engine, True, base, name)
+    try:
+        parts = urlsplit(f"{scheme}:{rest}")
+        port = parts.port
+    except ValueError as error:
+        raise EngineError(f"the {engine} URL has no valid host or port; that has the form {_FORM}") from error
+    prefix, _, name = parts.path.rpartition("/")
+    if not parts.hostname or not name or parts.query or parts.fragment:
+        raise EngineError(f"the {engine} URL names no host or no collection, or too much; the form is {_FORM}")
+    base = f"{scheme}://{parts.netloc.rpartition('@')[2]}{prefix}"
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return Target(engine, False, base, unquote(name), port, user, password)

@@ -1,0 +1,77 @@
+"""export, push and search --url with the installed command, on engines that live in files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+QUERY = "Three girls paint a fence."
+
+
+@pytest.fixture(scope="module")
+def index(sparse_sts: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("engines") / "idx"
+    assert sparse_sts("index", "sample", "--model", "tiny", "--output", path).returncode == 0
+    return path
+
+
+@pytest.mark.parametrize("engine", ["milvus+file:{}/m.db/glosses", "qdrant+file:{}/q/glosses"])
+def test_pushed_and_searched(sparse_sts: Run, index: Path, tmp_path: Path, engine: str) -> None:
+    url = engine.format(tmp_path)
+    journal = ("--journal", tmp_path / "journal", "--batch-size", 300)
+    pushed = sparse_sts("push", index, "--url", url, *journal)
+    assert pushed.returncode == 0, pushed.stderr
+    assert pushed.stdout.startswith(f"{url}: 1,000 sentences in ")
+    assert pushed.stdout.endswith("float32 weights and sums\n")
+    for options in (("--explain", "-k", "3"), ("--format", "jsonl"), ("--format", "trec")):
+        ours, theirs = sparse_sts("search", index, QUERY, *options), sparse_sts("search", "--url", url, QUERY, *options)
+        assert theirs.returncode == 0, theirs.stderr
+        if "jsonl" not in options:
+            assert theirs.stdout == ours.stdout
+            continue
+        for ours_line, theirs_line in zip(ours.stdout.splitlines(), theirs.stdout.splitlines(), strict=True):
+            hit, expected = json.loads(theirs_line), json.loads(ours_line)
+            assert hit.pop("bound") == pytest.approx(expected.pop("bound"), abs=1e-6)
+            assert hit == expected
+    again = sparse_sts("push", index, "--url", url, "--overwrite")
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize("format", ["elasticsearch", "opensearch", "solr", "milvus", "qdrant", "ciff"])
+def test_exported(sparse_sts: Run, index: Path, tmp_path: Path, format: str) -> None:
+    done = sparse_sts("export", index, "--format", format, "--output", tmp_path / "out")
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/out: 1,000 vectors, 8 bits\n"), done.stderr
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["model"] == "tiny"
+
+
+def test_an_index_and_its_corpus_export_alike(sparse_sts: Run, index: Path) -> None:
+    from_index = sparse_sts("export", index)
+    from_corpus = sparse_sts("export", "sample", "--model", "tiny")
+    assert from_index.returncode == from_corpus.returncode == 0
+    assert from_index.stdout == from_corpus.stdout
+    assert from_index.stdout.count("\n") == 1000
+
+
+def test_what_is_wrong_is_one_line(sparse_sts: Run, index: Path, tmp_path: Path) -> None:
+    missing = f"qdrant+file:{tmp_path}/q/none"
+    for arguments, message in (
+        (("push", index, "--url", "nonsense"), "not the URL of a collection"),
+        (("push", index, "--url", "faiss+http://u:secret@host/x"), "no engine 'faiss'"),
+        (("push", tmp_path, "--url", missing), "not an index"),
+        (("search", "--url", missing, QUERY), "is not there"),
+        (("search", "--url", missing, "--two-step", QUERY), "are of an INDEX"),
+        (("search",), "Give an INDEX, or --url"),
+        (("search", "--url", missing), "Give either TEXT or --queries"),
+        (("export", "sample", "--format", "solr", "--output", tmp_path / "x"), "give --model"),
+        (("export", index, "--format", "solr"), "give it with --output"),
+    ):
+        run = sparse_sts(*arguments)
+        assert run.returncode in (1, 2)
+        assert message in run.stderr.splitlines()[-1]
+        assert "secret" not in run.stderr + run.stdout
+        assert "Traceback" not in run.stderr
