@@ -144,17 +144,17 @@ class Killer:
     def _watch(self) -> None:
         while not self._stop.wait(0.05) and len(self._victims) < 2:
             finished = list(self._output.glob("shards-*/[0-9]*"))
-            attempts = sorted(self._output.glob("shards-*/.attempt-*"))
-            if len(finished) < self._after + 2 * len(self._victims) or not attempts:
+            if len(finished) < self._after + 2 * len(self._victims):
                 continue
-            python = int(attempts[0].name.split("-")[-2])
-            try:
-                kind, process = ("Python worker", python) if self._victims else ("executor", parent(parent(python)))
-                time.sleep(0.5)  # to be in the middle of it
-                os.kill(process, signal.SIGKILL)
-            except (ProcessLookupError, FileNotFoundError):
-                continue  # it was faster
-            self._victims[kind] = f"{attempts[0].name}, {len(finished)} shards finished"
+            for attempt in sorted(self._output.glob("shards-*/.attempt-*/lucene")):
+                python = int(attempt.parent.name.split("-")[-2])
+                try:
+                    kind, process = ("Python worker", python) if self._victims else ("executor", parent(parent(python)))
+                    os.kill(process, signal.SIGKILL)
+                except (ProcessLookupError, FileNotFoundError):
+                    continue  # of a process that is dead already
+                self._victims[kind] = f"{attempt.parent.name}, {len(finished)} shards finished"
+                break
 
 
 def parent(process: int) -> int:

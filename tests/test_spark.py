@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -293,6 +294,22 @@ def test_options_that_do_not_go_together() -> None:
         result = CliRunner().invoke(main, command)
         assert result.exit_code == 2
         assert message in result.stderr
+
+
+def test_the_command_alone(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", ODD[:300])
+    (tmp_path / "b.jsonl").write_text('{"id": "0", "text": "again"}\n')
+    command = [str(Path(sys.executable).with_name("sparse-sts")), "index", "--engine", "spark", "--master", "local[1]"]
+    command += ["--model", "tiny", "--output", "out", "--spark-conf", "spark.ui.enabled=false"]
+    good = subprocess.run([*command, "--input", "a.jsonl"], cwd=tmp_path, capture_output=True, text=True)
+    assert (good.returncode, good.stderr) == (0, "")
+    assert good.stdout.startswith("out: 300 sentences in ")
+    assert good.stdout.endswith(" without a term, in 1 shards\n")
+    bad = subprocess.run([*command, "--overwrite", "*.jsonl"], cwd=tmp_path, capture_output=True, text=True)
+    assert (bad.returncode, bad.stdout) == (1, "")
+    assert bad.stderr == f"Error: {tmp_path}/b.jsonl:1: duplicate id '0'\n"
+    with ImpactIndex.open(tmp_path / "out") as index:
+        assert index.verify() == 300
 
 
 def test_without_pyspark(monkeypatch: pytest.MonkeyPatch) -> None:
