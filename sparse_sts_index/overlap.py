@@ -7,6 +7,9 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+#: What the threads made here are called, before a number.
+THREAD_NAME = "sparse-sts-overlap"
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -30,7 +33,7 @@ def overlap(function: Callable[[T], R], items: Iterable[T], *, ahead: int = 1) -
     ------
     The results, in order.
     """
-    executor = ThreadPoolExecutor(max_workers=1)
+    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=THREAD_NAME)
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:

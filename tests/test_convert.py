@@ -8,10 +8,11 @@ import pytest
 
 from sparse_sts_index import DataError, Document, Quantizer, SparseStsEncoder, convert, read_corpus
 from sparse_sts_index.convert import encode_documents
+from sparse_sts_index.overlap import THREAD_NAME
 
 
 def test_chunks_are_those_of_one_go(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "_CHUNK", 64)
+    monkeypatch.setattr(convert, "CHUNK", 64)
     documents = list(read_corpus("sample"))[:200]
     done: list[int] = []
     found = list(encode_documents(documents, tiny, Quantizer(), progress=done.append))
@@ -29,16 +30,16 @@ def test_an_error_in_reading_comes_out(tiny: SparseStsEncoder) -> None:
 
 
 def test_who_leaves_early_leaves_no_thread(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "_CHUNK", 10)
+    monkeypatch.setattr(convert, "CHUNK", 10)
     chunks = encode_documents(read_corpus("sample"), tiny, Quantizer())
     assert len(next(chunks).documents) == 10
     del chunks
     gc.collect()
-    assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+    assert not any(thread.name.startswith(THREAD_NAME) for thread in threading.enumerate())
 
 
 def test_an_error_in_encoding_leaves_no_thread(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "_CHUNK", 10)
+    monkeypatch.setattr(convert, "CHUNK", 10)
 
     def fail(count: int) -> None:
         raise OSError("the terminal is gone")
@@ -46,4 +47,4 @@ def test_an_error_in_encoding_leaves_no_thread(tiny: SparseStsEncoder, monkeypat
     with pytest.raises(OSError, match="the terminal is gone") as kept:
         list(encode_documents(read_corpus("sample"), tiny, Quantizer(), progress=fail))
     assert kept.tb is not None
-    assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+    assert not any(thread.name.startswith(THREAD_NAME) for thread in threading.enumerate())

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sparse_sts_index.overlap import overlap
+from sparse_sts_index.overlap import THREAD_NAME, overlap
 
 
 def test_results_in_order_with_stages_nested() -> None:
@@ -60,7 +60,7 @@ def test_an_error_leaves_no_stage_running() -> None:
         for _ in overlap(lambda x: 1 // x, overlap(abs, range(0, 50), ahead=3)):
             pass
     assert kept.tb is not None
-    assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+    assert not any(thread.name.startswith(THREAD_NAME) for thread in threading.enumerate())
 
 
 def test_who_gives_up_leaves_nothing_running() -> None:
@@ -74,5 +74,5 @@ def test_who_gives_up_leaves_nothing_running() -> None:
     results = overlap(work, range(50), ahead=20)
     assert next(results) == 0
     results.close()
-    assert not any(thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate())
+    assert not any(thread.name.startswith(THREAD_NAME) for thread in threading.enumerate())
     assert len(started) < 10
