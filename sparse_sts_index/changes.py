@@ -148,11 +148,11 @@ class Changes:
         self.lucene.close()
 
 
-def open_to_change(path: Path, in_memory: bool | None) -> tuple[State, Changes]:
+def open_to_change(path: Path, in_memory: bool | None, check: bool) -> tuple[State, Changes]:
     """The last committed state, and where to change it; no one else can meanwhile."""
     lucene = ImpactWriter(path / LUCENE_FOLDER, create=False)
     try:
-        state = open_index_state(path, in_memory)
+        state = open_index_state(path, in_memory, check)
         try:
             return state, Changes(path, state.manifest, lucene)
         except BaseException:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -91,14 +92,26 @@ class Collection:
             version = values["format_version"]
             if version == FORMAT_VERSION:
                 collection = cls(**{**values, "shards": tuple(Shard(**shard) for shard in values["shards"])})
-                if collection.shards and all(_is_inside(shard.folder) for shard in collection.shards):
-                    return collection
-                raise ValueError("shards")
+                collection._check()
+                return collection
+            found = f"{version:.20}" if isinstance(version, str) else int(version)
         except OSError as error:
             raise ImpactIndexError(f"{file}: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ImpactIndexError(f"{file} cannot be read") from error
-        raise ImpactIndexError(f"{file}: format version {version}; this version reads {FORMAT_VERSION}")
+        raise ImpactIndexError(f"{file}: format version {found!r}; this version reads {FORMAT_VERSION}")
+
+    def _check(self) -> None:
+        """Refuse, with ``ValueError`` or ``TypeError``, what no build has written: anybody may have."""
+        folders = [shard.folder for shard in self.shards]
+        if not all(type(text) is str for text in (self.created, *folders, *(s.manifest_sha256 for s in self.shards))):
+            raise TypeError("texts")
+        if any(type(shard.documents) is not int or shard.documents < 0 for shard in self.shards):
+            raise TypeError("documents")
+        if type(self.build_seconds) not in (int, float) or not math.isfinite(self.build_seconds):
+            raise TypeError("seconds")
+        if not folders or len(set(folders)) < len(folders) or not all(map(_is_inside, folders)):
+            raise ValueError("shards")
 
     def write(self, path: Path) -> None:
         """Put it in a folder, in place of what is there, in one atomic step.
@@ -139,8 +152,8 @@ def shard_folders(path: Path) -> list[Path]:
     return [path / shard.folder for shard in Collection.read(path).shards] if is_collection(path) else [path]
 
 
-def open_state(path: Path, in_memory: bool | None) -> State:
-    """The last committed state of an index or a collection.
+def open_state(path: Path, in_memory: bool | None, check: bool, before: State | None = None) -> State:
+    """The last committed state of an index or a collection; see :meth:`.state.State.check`.
 
     Raises
     ------
@@ -148,13 +161,13 @@ def open_state(path: Path, in_memory: bool | None) -> State:
         Neither is there, it is damaged, or its shards do not belong together.
     """
     if not is_collection(path):
-        return open_index_state(path, in_memory)
+        return open_index_state(path, in_memory, check, before)
     collection = Collection.read(path)
     with ExitStack() as opened:
         states = []
         folders = [path / shard.folder for shard in collection.shards]
         for folder, shard in zip(folders, collection.shards, strict=True):
-            state = open_index_state(folder, in_memory=False)
+            state = open_index_state(folder, False, check)
             opened.callback(state.release)
             if manifest_sha256(state.manifest) != shard.manifest_sha256:
                 raise ImpactIndexError(f"{folder} is not as it was when the collection was made")
@@ -254,11 +267,11 @@ class VectorShards(Vectors):
             for start, block in store.blocks(size):
                 yield first + start, block
 
-    def verify(self) -> None:  # noqa: D102
+    def verify(self, before: Vectors | None = None) -> None:  # noqa: D102
         for store in self._stores:
             store.verify()
 
 
 def _is_inside(folder: str) -> bool:
     parts = Path(folder).parts
-    return bool(parts) and not Path(folder).is_absolute() and ".." not in parts
+    return bool(parts) and not Path(folder).is_absolute() and ".." not in parts and "\0" not in folder

@@ -50,7 +50,7 @@ from sparse_sts_index.handles import (
     static,
     then,
 )
-from sparse_sts_index.jvm import java_class, java_exception, jvm_lock
+from sparse_sts_index.jvm import java_cast, java_class, java_exception, jvm_lock
 from sparse_sts_index.vocabulary import DELIMITER
 
 ID, CONTENTS, RAW, ROW = "id", "contents", "raw", "row"
@@ -246,6 +246,10 @@ class Matches:
 class ImpactReader:
     """The committed state of an index at the time of opening; later commits do not disturb it.
 
+    Attributes
+    ----------
+    directory : Path
+
     Parameters
     ----------
     directory : Path
@@ -259,7 +263,7 @@ class ImpactReader:
     """
 
     def __init__(self, directory: Path, reader: Any = None) -> None:
-        self._directory = directory
+        self.directory = directory
         with _crossing(directory):
             self._store = _open_directory(directory) if reader is None else None
             if reader is None:
@@ -276,7 +280,7 @@ class ImpactReader:
         """Release the files."""
         self._search.cache_clear()
         self._texts.cache_clear()
-        with _crossing(self._directory):
+        with _crossing(self.directory):
             self._reader.close()
             if self._store is not None:
                 self._store.close()
@@ -284,34 +288,49 @@ class ImpactReader:
     @property
     def user_data(self) -> dict[str, str]:
         """What the writer committed along with the documents."""
-        with _crossing(self._directory):
+        with _crossing(self.directory):
             entries = self._reader.getIndexCommit().getUserData().entrySet().toArray()
             return {entry.getKey(): entry.getValue() for entry in entries}
 
     def is_current(self) -> bool:
         """Whether nothing has been committed since."""
-        with _crossing(self._directory):
+        with _crossing(self.directory):
             current: bool = self._reader.isCurrent()
         return current
 
     def __len__(self) -> int:
         """The number of documents."""
-        with _crossing(self._directory):
+        with _crossing(self.directory):
             count: int = self._reader.numDocs()
         return count
 
-    def check_integrity(self) -> None:
+    def check_integrity(self, before: ImpactReader | None = None) -> None:
         """Read every file, and compare with its checksum.
+
+        Parameters
+        ----------
+        before : ImpactReader, optional
+            That was checked. The files of segments that it had are not read again.
 
         Raises
         ------
         ImpactIndexError
             A file is not as it was written.
         """
-        with _crossing(self._directory):
-            for leaf in self._reader.leaves().toArray():
-                reader = leaf.reader()
-                reader.checkIntegrity()
+        known = set() if before is None else set(before._segments())
+        with _crossing(self.directory):
+            for segment, reader in self._segments().items():
+                if segment not in known:
+                    reader.checkIntegrity()
+
+    def _segments(self) -> dict[str, Any]:
+        """Reader of each segment, by the random id that Lucene has given it."""
+        with _crossing(self.directory):
+            id_to_string = java_class(_LUCENE + "util.StringHelper").idToString
+            readers = [leaf.reader() for leaf in self._reader.leaves().toArray()]
+            segments = [java_cast(_LUCENE + "index.SegmentReader", reader) for reader in readers]
+            commits = [segment.getSegmentInfo() for segment in segments]
+            return {id_to_string(commit.info.getId()): s for commit, s in zip(commits, segments, strict=True)}
 
     def search(self, queries: Sequence[str], limit: int) -> list[Matches]:
         """The documents with the highest scores for each query, ``sum(weight * impact)``.
@@ -331,12 +350,12 @@ class ImpactReader:
         if not queries:
             return []
         found: list[Matches] = []
-        with _crossing(self._directory):
+        with _crossing(self.directory):
             limit = min(limit, max(1, self._reader.maxDoc()))
             search = self._search(limit, len(queries) > 1)
         some = max(1, _HITS_AT_A_TIME // limit)
         for start in range(0, len(queries), some):
-            with _crossing(self._directory):
+            with _crossing(self.directory):
                 lines = search("\n".join(queries[start : start + some])).split("\n")
             found.extend(map(_matches, lines))
         return found
@@ -345,7 +364,7 @@ class ImpactReader:
         """Sentences of documents."""
         if not docids:
             return []
-        with _crossing(self._directory):
+        with _crossing(self.directory):
             lines = self._texts()("\n".join(map(str, docids))).split("\n")
         return [json.loads(line)["contents"] for line in lines]
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,8 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "id_ends.i64": np.dtype("<i8"),
     "dead.i64": np.dtype("<i8"),
 }
+_FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a name, and no way out
+_NO_LINKS, _BINARY = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,28 @@ class Extent:
     def empty(cls, folder: str) -> Extent:
         """Of files without a row."""
         return cls(folder, dict.fromkeys(_DTYPES, 0), dict.fromkeys(_DTYPES, 0))
+
+    @classmethod
+    def of_json(cls, values: Any) -> Extent:
+        """Out of what a manifest says, which anybody may have written.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            That is no extent.
+        """
+        extent = cls(**values)
+        if not isinstance(extent.folder, str) or not _FOLDER.fullmatch(extent.folder):
+            raise ValueError("folder")
+        for numbers in (extent.sizes, extent.crc32):
+            if set(numbers) != set(_DTYPES) or any(type(number) is not int or number < 0 for number in numbers.values()):
+                raise ValueError("files")
+        sizes = {name: size // _DTYPES[name].itemsize for name, size in extent.sizes.items()}
+        if any(extent.sizes[name] != size * _DTYPES[name].itemsize for name, size in sizes.items()):
+            raise ValueError("sizes")
+        if sizes["terms.i32"] != sizes["weights.f32"] or sizes["ends.i64"] != sizes["id_ends.i64"]:
+            raise ValueError("sizes")
+        return extent
 
     @property
     def rows(self) -> int:
@@ -116,8 +141,13 @@ class Vectors(ABC):
         """All rows, at most `size` at a time, each time with the number of the first."""
 
     @abstractmethod
-    def verify(self) -> None:
+    def verify(self, before: Vectors | None = None) -> None:
         """Read every file, and compare with its checksum.
+
+        Parameters
+        ----------
+        before : Vectors, optional
+            That were verified. What they had in the same files is not read again.
 
         Raises
         ------
@@ -146,7 +176,9 @@ class VectorStore(Vectors):
     Raises
     ------
     ImpactIndexError
-        A file is missing or shorter than the extent says.
+        A file is missing or shorter than the extent says, or a link; or what is in it cannot be: rows that end before
+        they begin, numbers of rows that there are not. Terms beyond the vocabulary, and weights and ids that are none,
+        are refused where they are read.
     """
 
     def __init__(self, path: Path, extent: Extent, vocabulary: int) -> None:
@@ -155,10 +187,23 @@ class VectorStore(Vectors):
         self._vocabulary = vocabulary
         self._arrays = [self._map(name) for name in _DTYPES]
         self._terms, self._weights, self._ends, self._ids, self._id_ends, self._dead = self._arrays
+        for name, ends, last in (
+            ("ends.i64", self._ends, len(self._terms)),
+            ("id_ends.i64", self._id_ends, len(self._ids)),
+        ):
+            if (ends[0] < 0 or ends[-1] != last or (ends[1:] < ends[:-1]).any()) if len(ends) else last:
+                raise self._damaged(name)
+        if len(self._dead) and not (0 <= self._dead.min() and self._dead.max() < len(self._ends)):
+            raise self._damaged("dead.i64")
+
+    def _damaged(self, name: str) -> ImpactIndexError:
+        return ImpactIndexError(f"{self._folder / name}: damaged, or not what sparse-sts wrote")
 
     def _map(self, name: str) -> NDArray[Any]:
         size, file, dtype = self.extent.sizes[name], self._folder / name, _DTYPES[name]
         try:
+            if self._folder.is_symlink() or file.is_symlink():
+                raise ImpactIndexError(f"{file}: a link; an index holds its own files")
             if file.stat().st_size < size:
                 raise ImpactIndexError(f"{file}: truncated")
             if not size:
@@ -174,18 +219,35 @@ class VectorStore(Vectors):
     def ids(self, rows: NDArray[np.int64]) -> list[str]:  # noqa: D102
         starts, ends = _starts(self._id_ends, rows), self._id_ends[rows]
         ids = self._ids.data
-        return [str(ids[start:end], "utf-8") for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        try:
+            return [str(ids[start:end], "utf-8") for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+        except UnicodeDecodeError as error:
+            raise self._damaged("ids.utf8") from error
 
     def scores(self, rows: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: D102
         lengths, entries = self._entries(rows)
-        products = query.take(self._terms.take(entries)) * self._weights.take(entries)
+        try:  # unsigned, so that what is below zero is beyond the end, too
+            products = query.take(self._terms.take(entries).view(np.uint32)) * self._weights.take(entries)
+        except IndexError as error:
+            raise self._damaged("terms.i32") from error
         owners = np.repeat(np.arange(len(rows)), lengths)
-        return np.bincount(owners, products, minlength=len(rows)).astype(np.float64, copy=False)
+        scores = np.bincount(owners, products, minlength=len(rows)).astype(np.float64, copy=False)
+        if not np.isfinite(scores).all():
+            raise self._damaged("weights.f32")
+        return scores
 
     def take(self, rows: NDArray[np.int64]) -> csr_array:  # noqa: D102
         lengths, entries = self._entries(rows)
         indptr = _indptr(np.cumsum(lengths))
-        return csr_array((self._weights[entries], self._terms[entries], indptr), (len(rows), self._vocabulary))
+        return self._csr(self._weights[entries], self._terms[entries], indptr)
+
+    def _csr(self, weights: NDArray[np.float32], terms: NDArray[np.int32], indptr: NDArray[Any]) -> csr_array:
+        """Of terms that are in the vocabulary: scipy does not look, and would read and write beyond its arrays."""
+        if len(terms) and terms.view(np.uint32).max() >= self._vocabulary:
+            raise self._damaged("terms.i32")
+        if not np.isfinite(weights).all():
+            raise self._damaged("weights.f32")
+        return csr_array((weights, terms, indptr), (len(indptr) - 1, self._vocabulary))
 
     def _entries(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """How many entries each row has, and where they all are."""
@@ -206,17 +268,20 @@ class VectorStore(Vectors):
         ends = self._ends[start:stop]
         first = int(self._ends[start - 1]) if start else 0
         last = int(ends[-1]) if len(ends) else first
-        indptr = _indptr(ends - first)
-        shape = (len(ends), self._vocabulary)
-        return csr_array((self._weights[first:last], self._terms[first:last], indptr), shape)
+        return self._csr(self._weights[first:last], self._terms[first:last], _indptr(ends - first))
 
     def blocks(self, size: int = 1 << 17) -> Iterator[tuple[int, csr_array]]:  # noqa: D102
         for start in range(0, len(self), size):
             yield start, self.block(start, min(start + size, len(self)))
 
-    def verify(self) -> None:  # noqa: D102
+    def verify(self, before: Vectors | None = None) -> None:  # noqa: D102
+        known = before.extent if isinstance(before, VectorStore) else Extent.empty("")
         for name, array in zip(_DTYPES, self._arrays, strict=True):
-            if zlib.crc32(array.data) != self.extent.crc32[name]:
+            content, expected = array.view(np.uint8).data, self.extent.crc32[name]
+            grown = known.folder == self.extent.folder and known.sizes[name] <= len(content)
+            if grown and zlib.crc32(content[known.sizes[name] :], known.crc32[name]) == expected:
+                continue
+            if zlib.crc32(content) != expected:
                 raise ImpactIndexError(f"{self._folder / name}: not as it was written (its checksum is another)")
 
 
@@ -233,6 +298,8 @@ class VectorWriter:
 
     def __init__(self, path: Path, extent: Extent) -> None:
         self._folder = path / extent.folder
+        if self._folder.is_symlink():  # a stranger's index must not have its owner's files written to
+            raise ImpactIndexError(f"{self._folder}: a link; an index holds its own files")
         self._folder.mkdir(parents=True, exist_ok=True)
         self._name = extent.folder
         self._sizes, self._crc32 = dict(extent.sizes), dict(extent.crc32)
@@ -240,9 +307,8 @@ class VectorWriter:
         self._files = {}
         try:
             for name in _DTYPES:
-                path = self._folder / name
-                path.touch()
-                self._files[name] = path.open("r+b", buffering=0)
+                descriptor = os.open(self._folder / name, os.O_RDWR | os.O_CREAT | _NO_LINKS | _BINARY, 0o666)
+                self._files[name] = open(descriptor, "r+b", buffering=0)  # noqa: PTH123
                 self._files[name].seek(self._sizes[name])
         except BaseException:
             self.close()
@@ -300,9 +366,12 @@ def remove_vectors(folder: Path) -> None:
     """Remove a folder of vectors as far as that is possible.
 
     Not by ``shutil.rmtree``: interrupted, it may close a file descriptor twice, and raise ``OSError``
-    in the place of ``KeyboardInterrupt``.
+    in the place of ``KeyboardInterrupt``. A link is removed, and what it points to stays.
     """
     with contextlib.suppress(OSError):
+        if folder.is_symlink():
+            folder.unlink()
+            return
         for file in folder.iterdir():
             file.unlink()
         folder.rmdir()

@@ -261,7 +261,7 @@ def test_readers_and_a_compacting_writer(tmp_path: Path) -> None:
 
 
 def test_damage_is_found(tmp_path: Path) -> None:
-    """One flipped byte in any file of the index: verify says so, or it does not open; a cut file does not open."""
+    """One flipped bit in any file of the index, or a cut one: it does not open; unchecked, verify says so."""
     good = tmp_path / "good"
     build(good, IDS, POOL[:25])
     with ImpactIndex.open(good, writable=True) as index:
@@ -280,9 +280,37 @@ def test_damage_is_found(tmp_path: Path) -> None:
             else:
                 del content[-3:]
             (bad / name).write_bytes(content)
-            with pytest.raises(ImpactIndexError), ImpactIndex.open(bad) as index:
+            for writable in (False, True):
+                with pytest.raises(ImpactIndexError):
+                    ImpactIndex.open(bad, writable=writable)
+            with pytest.raises(ImpactIndexError), ImpactIndex.open(bad, check=False) as index:
                 index.verify()
             shutil.rmtree(bad)
+
+
+def test_damage_is_found_on_refresh(tmp_path: Path) -> None:
+    """What was committed since is read and compared; what was there before is not read again."""
+    path = tmp_path / "index"
+    build(path, IDS[:6], POOL[:6])
+    before = {file for file in path.rglob("*") if file.is_file()}
+    reader = ImpactIndex.open(path)
+    with ImpactIndex.open(path, writable=True) as writer:
+        writer.write([chunk(["new"], POOL[[7]])], replace=False, commit=True)
+        writer.delete(["id1"])
+    for name in ("weights.f32", "terms.i32", "dead.i64", "lucene/*.cfs", "lucene/*.liv"):
+        (file,) = set(path.glob(name if "/" in name else f"vectors-*/{name}")) - before or path.glob(f"*/{name}")
+        good = file.read_bytes()
+        file.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+        with pytest.raises(ImpactIndexError):
+            reader.refresh()
+        assert_same(reader, {doc_id: number for number, doc_id in enumerate(IDS[:6])})
+        file.write_bytes(good)
+    (old,) = path.glob("*/weights.f32")
+    content = old.read_bytes()
+    old.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    assert reader.refresh()
+    with pytest.raises(ImpactIndexError):
+        ImpactIndex.open(path)
 
 
 def test_a_document_that_is_not_the_same_in_both_halves(tmp_path: Path) -> None:
@@ -340,12 +368,13 @@ def test_interrupts_lose_nothing(tmp_path: Path) -> None:
             index = ImpactIndex.open(path, writable=True)
             signal.setitimer(signal.ITIMER_REAL, 0.001 + 0.0012 * seed)
             try:
-                index.compact()
-                index.compact()
-            except KeyboardInterrupt:
+                try:
+                    index.compact()
+                    index.compact()
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:  # which may also come just before the timer is stopped
                 interrupted += 1
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
             index.close()
             with ImpactIndex.open(path) as reader:
                 assert_same(reader, model)
