@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,12 +91,14 @@ class Calibration:
                 str(values["model_fingerprint"]),
                 int(values["pairs"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ModelError(f"{path} cannot be read as a calibration") from error
         columns = calibration.cosines, calibration.scores
         whole = len(columns[0]) == len(columns[1]) > 0 and bool(np.isfinite(columns).all())
         if not whole or not all((np.diff(column) >= 0).all() for column in columns):
             raise ModelError(f"{path} is no monotone map")
+        if not (math.isfinite(high - low) and low <= calibration.scores[0] and calibration.scores[-1] <= high):
+            raise ModelError(f"{path} has scores beyond its scale")
         return calibration
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from scipy.sparse import csr_array
 
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.records import Columns, Record, check_unicode, read_records, required_text
+from sparse_sts_index.records import Columns, Record, check_unicode, kind, missing_column, read_records, required_text
 from sparse_sts_index.sample import SAMPLE, SAMPLE_COLLECTION
 
 #: Queries that are encoded together, where there are many.
@@ -115,7 +115,7 @@ def check_ids(documents: Iterable[Document]) -> Iterator[Document]:
     seen: set[str] = set()
     for ordinal, document in enumerate(documents, 1):
         if document.id in seen:
-            raise DataError(f"{document.where or f'document {ordinal}'}: duplicate id {document.id!r}")
+            raise DataError(f"{document.where or f'document {ordinal}'}: duplicate id {document.id!r:.80}")
         seen.add(document.id)
         yield document
 
@@ -153,11 +153,9 @@ def _document_id(record: Record) -> str:
             if isinstance(value, int) and not isinstance(value, bool):
                 return str(value)
             if not isinstance(value, str):
-                raise DataError(f"{record.where}: {name} must be a string or an integer, found {value!r}")
+                raise DataError(f"{record.where}: {name} must be a string or an integer, found {kind(value)}")
             return value
-    raise DataError(
-        f"{record.where}: missing column {' or '.join(_ID_NAMES)} (found: {', '.join(map(str, record.values))})"
-    )
+    raise missing_column(record, *_ID_NAMES)
 
 
 def _document_text(record: Record) -> str:

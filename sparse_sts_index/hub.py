@@ -19,10 +19,10 @@ def hub_reachable() -> bool:
         return False
     if getproxies().keys() & {"https", "all"} or os.environ.get("ALL_PROXY"):
         return True
-    url = urlsplit(constants.ENDPOINT)
     try:
+        url = urlsplit(constants.ENDPOINT)
         socket.getaddrinfo(url.hostname, url.port or 443)
-    except OSError:
+    except (OSError, ValueError):  # of a name or a port that is none, too
         return False
     return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from sparse_sts_index.vocabulary import Vocabulary
 
 #: Version of the on-disk form. Raised whenever an older reader would misread an index.
 FORMAT_VERSION = 3
+_LARGEST_VOCABULARY = 2**31 - 1  # term ids are int32
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,29 @@ class Manifest:
             values: dict[str, Any] = json.loads(text)
             version = values["format_version"]
             if version == FORMAT_VERSION:
-                return cls(**{**values, "vectors": Extent(**values["vectors"])})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+                manifest = cls(**{**values, "vectors": Extent.of_json(values["vectors"])})
+                manifest._check()
+                return manifest
+            found = f"{version:.20}" if isinstance(version, str) else int(version)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ImpactIndexError("the index's manifest cannot be read") from error
-        raise ImpactIndexError(f"index format version {version}; this version reads {FORMAT_VERSION}: build it anew")
+        raise ImpactIndexError(f"index format version {found!r}; this version reads {FORMAT_VERSION}: build it anew")
+
+    def _check(self) -> None:
+        """Refuse, with ``ValueError`` or ``TypeError``, what no writer has written: anybody may have."""
+        texts = (self.model, self.model_fingerprint, self.vocabulary_sha256, self.created, self.updated)
+        counts = (self.vocabulary_size, self.documents, self.empty_documents, self.postings, self.vectors.live)
+        whole = (*counts, self.bits, self.format_version, 0 if self.max_active_dims is None else self.max_active_dims)
+        for values, types in (
+            ((*texts, *self.software, *self.software.values()), (str,)),
+            (whole, (int,)),
+            ((self.max_document_error, self.build_seconds), (int, float)),
+        ):
+            if any(type(value) not in types for value in values):
+                raise TypeError("types")
+        if self.precision not in ("float32", "bfloat16") or not 2 <= self.bits <= 16 or self.max_active_dims == 0:
+            raise ValueError("settings")
+        if not math.isfinite(self.max_document_error + self.build_seconds) or min(whole) < 0:
+            raise ValueError("counts")
+        if self.max_document_error < 0 or self.vocabulary_size > _LARGEST_VOCABULARY:
+            raise ValueError("counts")

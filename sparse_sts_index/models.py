@@ -1,28 +1,59 @@
-"""Find a SPLADE model by name: a folder, a hub id, or ``tiny``."""
+"""Find a SPLADE model by name: a folder, a hub id, or ``tiny``.
+
+Whoever made a model is not trusted with this machine: no code of theirs is run. Code that comes with a model is never
+loaded (``trust_remote_code`` is off), modules are of a short list, and weights are safetensors; a folder with nothing
+but a pickle is refused, and one from the hub goes through torch's weights-only reader. A model's own settings could
+turn that reader off (``weights_only`` among the ``model_args`` of ``sentence_bert_config.json``), or have weights
+written anywhere (``offload_folder``): a model that has such settings is refused, and they are overruled besides.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
 
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sparse_encoder.modules import SpladePooling
+from sentence_transformers.util import load_file_path
 from transformers.utils import logging as transformers_logging
 
 from sparse_sts_index.errors import HubUnreachableError, ModelError
 from sparse_sts_index.fused import fuse
 from sparse_sts_index.hub import hub_access
+from sparse_sts_index.records import printable
 
 #: The name of the small SPLADE model that pip can bring.
 TINY = "tiny"
 #: The name of the dense model that pip can bring, all-MiniLM-L6-v2.
 MINILM = "minilm"
 _MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+#: Modules that a model may be made of. Others of sentence-transformers load a whole model, or import what they name.
+_MODULES = frozenset(
+    (
+        *("Transformer", "MLMTransformer", "SpladePooling", "Pooling", "Normalize", "Dense", "Dropout", "LayerNorm"),
+        *("Router", "StaticEmbedding", "SparseStaticEmbedding", "SparseAutoEncoder", "CSRSparsity"),
+    )
+)
+#: Where a transformer keeps what it is to be loaded with.
+_SETTINGS = [
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+]
+#: What no model's settings may decide.
+_MODEL_KWARGS: dict[str, Any] = {
+    "weights_only": True,
+    "device_map": None,
+    "offload_folder": None,
+    "gguf_file": None,
+    "use_kernels": False,
+    "kernel_config": None,
+}
 
 
 @dataclass(frozen=True)
@@ -93,10 +124,8 @@ def load_splade(name: str | Path, *, device: str | None = None) -> SparseEncoder
     reachable = False
     try:
         with no_progress_bars(), hub_access() as reachable:
-            model = SparseEncoder(
-                str(path) if local else str(name), device=device, local_files_only=local or not reachable
-            )
-    except Exception as error:  # the loaders below raise nearly anything; what it was stays as the cause
+            model = _load(SparseEncoder, str(path) if local else str(name), local, reachable, device)
+    except BaseException as error:  # the loaders below raise nearly anything; what it was stays as the cause
         raise _load_error(str(name), local, reachable, error) from error
     if not any(isinstance(module, SpladePooling) for module in model.modules()):
         raise ModelError(f"{name} is not a SPLADE model: it has no masked-language-model head (sparse-sts grow)")
@@ -131,10 +160,71 @@ def load_dense(name: str | Path, *, device: str | None = None) -> SentenceTransf
         raise ModelError(f"no model folder: {source}")
     try:
         with no_progress_bars(), hub_access() as reachable:
-            return SentenceTransformer(source, device=device, local_files_only=local or not reachable)
-    except Exception as error:  # as in load_splade
+            return _load(SentenceTransformer, source, local, reachable, device)
+    except BaseException as error:  # as in load_splade
         failed = _load_error(source, local, reachable, error, MINILM)
         raise type(failed)(f"{failed}{hint}") from error
+
+
+def check_model(name: str, *, local_files_only: bool = True) -> None:
+    """Refuse a model that asks for code of its maker's, or has its weights as a pickle in a folder here.
+
+    Raises
+    ------
+    ModelError
+        It does, or what it says of itself cannot be read.
+    """
+    try:
+        listed = _json_file(name, "modules.json", local_files_only) or []
+        modules = [(module["type"], module["path"]) for module in listed]
+        for kind, path in modules:  # with those that are found on the way
+            if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+                raise ModelError(f"{name} has a module elsewhere: {printable(path)}")
+            if kind.endswith(".Router"):
+                for file in ("router_config.json", "config.json"):
+                    routes = (_json_file(name, file, local_files_only, path) or {}).get("types", {})
+                    modules += [(part, (PurePath(path) / route).as_posix()) for route, part in routes.items()]
+            if not kind.startswith("sentence_transformers.") or kind.rpartition(".")[2] not in _MODULES:
+                raise ModelError(f"{name} has a module of a kind that is not loaded: {printable(kind)}")
+        for path in dict.fromkeys(["", *(path for _, path in modules)]):
+            config = _json_file(name, "config.json", local_files_only, path) or {}
+            settings = [config]
+            if any(kind.endswith("Transformer") and folder == path for kind, folder in modules):
+                for file in _SETTINGS:
+                    given = (_json_file(name, file, local_files_only, path) or {}).values()
+                    settings += [value for value in given if isinstance(value, dict)]
+            for values in settings:
+                if taken := {"use_safetensors", *_MODEL_KWARGS}.intersection(values):
+                    raise ModelError(f"{name} says how it is to be loaded, which is not for it to say: {min(taken)}")
+                if "/" in str(values.get("attn_implementation")) or "/" in str(values.get("_attn_implementation")):
+                    raise ModelError(f"{name} asks for code from the hub: attn_implementation")
+            if str(config.get("transformers_weights", ".safetensors"))[-12:] != ".safetensors":
+                raise ModelError(f"{name} has its weights in no safetensors file")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{name} is damaged: its modules.json or a configuration cannot be read") from error
+    if Path(name).is_dir():
+        for pickled in sorted(Path(name).rglob("pytorch_model*.bin*")):
+            if not any((pickled.parent / f"model.safetensors{end}").is_file() for end in ("", ".index.json")):
+                raise ModelError(
+                    f"{name} has its weights in {pickled.name}, a pickle, which may hold code: save it as safetensors "
+                    "(save_pretrained does)"
+                )
+
+
+def _json_file(name: str, file: str, local_files_only: bool, folder: str = "") -> Any:
+    """The content of one of a model's files, or None where it has none."""
+    path = load_file_path(name, file, subfolder=folder, local_files_only=local_files_only)
+    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+Loaded = TypeVar("Loaded", SparseEncoder, SentenceTransformer)
+
+
+def _load(kind: type[Loaded], source: str, local: bool, reachable: bool, device: str | None) -> Loaded:
+    local_files_only = local or not reachable
+    check_model(source, local_files_only=local_files_only)
+    kwargs = {**_MODEL_KWARGS, "use_safetensors": True} if local else _MODEL_KWARGS
+    return kind(source, device=device, local_files_only=local_files_only, model_kwargs=dict(kwargs))
 
 
 def tiny_folder() -> Path:
@@ -191,11 +281,19 @@ def no_progress_bars() -> Iterator[None]:
 
 
 def _load_error(
-    name: str, local: bool, reachable: bool, error: Exception, bundled: str = TINY
+    name: str, local: bool, reachable: bool, error: BaseException, bundled: str = TINY
 ) -> ModelError | HubUnreachableError:
+    """What to raise for what a loader has raised; raises that itself if it is none of the loader's business."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    # The tokenizers are written in Rust, whose panics are no Exception.
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+    if isinstance(error, ModelError):
+        return error
+    reason = printable((str(error).strip().splitlines() or [type(error).__name__])[0], 300)
+    if "Weights only load failed" in reason:  # which goes on to say how to run what is in them
+        reason = "its weights are a pickle with more in it than tensors"
     if local:
         return ModelError(f"cannot load the model in {name}: {reason}")
     causes = _causes(error)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sparse_sts_index.errors import DataError, HubUnreachableError
 from sparse_sts_index.hub import DEFAULT_DATASET, hub_access
-from sparse_sts_index.records import STDIN, Columns, Record, file_format, read_records, required_text
+from sparse_sts_index.records import STDIN, Columns, Record, file_format, missing_column, read_records, required_text
 from sparse_sts_index.sample import SAMPLE, SAMPLE_FOLDER, SAMPLE_SCORE_RANGE
 
 _SPLIT_NAMES = {
@@ -97,7 +97,7 @@ def load_pairs(
     if str(source) == SAMPLE:
         source, score_range = SAMPLE_FOLDER, score_range or SAMPLE_SCORE_RANGE
     low, high = score_range or (0.0, 1.0)
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if not (low < high and math.isfinite(high - low)):
         raise DataError(f"score range {low:g} {high:g}: the first number must be below the second")
     path = Path(source)
     records: Iterable[Record]
@@ -190,10 +190,10 @@ def _score(record: Record) -> float:
         if name in record.values:
             value = record.values[name]
             try:
-                score = math.nan if isinstance(value, bool) or value is None else float(value)
+                score = math.nan if isinstance(value, bool) or value is None or "_" in str(value) else float(value)
             except (TypeError, ValueError, OverflowError):
                 score = math.nan
             if math.isnan(score):
                 raise DataError(f"{record.where}: {name} {value!r:.40} is not a number")
             return score
-    raise DataError(f"{record.where}: missing column {' or '.join(_SCORE_NAMES)} (found: {', '.join(record.values)})")
+    raise missing_column(record, *_SCORE_NAMES)

@@ -1,16 +1,21 @@
 """Stream the rows of jsonl, csv, tsv, parquet and plain-text files, each with the place it came from.
 
 Nothing is held but the row at hand (for parquet, one batch of rows), and nothing is guessed: bytes that are not
-UTF-8, malformed JSON and rows of the wrong width raise :class:`~sparse_sts_index.errors.DataError` with the line.
+UTF-8, malformed JSON and rows of the wrong width raise :class:`~sparse_sts_index.errors.DataError` with the line. So do
+rows longer than :data:`MAX_ROW_BYTES`: a gzip of one endless line is a few megabytes, and would fill any memory.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
+import itertools
 import json
+import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +28,12 @@ FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "txt"}
 _SUFFIXES[".parquet"] = "parquet"
 STDIN = "-"
+#: The longest line of a jsonl, tsv or txt file, or row of a csv file: three times *War and Peace*.
+MAX_ROW_BYTES = 16 << 20
+_MIB = MAX_ROW_BYTES >> 20
+_NAMES_SHOWN = 10
+#: What may not stand in a message as it is: controls, ends of lines, what turns the direction of text, surrogates.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +94,9 @@ def read_records(source: str | Path, columns: Columns, format: str | None = None
     Raises
     ------
     DataError
-        Missing or unreadable file, unknown format, bytes that are not UTF-8, malformed JSON, a broken gzip or parquet
-        file, no header where one is needed, a row of the wrong width.
+        Missing or unreadable file, unknown format, bytes that are not UTF-8, malformed JSON or a name twice in one of
+        its objects, a broken gzip or parquet file, no header where one is needed, a row of the wrong width or of more
+        than 16 MiB, a csv field of more than 131,072 characters.
     """
     if str(source) == STDIN:
         if sys.stdin is None:
@@ -92,17 +104,18 @@ def read_records(source: str | Path, columns: Columns, format: str | None = None
         yield from _read_stream(sys.stdin.buffer, "standard input", columns, format)
         return
     path = Path(source)
-    name = str(source)
-    if path.is_dir():
-        raise DataError(f"{name} is a folder, not a file")
-    if not path.exists():
-        raise DataError(f"no such file: {name}")
-    format = format or file_format(path)
-    if format is None:
-        raise DataError(f"{name}: unknown format; expected one of {', '.join('.' + f for f in FORMATS)} (or .gz of it)")
+    name = printable(str(source))
     with _read_errors(name):
+        if path.is_dir():
+            raise DataError(f"{name} is a folder, not a file")
+        if not path.exists():
+            raise DataError(f"no such file: {name}")
+        format = format or file_format(path)
+        if format is None:
+            expected = ", ".join("." + known for known in FORMATS)
+            raise DataError(f"{name}: unknown format; expected one of {expected} (or .gz of it)")
         if format == "parquet":
-            yield from _read_parquet(path, name)
+            yield from _read_parquet(path, name, columns)
         else:
             with path.open("rb") as file:
                 stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
@@ -120,7 +133,7 @@ def _read_errors(name: str) -> Iterator[None]:
 
 
 def _read_stream(stream: IO[bytes], name: str, columns: Columns, format: str | None) -> Iterator[Record]:
-    lines = _decoded_lines(stream, name)
+    lines = _decoded_lines(iter(functools.partial(stream.readline, MAX_ROW_BYTES + 1), b""), name)
     if format is None:
         first = next(lines, None)
         if first is None:
@@ -161,11 +174,28 @@ def read_lines(lines: Iterable[bytes], name: str, format: str, first: int = 1) -
 def _decoded_lines(stream: Iterable[bytes], name: str, first: int = 1) -> Iterator[str]:
     """Lines with their ends, split at line feeds only, so that line numbers are those of every editor."""
     for number, line in enumerate(stream, first):
+        if len(line) > MAX_ROW_BYTES:
+            raise DataError(f"{name}:{number}: a line of more than {_MIB} MiB")
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise DataError(f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line)") from error
         yield text
+
+
+class _NameTwiceError(Exception):
+    """Which of the two values counts is anybody's guess."""
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise _NameTwiceError(next(name for name, count in counts.items() if count > 1))
+    return values
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_json_object)
 
 
 def _read_jsonl(lines: Iterator[str], name: str, first: int = 1) -> Iterator[Record]:
@@ -174,9 +204,11 @@ def _read_jsonl(lines: Iterator[str], name: str, first: int = 1) -> Iterator[Rec
             continue
         where = f"{name}:{number}"
         try:
-            value = json.loads(line.rstrip("\r\n"))
+            value = _JSON.decode(line.rstrip("\r\n"))
         except json.JSONDecodeError as error:
             raise DataError(f"{where}: malformed JSON ({error.msg} at column {error.colno})") from error
+        except _NameTwiceError as error:
+            raise DataError(f"{where}: the name {printable(str(error))} comes twice in one JSON object") from error
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
             raise DataError(f"{where}: malformed JSON ({error})") from error
         if not isinstance(value, dict):
@@ -191,20 +223,8 @@ def _read_txt(lines: Iterator[str], name: str, first: int = 1) -> Iterator[Recor
 
 
 def _read_delimited(lines: Iterator[str], name: str, columns: Columns, format: str) -> Iterator[Record]:
-    # tsv as registered with IANA (and as MS MARCO and STSb use it) has no quoting: a quote is a character like others.
-    if format == "tsv":
-        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, strict=True)
-    else:
-        reader = csv.reader(lines, strict=True)
     header: tuple[str, ...] | None = None
-    while True:
-        number = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise DataError(f"{name}:{number}: malformed {format} ({error})") from error
+    for number, row in (_rows_of_tsv if format == "tsv" else functools.partial(_rows_of_csv, name=name))(lines):
         if not any(cell.strip() for cell in row):
             continue
         where = f"{name}:{number}"
@@ -212,7 +232,7 @@ def _read_delimited(lines: Iterator[str], name: str, columns: Columns, format: s
             names = tuple(cell.strip().lower() for cell in row)
             if columns.known.intersection(names):
                 if repeated := {name for name in names if name and names.count(name) > 1}:
-                    raise DataError(f"{where}: the header has two columns {min(repeated)}")
+                    raise DataError(f"{where}: the header has two columns {printable(min(repeated))}")
                 header = names
                 continue
             if not columns.are_in(row):
@@ -223,8 +243,42 @@ def _read_delimited(lines: Iterator[str], name: str, columns: Columns, format: s
         yield Record(where, number, dict(zip(header, row, strict=True)))
 
 
+def _rows_of_tsv(lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
+    """Rows with their lines. tsv as registered with IANA (and as MS MARCO and STSb use it) has no quoting."""
+    for number, line in enumerate(lines, 1):
+        yield number, line.removesuffix("\n").removesuffix("\r").split("\t")
+
+
+def _rows_of_csv(lines: Iterator[str], name: str) -> Iterator[tuple[int, list[str]]]:
+    length = 0
+
+    def bounded() -> Iterator[str]:
+        nonlocal length
+        for line in lines:
+            length += len(line)
+            if length > MAX_ROW_BYTES:
+                raise DataError(f"{name}:{number}: a row of more than {_MIB} MiB (a quote that is not closed?)")
+            yield line
+
+    reader = csv.reader(bounded(), strict=True)
+    while True:
+        number, length = reader.line_num + 1, 0
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            reason = str(error)
+            if "field limit" in reason:
+                reason = f"a field of more than {csv.field_size_limit():,} characters: a quote not closed, or for jsonl"
+            elif "new-line" in reason:
+                reason = "a carriage return outside quotes"
+            raise DataError(f"{name}:{number}: malformed csv ({reason})") from error
+        yield number, row
+
+
 def _header_needed(columns: Columns, row: Sequence[str]) -> str:
-    found = ", ".join(cell.strip()[:30] for cell in row)
+    found = _names(cell.strip() for cell in row)
     without = f"; without a header, just {', '.join(columns.positional)}" if columns.positional else ""
     return f"missing column: no header with any of {', '.join(sorted(columns.known))} (found: {found}){without}"
 
@@ -234,22 +288,30 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell  # 1_0 is ten in Python only
 
 
-def _read_parquet(path: Path, name: str) -> Iterator[Record]:
+def _read_parquet(path: Path, name: str, columns: Columns) -> Iterator[Record]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            names = list(file.schema_arrow.names)
+            wanted = [column for column in dict.fromkeys(names) if column in columns.known]
+            if not wanted:
+                known = ", ".join(sorted(columns.known))
+                raise DataError(f"{name}: missing column: none of {known} (found: {_names(names)})")
+            if repeated := [column for column in wanted if names.count(column) > 1]:
+                raise DataError(f"{name}: two columns {repeated[0]}")
             number = 0
-            for batch in file.iter_batches(batch_size=1024):
+            for batch in file.iter_batches(batch_size=1024, columns=wanted):
                 for row in batch.to_pylist():
                     number += 1
                     yield Record(f"{name}: row {number}", number, row)
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise DataError(f"{name}: not a readable parquet file ({str(error).splitlines()[0]})") from error
+    except (pyarrow.ArrowException, ValueError, OverflowError, KeyError) as error:  # dates that Python has not, too
+        reason = printable((str(error).splitlines() or [type(error).__name__])[0])
+        raise DataError(f"{name}: not a readable parquet file ({reason})") from error
 
 
 def required_text(record: Record, *names: str) -> str:
@@ -264,12 +326,28 @@ def required_text(record: Record, *names: str) -> str:
         if name in record.values:
             value = record.values[name]
             if not isinstance(value, str):
-                raise DataError(f"{record.where}: {name} must be a string, found {_kind(value)}")
+                raise DataError(f"{record.where}: {name} must be a string, found {kind(value)}")
             check_unicode(value, name, record.where)
             return value
-    raise DataError(
-        f"{record.where}: missing column {' or '.join(names)} (found: {', '.join(map(str, record.values)) or 'none'})"
-    )
+    raise missing_column(record, *names)
+
+
+def missing_column(record: Record, *names: str) -> DataError:
+    """The error of a row that has none of some columns."""
+    return DataError(f"{record.where}: missing column {' or '.join(names)} (found: {_names(record.values)})")
+
+
+def printable(text: str, most: int = 200) -> str:
+    """A stranger's text as a message may show it: no control characters, ends of lines or surrogates, and an end."""
+    shown = text if len(text) <= most else text[:most] + "..."
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), shown)
+
+
+def _names(names: Iterable[object]) -> str:
+    """The first of some column names."""
+    few = list(itertools.islice(names, _NAMES_SHOWN + 1))
+    shown = [printable(str(name), 30) for name in few[:_NAMES_SHOWN]] + ["..."] * (len(few) > _NAMES_SHOWN)
+    return ", ".join(shown) or "none"
 
 
 def check_unicode(value: str, name: str, where: str) -> None:
@@ -280,5 +358,6 @@ def check_unicode(value: str, name: str, where: str) -> None:
         raise DataError(f"{where}: {name} holds an unpaired surrogate at character {error.start + 1}") from error
 
 
-def _kind(value: object) -> str:
+def kind(value: object) -> str:
+    """What a message calls a value that is of the wrong type."""
     return "nothing (null)" if value is None else type(value).__name__

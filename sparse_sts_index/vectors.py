@@ -78,7 +78,8 @@ class Extent:
         if not isinstance(extent.folder, str) or not _FOLDER.fullmatch(extent.folder):
             raise ValueError("folder")
         for numbers in (extent.sizes, extent.crc32):
-            if set(numbers) != set(_DTYPES) or any(type(number) is not int or number < 0 for number in numbers.values()):
+            whole = all(type(number) is int and number >= 0 for number in numbers.values())
+            if not whole or set(numbers) != set(_DTYPES):
                 raise ValueError("files")
         sizes = {name: size // _DTYPES[name].itemsize for name, size in extent.sizes.items()}
         if any(extent.sizes[name] != size * _DTYPES[name].itemsize for name, size in sizes.items()):
@@ -193,7 +194,7 @@ class VectorStore(Vectors):
         ):
             if (ends[0] < 0 or ends[-1] != last or (ends[1:] < ends[:-1]).any()) if len(ends) else last:
                 raise self._damaged(name)
-        if len(self._dead) and not (0 <= self._dead.min() and self._dead.max() < len(self._ends)):
+        if len(self._dead) and not (self._dead.min() >= 0 and self._dead.max() < len(self._ends)):
             raise self._damaged("dead.i64")
 
     def _damaged(self, name: str) -> ImpactIndexError:
@@ -308,7 +309,7 @@ class VectorWriter:
         try:
             for name in _DTYPES:
                 descriptor = os.open(self._folder / name, os.O_RDWR | os.O_CREAT | _NO_LINKS | _BINARY, 0o666)
-                self._files[name] = open(descriptor, "r+b", buffering=0)  # noqa: PTH123
+                self._files[name] = open(descriptor, "r+b", buffering=0)  # noqa: PTH123, SIM115
                 self._files[name].seek(self._sizes[name])
         except BaseException:
             self.close()

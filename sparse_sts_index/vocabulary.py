@@ -43,6 +43,8 @@ class Vocabulary:
     """
 
     def __init__(self, tokens: Sequence[str | None]) -> None:
+        if not isinstance(tokens, list | tuple) or not all(isinstance(token, str | None) for token in tokens):
+            raise TypeError("tokens must be a list of strings")
         taken = {token for token in tokens if token is not None}
         terms: list[str] = []
         for term_id, token in enumerate(tokens):

@@ -29,6 +29,8 @@ def unpack(text: str) -> Vector:
         content = base64.b64decode(text, validate=True)
         half = len(content) // 2
         terms, weights = np.frombuffer(content[:half], "<u4"), np.frombuffer(content[half:], "<f4")
-    except (binascii.Error, ValueError) as error:
+        if not ((terms[1:] > terms[:-1]).all() and (weights >= 0).all() and np.isfinite(weights).all()):
+            raise ValueError("weights")
+    except (binascii.Error, ValueError, TypeError) as error:
         raise EngineError("a document's vector is not as sparse-sts wrote it") from error
     return Vector(terms.tolist(), weights.tolist())

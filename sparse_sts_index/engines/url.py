@@ -10,6 +10,7 @@ from sparse_sts_index.errors import EngineError
 
 _FORM = "ENGINE+http://HOST:PORT/NAME, ENGINE+https://... or ENGINE+file:FOLDER/NAME"
 _PARTS = re.compile(r"([a-z]+)\+(https?|file):(.+)", re.DOTALL)
+_NOT_OF_URLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -66,7 +67,7 @@ def parse_url(url: str) -> Target:
         It is of another form. The message shows nothing of it but the engine: there may be a password in it.
     """
     match = _PARTS.fullmatch(url)
-    if match is None:
+    if match is None or _NOT_OF_URLS.search(url):  # which urllib passes over in silence
         raise EngineError(f"not the URL of a collection; that has the form {_FORM}")
     engine, scheme, rest = match.groups()
     if scheme == "file":
@@ -83,5 +84,11 @@ def parse_url(url: str) -> Target:
     if not parts.hostname or not name or parts.query or parts.fragment:
         raise EngineError(f"the {engine} URL names no host or no collection, or too much; the form is {_FORM}")
     base = f"{scheme}://{parts.netloc.rpartition('@')[2]}{prefix}"
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return Target(engine, False, base, unquote(name), port, user, password)
+    try:
+        encoded = (parts.username or "", parts.password or "", name)
+        user, password, name = (unquote(part, errors="strict") for part in encoded)
+    except UnicodeDecodeError as error:
+        raise EngineError(f"in the {engine} URL something is percent-encoded that is not UTF-8") from error
+    if _NOT_OF_URLS.search(name):
+        raise EngineError(f"the {engine} URL's collection has control characters in its name")
+    return Target(engine, False, base, name, port, user, password)

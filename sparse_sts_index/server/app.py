@@ -17,6 +17,7 @@ from sparse_sts_index.corpus import Document
 from sparse_sts_index.errors import DataError, SparseStsError
 from sparse_sts_index.explain import PairExplanation
 from sparse_sts_index.plain import plain
+from sparse_sts_index.records import printable
 from sparse_sts_index.server import schemas
 from sparse_sts_index.server.gate import Gate, logger, problem
 from sparse_sts_index.server.metrics import CONTENT_TYPE
@@ -131,7 +132,7 @@ def _handle_errors(app: FastAPI) -> None:
         errors = error.errors()
         if any(e["type"] == "json_invalid" for e in errors):
             return _problem(400, "the body is not JSON")
-        details = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in errors[:5]]
+        details = [f"{printable('.'.join(map(str, e['loc'])))}: {e['msg']}" for e in errors[:5]]
         return _problem(422, "; ".join(details))
 
     @app.exception_handler(HTTPException)

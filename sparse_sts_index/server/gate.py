@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from sparse_sts_index.server.metrics import Metrics
 from sparse_sts_index.server.settings import ServerSettings, is_loopback
@@ -119,7 +120,7 @@ class Gate:
 
     async def _pass(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         deadline = asyncio.get_running_loop().time() + self._settings.timeout
-        if "\n" in scope["path"]:  # which routes take for the end
+        if "\n" in scope["path"] or not _is_utf8(scope.get("raw_path")):  # ends for routes; the id of another document
             raise _RefusedError(HTTPStatus.NOT_FOUND, "there is no such path")
         self._check_host(headers)
         self._check_token(scope["path"], headers)
@@ -192,6 +193,15 @@ class Gate:
                         return b"".join(parts)
         except TimeoutError as error:
             raise _RefusedError(HTTPStatus.REQUEST_TIMEOUT, "the body took too long to arrive") from error
+
+
+def _is_utf8(raw_path: bytes | None) -> bool:
+    """Whether a path says what it seems to: servers decode ``%ff`` to U+FFFD, which is an id like others."""
+    try:
+        unquote_to_bytes(raw_path or b"").decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _check_type(headers: dict[bytes, bytes], body: bytes) -> None:
