@@ -1,9 +1,14 @@
 # Two commands do everything on a fresh machine with Python 3.11+ and pip: `make demo` and `make test`.
+# For those who release: `make release`, `make audit`, `make lock` (docs/supply-chain.md).
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+TOOLS := .venv-release/bin
+LOCKED := -m pip install --quiet --require-hashes --no-deps --requirement
+SBOM := build/sparse-sts-index.cdx.json
 
-.PHONY: demo test clean
+.PHONY: audit clean demo dist licences lock release smoke test
+.DELETE_ON_ERROR:
 
 demo: .venv/installed
 	HF_HUB_OFFLINE=1 $(BIN)/sparse-sts demo --output demo-output
@@ -14,10 +19,63 @@ test: .venv/installed
 	$(BIN)/mypy
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
-.venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tiny,dev]'
+# An environment, and the package in it. What sources are built with comes first: nothing is fetched behind the locks'
+# back. A torch that asks for CUDA's libraries (PyPI's, for Linux) gets them, from a lock of their own.
+define install
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python $(LOCKED) requirements/build.lock
+	$(1)/bin/python $(LOCKED) requirements/test.lock --no-build-isolation
+	! $(1)/bin/python -m pip show torch | grep -q '^Requires:.*nvidia' || $(1)/bin/python $(LOCKED) requirements/cuda.lock
+	$(1)/bin/python -m pip install --quiet --no-deps --no-build-isolation $(2)
+	$(1)/bin/python -m pip check
+endef
+
+.venv/installed: pyproject.toml requirements/build.lock requirements/test.lock requirements/cuda.lock
+	$(call install,.venv,--editable .)
 	touch $@
 
+.venv-release/installed: requirements/release.lock
+	$(PYTHON) -m venv .venv-release
+	$(TOOLS)/python $(LOCKED) requirements/release.lock
+	touch $@
+
+# The locks anew, from pyproject.toml and constraints.txt; `make lock LOCK=--upgrade` renews what only others ask for.
+lock: .venv-release/installed
+	$(TOOLS)/python requirements/lock.py $(LOCK)
+
+# Fails where no advisories can be had (--strict), rather than find nothing.
+audit: .venv-release/installed
+	$(TOOLS)/pip-audit --strict --disable-pip --requirement requirements/test.lock
+	$(TOOLS)/pip-audit --strict --disable-pip --requirement requirements/cuda.lock
+	$(TOOLS)/pip-audit --strict --disable-pip --requirement requirements/release.lock
+
+$(SBOM): .venv/installed .venv-release/installed release/sbom.py release/licences.toml
+	mkdir -p build
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(TOOLS)/cyclonedx-py environment --pyproject pyproject.toml \
+		--mc-type library --output-reproducible --output-file build/packages.cdx.json $(BIN)/python
+	$(TOOLS)/python release/sbom.py $(BIN)/python < build/packages.cdx.json > $@
+
+licences: $(SBOM)
+	$(TOOLS)/python release/licences.py docs/third-party.md < $(SBOM)
+
+# Sdist and wheel of the last commit, built twice and the same.
+dist: .venv-release/installed
+	rm -rf dist
+	$(TOOLS)/python release/build.py dist
+	$(TOOLS)/twine check --strict dist/*
+	$(TOOLS)/check-wheel-contents dist/*.whl
+
+# The sdist on a machine that has nothing: a wheel of it in an environment of its own, the demo in another folder.
+smoke: dist
+	rm -rf build/smoke
+	$(call install,build/smoke,dist/*.tar.gz)
+	cd build/smoke && HF_HUB_OFFLINE=1 bin/sparse-sts demo --output demo-output
+	rm -rf build/smoke
+
+release: smoke licences
+	git diff --exit-code docs/third-party.md
+	cp $(SBOM) dist
+	cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
+
 clean:
-	rm -rf .venv build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-release build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
