@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index.corpus import Document
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.files import atomic_writer
+from sparse_sts_index.files import atomic_writer, to_sealed_json
 from sparse_sts_index.lucene import ImpactWriter
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.quantizer import Quantizer
@@ -131,7 +131,7 @@ class Changes:
         self.committed = self.manifest.vectors.folder
         self.lucene.commit({MANIFEST_KEY: self.manifest.to_json()})
         with contextlib.suppress(DataError, OSError), atomic_writer(self._path / MANIFEST_FILE) as file:
-            file.write(self.manifest.to_json() + "\n")
+            file.write(to_sealed_json(json.loads(self.manifest.to_json())))
 
     def state(self, in_memory: bool | None) -> State:
         """What there is now, committed or not."""

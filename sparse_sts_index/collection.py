@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -28,10 +27,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.files import atomic_writer
+from sparse_sts_index.files import atomic_writer, from_sealed_json, to_sealed_json
 from sparse_sts_index.lucene import ImpactShards
 from sparse_sts_index.manifest import Manifest
-from sparse_sts_index.state import State, open_index_state
+from sparse_sts_index.state import VOCABULARY_FILE, State, open_index_state
 from sparse_sts_index.vectors import Extent, Vectors
 
 COLLECTION_FILE = "collection.json"
@@ -88,7 +87,7 @@ class Collection:
         """
         file = path / COLLECTION_FILE
         try:
-            values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            values = from_sealed_json(file.read_text(encoding="utf-8"))
             version = values["format_version"]
             if version == FORMAT_VERSION:
                 collection = cls(**{**values, "shards": tuple(Shard(**shard) for shard in values["shards"])})
@@ -98,7 +97,7 @@ class Collection:
         except OSError as error:
             raise ImpactIndexError(f"{file}: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise ImpactIndexError(f"{file} cannot be read") from error
+            raise ImpactIndexError(f"{file} cannot be read, or is not as it was written") from error
         raise ImpactIndexError(f"{file}: format version {found!r}; this version reads {FORMAT_VERSION}")
 
     def _check(self) -> None:
@@ -122,7 +121,7 @@ class Collection:
             It cannot be written.
         """
         with atomic_writer(path / COLLECTION_FILE) as file:
-            file.write(json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n")
+            file.write(to_sealed_json(dataclasses.asdict(self)))
 
 
 class CollectionState(State):
@@ -204,6 +203,8 @@ def check_alike(states: Sequence[State], paths: Sequence[Path]) -> None:
             one, other = getattr(states[0].manifest, name), getattr(state.manifest, name)
             if one != other:
                 raise ImpactIndexError(f"{paths[0]} and {path} differ in {name.replace('_', ' ')}: {one}, {other}")
+        if state.vocabulary_file != states[0].vocabulary_file:
+            raise ImpactIndexError(f"{paths[0]} and {path} differ in {VOCABULARY_FILE}: one of them is damaged")
 
 
 class VectorShards(Vectors):

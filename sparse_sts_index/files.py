@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from sparse_sts_index.errors import DataError
 
@@ -61,6 +63,26 @@ def refuse_folder(path: str | Path) -> None:
         raise DataError(f"cannot write {path}: it is a folder")
     if not path.parent.is_dir():
         raise DataError(f"cannot write {path}: no folder {path.parent}")
+
+
+def to_sealed_json(values: Mapping[str, Any]) -> str:
+    """As indented JSON that ends with a checksum of itself."""
+    seal = hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    return json.dumps({**values, "sha256": seal}, indent=2, ensure_ascii=False) + "\n"
+
+
+def from_sealed_json(text: str) -> dict[str, Any]:
+    """What :func:`to_sealed_json` was given.
+
+    Raises
+    ------
+    ValueError
+        It is not, to the letter, as it was written.
+    """
+    values = json.loads(text)
+    if not isinstance(values, dict) or values.pop("sha256", None) is None or to_sealed_json(values) != text:
+        raise ValueError("the checksum is another")
+    return values
 
 
 def sync_folder(folder: Path) -> None:

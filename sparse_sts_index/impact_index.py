@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index.changes import VECTORS_FOLDER, Changes, clean, open_to_change
-from sparse_sts_index.collection import is_collection, open_state
+from sparse_sts_index.collection import is_collection, open_state, shard_folders
 from sparse_sts_index.corpus import Chunk, Document
 from sparse_sts_index.errors import DataError, ImpactIndexError
+from sparse_sts_index.files import from_sealed_json
 from sparse_sts_index.jvm import detach_thread
 from sparse_sts_index.lucene import ImpactWriter, impact_query, only
 from sparse_sts_index.manifest import Manifest
@@ -311,6 +312,8 @@ class ImpactIndex:
         with self.using() as state:
             manifest, quantizer = state.manifest, Quantizer(state.manifest.bits)
             state.check()
+            for folder in shard_folders(self.path):
+                _verify_copy(folder / MANIFEST_FILE)
             postings = 0
             for chunk in state.store.live_rows(_CHUNK):
                 vectors = state.store.take(chunk)
@@ -459,6 +462,15 @@ def check_target(path: Path, overwrite: bool) -> None:
 def _holds_index(path: Path) -> bool:
     """Whether a build has ever been committed there, by the file that every Lucene commit leaves."""
     return any((path / LUCENE_FOLDER).glob("segments_*"))
+
+
+def _verify_copy(file: Path) -> None:
+    """Of the manifest, which nobody but people and other programs read; a killed writer may have left an older one."""
+    try:
+        if file.is_file():
+            from_sealed_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ImpactIndexError(f"{file} is not as it was written; the next change writes it anew") from error
 
 
 def _undo(path: Path, made: list[Path], files: bool) -> None:

@@ -43,7 +43,7 @@ from transformers import (
     set_seed,
 )
 from transformers.integrations import integration_utils
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 
 from sparse_sts_index.averaging import AveragedWeights
 from sparse_sts_index.correlation import check_gold
@@ -344,9 +344,17 @@ def _sha256(train_pairs: Pairs, dev_pairs: Pairs, unlabelled: Sequence[str]) -> 
 
 
 def _last_checkpoint(checkpoints: Path) -> str | None:
-    find: Any = get_last_checkpoint
-    last: str | None = find(str(checkpoints)) if checkpoints.is_dir() else None
-    return last
+    """The last checkpoint that is complete, if any: the trainer writes its own state last."""
+    complete = [folder for folder in checkpoints.glob("checkpoint-[0-9]*") if _holds_state(folder)]
+    return str(max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]))) if complete else None
+
+
+def _holds_state(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _arguments(

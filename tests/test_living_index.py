@@ -269,8 +269,6 @@ def test_damage_is_found(tmp_path: Path) -> None:
     names = [file.relative_to(good) for file in sorted(good.rglob("*")) if file.is_file() and file.stat().st_size]
     assert {name.name for name in names} >= {"terms.i32", "weights.f32", "ends.i64", "ids.utf8", "dead.i64"}
     for name in names:
-        if name.name == "manifest.json":  # a copy for people
-            continue
         for damage in ("flip", "cut"):
             bad = tmp_path / "bad"
             shutil.copytree(good, bad)
@@ -280,7 +278,7 @@ def test_damage_is_found(tmp_path: Path) -> None:
             else:
                 del content[-3:]
             (bad / name).write_bytes(content)
-            for writable in (False, True):
+            for writable in (False, True) if name.name != "manifest.json" else ():  # a copy, which is not read
                 with pytest.raises(ImpactIndexError):
                     ImpactIndex.open(bad, writable=writable)
             with pytest.raises(ImpactIndexError), ImpactIndex.open(bad, check=False) as index:
