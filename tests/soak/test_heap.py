@@ -1,0 +1,49 @@
+"""A Java that runs out of heap: one clear line, and nothing is lost."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import warm
+from conftest import Faults
+from looking import look
+from test_kills import CHUNK, COMMANDS, Setting, check, setting  # noqa: F401
+
+HEAPS = ("1m", "4m", "6m", "7m", "8m", "9m", "10m", "12m", "14m", "16m")
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "search", "verify", "merge"])
+def test_small_heap(name: str, setting: Setting, faults: Faults, tmp_path: Path) -> None:  # noqa: F811
+    row, idx = faults.row(f"Java out of heap: {name}"), tmp_path / "idx"
+    options = {"chunk": CHUNK, "folder": setting.folder}
+    base = name not in COMMANDS or COMMANDS[name][1]
+    other: dict[str, list[object]] = {
+        "search": ["search", idx, "--queries", "first.jsonl", "-k", "300", "--format", "jsonl"],
+        "verify": ["verify", idx],
+        "merge": ["merge", tmp_path / "merged", idx],
+    }
+    arguments = other.get(name) or [str(idx) if argument == "IDX" else argument for argument in COMMANDS[name][0]]
+
+    def restore() -> None:
+        shutil.rmtree(idx, ignore_errors=True)
+        shutil.rmtree(tmp_path / "merged", ignore_errors=True)
+        if base:
+            shutil.copytree(setting.base, idx)
+
+    restore()
+    before = warm.call(look, idx)
+    assert warm.run(arguments, **options).status == 0
+    after = warm.call(look, idx)
+    ended: dict[str, int] = {}
+    for heap in HEAPS:
+        restore()
+        outcome = warm.run(arguments, JAVA_TOOL_OPTIONS=f"-Xmx{heap}", **options)
+        ended[heap] = outcome.status
+        row.tried += outcome.status != 0
+        if outcome.status and not outcome.one_line:
+            row.unclear += 1
+            faults.failed(f"{name}, {heap}: {outcome}")
+        check(faults, row, idx, [before] if outcome.status else [after], f"{name}, {heap}, {outcome}")
+    row.notes = {"exit status by heap": ended}
