@@ -69,9 +69,8 @@ def faults(request: pytest.FixtureRequest) -> Iterator[Faults]:
         RESULTS.write_text(json.dumps(dict(sorted(before.items())), indent=2) + "\n", encoding="utf-8")
     print()
     for name, row in table.rows.items():
-        print(
-            f"{name:60} tried {row.tried:5}  lost {row.lost}  wrong {row.wrong}  unclear {row.unclear}  {row.notes or ''}"
-        )
+        counts = f"tried {row.tried:5}  lost {row.lost}  wrong {row.wrong}  unclear {row.unclear}"
+        print(f"{name:50} {counts}  {row.notes or ''}")
     assert not table.failures, "\n".join(table.failures)
     assert all(row.tried and not row.lost and not row.wrong and not row.unclear for row in table.rows.values())
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,15 +85,14 @@ def test_kills_of_what_changes_an_index(name: str, setting: Setting, faults: Fau
     restore()
     calls = warm.count_calls(arguments, **options)
     count = max(2, round(count * share))
-    trials: list[Callable[[], warm.Outcome]] = []
-    for moment in warm.moments(rng, count // 2, seconds):
-        trials.append(lambda moment=moment: warm.kill_after(arguments, moment, **options))
-    for moment in warm.moments(rng, count - count // 2, calls):
-        trials.append(lambda moment=moment: warm.kill_at(arguments, 1 + int(moment), **options))
-    found_after = 0
-    for number, trial in enumerate(trials):
+    found_after = number = 0
+    while row.tried < count:
+        number += 1
         restore()
-        outcome = trial()
+        if number % 2:
+            outcome = warm.kill_at(arguments, rng.randrange(1, calls + 1), **options)
+        else:
+            outcome = warm.kill_after(arguments, rng.random() * seconds, **options)
         if not outcome.killed:
             assert outcome.status == 0, outcome
         row.tried += outcome.killed
