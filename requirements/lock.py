@@ -74,9 +74,10 @@ def main() -> None:
     resolve("docs/tools/requirements.txt", output=FOLDER / "docs.lock", options=documentation)
     for name in ("build", "release"):
         resolve(f"requirements/{name}.in", output=FOLDER / f"{name}.lock", options=options)
+    cpu = f"    --hash=sha256:{sha256} \\\n"
     for lock in (FOLDER / "test.lock", FOLDER / "cuda.lock"):
-        text = re.sub(r"^(torch==.* \\\n)", rf"\1    --hash=sha256:{sha256} \\\n", lock.read_text(), flags=re.MULTILINE)
-        lock.write_text(text)
+        text = lock.read_text().replace(cpu, "")  # uv keeps what was there
+        lock.write_text(re.sub(r"^(torch==.*\n)", lambda block: block[1] + cpu, text, flags=re.MULTILINE))
 
 
 if __name__ == "__main__":

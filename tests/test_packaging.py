@@ -55,7 +55,7 @@ def needed(requirements: list[str], extras: tuple[str, ...] = ()) -> list[Requir
 
 def constraints() -> list[Requirement]:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return [Requirement(pin) for line in lines if (pin := line.partition("#")[0].strip())]
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,7 @@ def test_all_in_a_lock_is_pinned_and_hashed(lock: str) -> None:
     for requirement, hashes in requirements.items():
         assert re.fullmatch(r"==[^*,]+", str(requirement.specifier)), requirement
         assert hashes, requirement
+        assert len(hashes) == len(set(hashes)), requirement
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for digest in hashes), requirement
 
 
