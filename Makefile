@@ -79,3 +79,12 @@ release: smoke licences
 
 clean:
 	rm -rf .venv .venv-release build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The documentation, in site/: nothing in it is loaded from elsewhere.
+.PHONY: docs
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+.venv/installed-docs: .venv/installed requirements/docs.lock
+	$(BIN)/python $(LOCKED) requirements/docs.lock
+	touch $@
