@@ -20,17 +20,17 @@ test: .venv/installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
 
 # An environment, and the package in it. What sources are built with comes first: nothing is fetched behind the locks'
-# back. A torch that asks for CUDA's libraries (PyPI's, for Linux) gets them, from a lock of their own.
+# back. torch is the CPU build where pip finds it, else PyPI's, which brings CUDA's libraries on Linux.
 define install
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/python $(LOCKED) requirements/build.lock
 	$(1)/bin/python $(LOCKED) requirements/test.lock --no-build-isolation
-	! $(1)/bin/python -m pip show torch | grep -q '^Requires:.*nvidia' || $(1)/bin/python $(LOCKED) requirements/cuda.lock
+	$(1)/bin/python $(LOCKED) requirements/torch-cpu.lock || $(1)/bin/python $(LOCKED) requirements/torch-pypi.lock
 	$(1)/bin/python -m pip install --quiet --no-deps --no-build-isolation $(2)
 	$(1)/bin/python -m pip check
 endef
 
-.venv/installed: pyproject.toml requirements/build.lock requirements/test.lock requirements/cuda.lock
+.venv/installed: pyproject.toml $(addprefix requirements/,build.lock test.lock torch-cpu.lock torch-pypi.lock)
 	$(call install,.venv,--editable .)
 	touch $@
 
@@ -46,7 +46,7 @@ lock: .venv-release/installed
 # Fails where no advisories can be had (--strict), rather than find nothing.
 audit: .venv-release/installed
 	$(TOOLS)/pip-audit --strict --disable-pip --requirement requirements/test.lock
-	$(TOOLS)/pip-audit --strict --disable-pip --requirement requirements/cuda.lock
+	$(TOOLS)/pip-audit --strict --disable-pip --requirement requirements/torch-pypi.lock
 	$(TOOLS)/pip-audit --strict --disable-pip --requirement requirements/release.lock
 
 $(SBOM): .venv/installed .venv-release/installed release/sbom.py release/licences.toml

@@ -1,12 +1,12 @@
 """Write the locks of this folder from pyproject.toml, constraints.txt and the .in files: `make lock`.
 
 uv resolves, for every platform and Python that the project admits, and takes the hashes of all files of a version from
-the index. What it is not to see is which torch pip will take, and with it whether CUDA's libraries are needed:
+the index. Only torch is two things, of which an environment gets one:
 
-- PyPI's wheel for Linux asks for them; they are in cuda.lock, and nowhere else.
-- PyTorch's own CPU wheel has no need of them, and is not on PyPI. test.lock has its hash beside those of PyPI's wheels.
+- torch-cpu.lock is PyTorch's own CPU wheel, which is not on PyPI. Where it comes from is pip's business
+  (PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu, say); the hash is that of the wheel for the running Python.
+- torch-pypi.lock is PyPI's torch, with the libraries of CUDA that it asks for on Linux.
 
-Where that CPU wheel comes from is pip's business (PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu, say).
 Arguments go to uv: `--upgrade`, `--upgrade-package NAME`.
 """
 
@@ -45,13 +45,13 @@ def cpu_torch(version: str) -> tuple[str, list[str]]:
     """Hash and requirements of the CPU wheel of torch that pip finds."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", "torch"]
-        subprocess.run([*command, "--dest", folder, f"torch=={version}"], check=True, stdout=subprocess.DEVNULL)
+        done = subprocess.run([*command, "--dest", folder, f"torch=={version}+cpu"], stdout=subprocess.DEVNULL)
+        if done.returncode:
+            sys.exit("no CPU build of torch: set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu")
         (wheel,) = Path(folder).iterdir()
         with zipfile.ZipFile(wheel) as archive:
             (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
             requirements = message_from_bytes(archive.read(metadata)).get_all("Requires-Dist", [])
-        if any("nvidia" in requirement for requirement in requirements):
-            sys.exit(f"{wheel.name} is no CPU build: set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu")
         return hashlib.sha256(wheel.read_bytes()).hexdigest(), requirements
 
 
@@ -62,22 +62,18 @@ def main() -> None:
     if pin is None:
         sys.exit("constraints.txt pins no torch")
     sha256, requirements = cpu_torch(pin[1])
-    cuda = names(resolve("-", stdin="torch")) - names(resolve("-", stdin="\n".join(requirements))) - {"torch"}
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as excluded:
-        excluded.write("\n".join(sorted(cuda)))
-        excluded.flush()
-        extras = ("--extra", "tiny", "--extra", "dev", "--excludes", excluded.name)
+    pypi, cpu = (names(resolve("-", stdin=torch)) for torch in ("torch", "\n".join(requirements)))
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as cuda:
+        cuda.write("\n".join(sorted(pypi - cpu - {"torch"})))
+        cuda.flush()
+        extras = ("--extra", "tiny", "--extra", "dev", "--no-emit-package", "torch", "--excludes", cuda.name)
         resolve("pyproject.toml", output=FOLDER / "test.lock", options=(*options, *extras))
-    consistent = ("--constraints", "requirements/test.lock")
-    resolve("-", stdin="torch", output=FOLDER / "cuda.lock", options=(*options, *consistent))
-    documentation = (*options, *consistent)  # it goes into the same environment
-    resolve("docs/tools/requirements.txt", output=FOLDER / "docs.lock", options=documentation)
+    (FOLDER / "torch-cpu.lock").write_text(f"torch=={pin[1]}+cpu \\\n    --hash=sha256:{sha256}\n")
+    consistent = (*options, "--constraints", "requirements/test.lock")  # it goes into the same environment
+    resolve("-", stdin="torch", output=FOLDER / "torch-pypi.lock", options=consistent)
+    resolve("docs/tools/requirements.txt", output=FOLDER / "docs.lock", options=consistent)
     for name in ("build", "release"):
         resolve(f"requirements/{name}.in", output=FOLDER / f"{name}.lock", options=options)
-    cpu = f"    --hash=sha256:{sha256} \\\n"
-    for lock in (FOLDER / "test.lock", FOLDER / "cuda.lock"):
-        text = lock.read_text().replace(cpu, "")  # uv keeps what was there
-        lock.write_text(re.sub(r"^(torch==.*\n)", lambda block: block[1] + cpu, text, flags=re.MULTILINE))
 
 
 if __name__ == "__main__":

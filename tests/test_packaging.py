@@ -19,7 +19,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-LOCKS = ("build", "test", "cuda", "docs", "release")
+LOCKS = ("build", "test", "torch-cpu", "torch-pypi", "docs", "release")
 LINUX = {"python_version": "3.11", "python_full_version": "3.11.7", "sys_platform": "linux", "platform_system": "Linux"}
 
 
@@ -133,7 +133,7 @@ def test_all_in_a_lock_is_pinned_and_hashed(lock: str) -> None:
 
 
 def test_the_lock_has_all_that_the_project_asks_for() -> None:
-    locked = pins("test")
+    locked = pins("test") | pins("torch-cpu")
     requirements = needed(PROJECT["dependencies"], tuple(PROJECT["optional-dependencies"]))
     assert len(requirements) > 40
     for requirement in requirements:
@@ -144,34 +144,30 @@ def test_the_locks_are_in_step_with_constraints() -> None:
     locked = [pins(lock) for lock in LOCKS]
     for constraint in constraints():
         if constraint.marker is None or constraint.marker.evaluate(LINUX):
-            found = {pinned[name] for pinned in locked if (name := canonicalize_name(constraint.name)) in pinned}
-            assert len(found) == 1, constraint
-            assert found.pop() in constraint.specifier, constraint
+            found = [pinned[name] for pinned in locked if (name := canonicalize_name(constraint.name)) in pinned]
+            assert found, constraint
+            assert all(version in constraint.specifier for version in found), constraint
     chosen = {canonicalize_name(constraint.name) for constraint in constraints()}
     direct = needed(PROJECT["dependencies"], tuple(PROJECT["optional-dependencies"]))
     assert {canonicalize_name(requirement.name) for requirement in direct} <= chosen
 
 
-def test_cuda_is_in_a_lock_of_its_own() -> None:
-    """PyPI's torch needs it, PyTorch's CPU build, whose hash is there as well, does not."""
-    test, cuda = pins("test"), pins("cuda")
-    assert any(name.startswith("nvidia-") for name in cuda)
-    assert not [name for name in test if name.startswith(("nvidia-", "cuda-", "triton"))]
-    assert {name: cuda[name] for name in test.keys() & cuda.keys()} == {name: test[name] for name in test.keys() & cuda}
-    cpu = "sha256:6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b"  # 2.13.0+cpu, Linux x86_64, 3.11
-    for lock in ("test", "cuda"):
-        (hashes,) = (hashes for requirement, hashes in hashed(lock).items() if requirement.name == "torch")
-        assert cpu in hashes
-        assert len(hashes) > 1
+def test_torch_is_locked_twice_and_only_one_of_them_has_cuda() -> None:
+    """The CPU build is named with its local version: where there is none, pip takes no other for it, and says so."""
+    test, cpu, pypi = pins("test"), pins("torch-cpu"), pins("torch-pypi")
+    assert str(cpu["torch"]) == f"{pypi['torch']}+cpu"
+    assert any(name.startswith("nvidia-") for name in pypi)
+    assert not [name for name in test if name.startswith(("nvidia-", "cuda-", "torch", "triton"))]
+    assert {name: pypi[name] for name in test.keys() & pypi} == {name: test[name] for name in test.keys() & pypi}
 
 
 def test_these_tests_run_with_what_is_locked() -> None:
     if not (Path(sys.prefix) / "installed").exists():
         pytest.skip("not in the environment of make test")
     different = {}
-    for requirement in hashed("test"):
+    for requirement in [*hashed("test"), Requirement(f"torch=={pins('torch-pypi')['torch']}")]:
         if requirement.marker is None or requirement.marker.evaluate():
-            installed = Version(metadata.version(requirement.name)).public  # 2.13.0+cpu is 2.13.0
+            installed = Version(metadata.version(requirement.name)).public  # torch's 2.13.0+cpu is 2.13.0
             if installed not in requirement.specifier:
                 different[str(requirement)] = installed
     assert not different
@@ -180,4 +176,4 @@ def test_these_tests_run_with_what_is_locked() -> None:
 def test_all_that_is_locked_has_its_licence_written_down() -> None:
     page = (ROOT / "docs" / "third-party.md").read_text(encoding="utf-8")
     listed = {canonicalize_name(name) for name in re.findall(r"^\| ([\w.-]+) \| ", page, re.MULTILINE)} - {"package"}
-    assert pins("test").keys() == listed
+    assert listed == {*pins("test"), "torch"}
