@@ -127,9 +127,10 @@ def _read_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{name}: broken gzip file ({error})") from error
+        raise DataError(f"{name}: broken gzip file ({printable(str(error))})") from error
     except OSError as error:
-        raise DataError(f"cannot read {name}: {error.strerror or error}") from error
+        reason = printable((error.strerror or str(error)).strip())
+        raise DataError(f"cannot read {name}: {reason}") from error
 
 
 def _read_stream(stream: IO[bytes], name: str, columns: Columns, format: str | None) -> Iterator[Record]:

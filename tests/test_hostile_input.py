@@ -201,6 +201,16 @@ def test_parquet_of_odd_types(tmp_path: Path, columns: dict[str, Any], parts: li
     refused(lambda: count_documents(tmp_path / "c.parquet"), *parts)
 
 
+@pytest.mark.parametrize("filling", [b"\0", b"\xff"])
+def test_parquet_whose_end_is_damaged(tmp_path: Path, filling: bytes) -> None:
+    """Found by atheris: what Arrow says of it ends with a line feed."""
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["1"], "text": ["a"]}), tmp_path / "c.parquet")
+    content = (tmp_path / "c.parquet").read_bytes()
+    length = int.from_bytes(content[-8:-4], "little")
+    (tmp_path / "c.parquet").write_bytes(content[: -8 - length] + filling * length + content[-8:])
+    refused(lambda: count_documents(tmp_path / "c.parquet"), "c.parquet")
+
+
 def test_parquet_columns(tmp_path: Path) -> None:
     """Dictionaries are strings; columns that are not asked for are not looked at; none may be there twice."""
     words = pyarrow.array(["a", "b", "a"]).dictionary_encode()
