@@ -132,6 +132,7 @@ def train(
     more = [document.text for document in read_corpus(unlabelled)] if unlabelled else []
 
     from sparse_sts_index import training
+    from sparse_sts_index.checkpoints import checkpoints_folder
 
     with tqdm(unit=" steps", desc="training", disable=None) as bar:
 
@@ -156,7 +157,7 @@ def train(
                 progress=show,
             )
         except KeyboardInterrupt:
-            if training.checkpoints_folder(output).exists():
+            if checkpoints_folder(output).exists():
                 click.echo("\ninterrupted; the same command with --resume goes on from the last checkpoint", err=True)
             raise
     click.echo(

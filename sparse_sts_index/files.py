@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -50,6 +51,44 @@ def atomic_writer(path: str | Path) -> Iterator[IO[str]]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def folder_writer(path: str | Path) -> Iterator[Path]:
+    """A folder that takes its place, whole and durable, when the block ends well; what was there before goes then.
+
+    Yields
+    ------
+    Path
+        Where to make it; there is nothing there.
+
+    Raises
+    ------
+    OSError
+        It cannot be written; what was there before is still there.
+    """
+    path = Path(path).resolve()
+    partial, aside = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.replaced")
+    if aside.exists() and not path.exists():  # who was here before was killed between the two renames below
+        aside.rename(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        for file in partial.rglob("*"):
+            _sync(file)
+        if path.exists():  # a folder cannot be replaced in one step: step aside, and back if need be
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+        try:
+            partial.rename(path)
+        except OSError:
+            if aside.exists():
+                aside.rename(path)
+            raise
+        sync_folder(path.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def refuse_folder(path: str | Path) -> None:
     """Find out early that a file cannot be written.
 
@@ -87,9 +126,12 @@ def from_sealed_json(text: str) -> dict[str, Any]:
 
 def sync_folder(folder: Path) -> None:
     """Make durable which files a folder holds."""
-    if os.name == "nt":  # where a folder cannot be opened, and need not be
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+    if os.name != "nt":  # where a folder cannot be opened, and need not be
+        _sync(folder)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

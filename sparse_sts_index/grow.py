@@ -12,7 +12,7 @@ weight; here ``softplus`` stands in for it.
 from __future__ import annotations
 
 import random
-import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from transformers import BertForMaskedLM, BertModel, set_seed
 
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import DataError, ModelError
+from sparse_sts_index.files import folder_writer
 from sparse_sts_index.models import MINILM, TINY, load_dense, no_progress_bars, tokenizer_vocabulary
 
 _NORM = 4.0  # of the term weights that are aimed at
@@ -207,24 +208,20 @@ def _loss(model: Any, ids: list[list[int]], weights: csr_array, rng: np.random.G
 
 
 def _save(model: Any, tokenizer: Any, max_length: int, output: Path) -> SparseStsEncoder:
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     try:
-        with no_progress_bars():
-            plain = partial / "plain"
+        with (
+            tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as plain,
+            folder_writer(output) as folder,
+            no_progress_bars(),
+        ):
             model.save_pretrained(plain)
             tokenizer.save_pretrained(plain)
-            transformer = Transformer(str(plain), transformer_task="fill-mask", max_seq_length=max_length)
+            transformer = Transformer(plain, transformer_task="fill-mask", max_seq_length=max_length)
             pooling = SpladePooling(pooling_strategy="max")
             encoder = SparseEncoder(modules=[transformer, pooling], device=str(model.device))
             encoder.model_card_data.local_files_only = True
             encoder.model_card_data.generate_widget_examples = False
-            encoder.save_pretrained(str(partial / "model"))
-        if output.exists():
-            shutil.rmtree(output)
-        (partial / "model").rename(output)
+            encoder.save_pretrained(str(folder))
     except OSError as error:
         raise ModelError(f"cannot save the model to {output}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return SparseStsEncoder(encoder, str(output), precision="float32")

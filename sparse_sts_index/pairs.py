@@ -58,6 +58,10 @@ class Pairs:
             raise DataError("these pairs have no scores")
         return self.scores
 
+    def columns(self) -> dict[str, list[Any]]:
+        """As the columns ``sentence1``, ``sentence2`` and ``score``; raises as :attr:`gold`."""
+        return {"sentence1": self.sentence1, "sentence2": self.sentence2, "score": self.gold.tolist()}
+
 
 def load_pairs(
     source: str | Path = DEFAULT_DATASET,

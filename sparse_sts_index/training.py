@@ -10,8 +10,6 @@ still, a dense teacher's grades.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
 import shutil
 import warnings
@@ -43,23 +41,21 @@ from transformers import (
     set_seed,
 )
 from transformers.integrations import integration_utils
-from transformers.trainer import TRAINER_STATE_NAME
 
 from sparse_sts_index.averaging import AveragedWeights
+from sparse_sts_index.checkpoints import begin, check_output, checkpoints_folder, last_checkpoint, pairs_sha256, remove
 from sparse_sts_index.correlation import check_gold
 from sparse_sts_index.distillation import prepare_lessons, sequential_batches, tune_teacher
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import TrainingError
-from sparse_sts_index.evaluation import CosineEvaluation, evaluate_cosine
-from sparse_sts_index.files import atomic_writer
+from sparse_sts_index.evaluation import evaluate_cosine
 from sparse_sts_index.losses import DistillationLoss, SparseSpladeLoss
 from sparse_sts_index.models import load_dense, load_splade, no_progress_bars
 from sparse_sts_index.pairs import Pairs
 from sparse_sts_index.recipe import TrainingSettings
+from sparse_sts_index.saving import TrainingReport, card_metrics, describe, save
 
 _BEST_METRIC = "eval_dev_spearman_cosine"
-_IDENTITY_FILE = "run.json"  # of the run that the checkpoints beside it belong to
-_REPORT_FILE = "sparse_sts_training.json"
 _PUBLISHED_RATE, _PUBLISHED_WIDTH = 5e-5, 768  # of the published recipe, and of the base model it is for
 
 
@@ -81,37 +77,6 @@ class TrainingProgress:
     total_steps: int
     loss: float | None = None
     dev_spearman: float | None = None
-
-
-@dataclass(frozen=True)
-class TrainingReport:
-    """What a training run gave. Saved with the model as ``sparse_sts_training.json``.
-
-    Attributes
-    ----------
-    settings : TrainingSettings
-    dataset : str or None
-        Where the pairs came from, as the caller put it.
-    train_pairs : int
-    steps, best_step : int
-        Optimizer steps made, and the one whose checkpoint is the model.
-    seconds : float
-        Training time, evaluations included; of a resumed run, since it was resumed.
-    fingerprint : str
-        Of the saved model.
-    dev, test : CosineEvaluation or None
-        Correlations of the saved model; None where there were no test pairs.
-    """
-
-    settings: TrainingSettings
-    dataset: str | None
-    train_pairs: int
-    steps: int
-    best_step: int
-    seconds: float
-    fingerprint: str
-    dev: CosineEvaluation
-    test: CosineEvaluation | None
 
 
 def train(
@@ -180,11 +145,11 @@ def train(
             check_gold(pairs.gold)
     if unlabelled and settings.teacher is None:
         raise TrainingError("unlabelled sentences are of use with a teacher only: teacher=, --teacher")
-    columns = _columns(train_pairs)  # refuses pairs without scores
-    identity = {**dataclasses.asdict(settings), "data": _sha256(train_pairs, dev_pairs, unlabelled)}
+    columns = train_pairs.columns()  # refuses pairs without scores
+    identity = {**dataclasses.asdict(settings), "data": pairs_sha256(train_pairs, dev_pairs, unlabelled)}
     bfloat16 = _check_device(settings)
     reporting = _check_reporting(report_to)
-    last_checkpoint = _check_output(output, checkpoints, identity, resume, overwrite)
+    checkpoint = check_output(output, checkpoints, identity, resume, overwrite)
 
     set_seed(settings.seed)  # before loading: a model without a head gets a random one
     model = load_splade(settings.base_model, device=settings.device)
@@ -195,16 +160,9 @@ def train(
     settings = dataclasses.replace(settings, learning_rate=settings.learning_rate or _learning_rate(model))
     if settings.freeze_vocabulary:
         _freeze_vocabulary(model)
-    _describe(model, settings, train_pairs)
-    if last_checkpoint is None and checkpoints.exists():
-        shutil.rmtree(checkpoints)
+    describe(model, settings, train_pairs)
     try:
-        try:
-            checkpoints.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TrainingError(f"cannot write {checkpoints}: {error.strerror}") from error
-        with atomic_writer(checkpoints / _IDENTITY_FILE) as file:
-            json.dump(identity, file, indent=2)
+        begin(checkpoints, identity, resume)
         loss: SpladeLoss
         if settings.teacher is None:
             loss = SparseSpladeLoss(
@@ -237,10 +195,10 @@ def train(
         trainer.remove_callback(PrinterCallback)
         with no_progress_bars(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse invariant checks", UserWarning)
-            result = trainer.train(resume_from_checkpoint=last_checkpoint)
+            result = trainer.train(resume_from_checkpoint=checkpoint)
     except BaseException:
-        if _last_checkpoint(checkpoints) is None:
-            shutil.rmtree(checkpoints, ignore_errors=True)
+        if last_checkpoint(checkpoints) is None:
+            remove(checkpoints)
         raise
     encoder = SparseStsEncoder(model, str(output), precision="float32")
     report = TrainingReport(
@@ -256,22 +214,12 @@ def train(
     )
     # The card's own tables are of the last step; make them of the saved model.
     measured: dict[Any, Any] = model.model_card_data.eval_results_dict or {}
-    measured[dev_evaluator] = _card_metrics("dev", report.dev)
+    measured[dev_evaluator] = card_metrics("dev", report.dev)
     if test_pairs is not None and report.test is not None:
-        measured[_Evaluator(test_pairs, "test")] = _card_metrics("test", report.test)
-    _save(model, report, output)
-    shutil.rmtree(checkpoints)
+        measured[_Evaluator(test_pairs, "test")] = card_metrics("test", report.test)
+    save(model, report, output)
+    remove(checkpoints)
     return report
-
-
-def checkpoints_folder(output: str | Path) -> Path:
-    """Where the checkpoints of a run with this `output` are kept until it ends."""
-    output = Path(output).resolve()
-    return output.with_name(output.name + ".checkpoints")
-
-
-def _columns(pairs: Pairs) -> dict[str, list[Any]]:
-    return {"sentence1": pairs.sentence1, "sentence2": pairs.sentence2, "score": pairs.gold.tolist()}
 
 
 def _check_device(settings: TrainingSettings) -> bool:
@@ -300,61 +248,6 @@ def _check_reporting(report_to: Iterable[str]) -> list[str]:
             f"(here: {', '.join(available) or 'none'})"
         )
     return wanted
-
-
-def _check_output(
-    output: Path, checkpoints: Path, identity: dict[str, Any], resume: bool, overwrite: bool
-) -> str | None:
-    """Refuse what must not be overwritten or cannot be resumed; the checkpoint to go on from, if any."""
-    if resume and (output / "modules.json").is_file() and not checkpoints.exists():
-        raise TrainingError(f"nothing to resume: {output} is complete")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        if not overwrite:
-            raise TrainingError(f"{output} already exists; replace it with overwrite=True, --overwrite")
-        if not (output / "modules.json").is_file():
-            raise TrainingError(f"{output} is not a model folder; it will not be overwritten")
-    if checkpoints.exists() and not (checkpoints / _IDENTITY_FILE).is_file():
-        raise TrainingError(f"{checkpoints} is where checkpoints would go, but it is something else")
-    last = _last_checkpoint(checkpoints)
-    if not resume:
-        if last is not None and not overwrite:
-            raise TrainingError(
-                f"an interrupted run is in {checkpoints}: go on with resume=True, --resume, "
-                "or start again with overwrite=True, --overwrite"
-            )
-        return None
-    if last is None:
-        raise TrainingError(f"nothing to resume: no checkpoint in {checkpoints}")
-    try:
-        before = json.loads((checkpoints / _IDENTITY_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"cannot resume: {checkpoints / _IDENTITY_FILE} cannot be read") from error
-    if changed := [f"{key} {before.get(key)} (now {now})" for key, now in identity.items() if now != before.get(key)]:
-        raise TrainingError(f"cannot resume {output}: it was started with {', '.join(changed)}")
-    return last
-
-
-def _sha256(train_pairs: Pairs, dev_pairs: Pairs, unlabelled: Sequence[str]) -> str:
-    digest = hashlib.sha256()
-    for pairs in (train_pairs, dev_pairs):
-        digest.update(json.dumps(_columns(pairs)).encode())
-    if unlabelled:
-        digest.update(json.dumps(list(unlabelled)).encode())
-    return digest.hexdigest()[:16]
-
-
-def _last_checkpoint(checkpoints: Path) -> str | None:
-    """The last checkpoint that is complete, if any: the trainer writes its own state last."""
-    complete = [folder for folder in checkpoints.glob("checkpoint-[0-9]*") if _holds_state(folder)]
-    return str(max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]))) if complete else None
-
-
-def _holds_state(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def _arguments(
@@ -411,7 +304,7 @@ class _Evaluator(SparseEmbeddingSimilarityEvaluator):
         self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
         encoder = SparseStsEncoder(model, self.name, precision="float32")
-        metrics = _card_metrics(self.name, evaluate_cosine(encoder, self._pairs))
+        metrics = card_metrics(self.name, evaluate_cosine(encoder, self._pairs))
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics
 
@@ -487,83 +380,3 @@ class _Progress(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._dev_spearman = kwargs["metrics"].get(_BEST_METRIC, self._dev_spearman)
         self._send(state)
-
-
-def _describe(model: SparseEncoder, settings: TrainingSettings, pairs: Pairs) -> None:
-    """What the model card generator should not ask the hub, or run the model, for."""
-    card = model.model_card_data
-    card.local_files_only = True
-    card.generate_widget_examples = False
-    card.widget = [{"text": sentence} for sentence in pairs.sentence1[:3]]
-    card.task_name = "semantic textual similarity and sparse retrieval"
-    card.model_name = f"SPLADE for semantic textual similarity, fine-tuned from {settings.base_model}"
-    model.similarity_fn_name = SimilarityFunction.COSINE
-
-
-def _card_metrics(name: str, result: CosineEvaluation) -> dict[str, float]:
-    return {
-        f"{name}_pearson_cosine": result.cosine.pearson,
-        f"{name}_spearman_cosine": result.cosine.spearman,
-        f"{name}_active_dims": result.active_dims,
-        f"{name}_sparsity_ratio": result.sparsity,
-    }
-
-
-def _save(model: SparseEncoder, report: TrainingReport, output: Path) -> None:
-    partial = output.with_name(f".{output.name}.partial")
-    aside = output.with_name(f".{output.name}.replaced")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with no_progress_bars():
-            model.save_pretrained(str(partial))
-        card = partial / "README.md"
-        text = card.read_text(encoding="utf-8")
-        before, heading, after = text.partition("## Model Details\n")
-        card.write_text(f"{before}{_card_section(report)}\n{heading}{after}", encoding="utf-8")
-        (partial / _REPORT_FILE).write_text(
-            json.dumps(dataclasses.asdict(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        if output.exists():  # a folder cannot be replaced in one step: step aside, and back if need be
-            shutil.rmtree(aside, ignore_errors=True)
-            output.rename(aside)
-        try:
-            partial.rename(output)
-        except OSError:
-            if aside.exists():
-                aside.rename(output)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
-    except OSError as error:
-        raise TrainingError(f"cannot save the model to {output}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _card_section(report: TrainingReport) -> str:
-    lines = [
-        "## Semantic textual similarity",
-        "",
-        "Trained and measured with sparse-sts-index (`sparse-sts train`).",
-        "",
-        "| split | pairs | Pearson | Spearman | active dims | sparsity |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    for name, result in (("dev", report.dev), ("test", report.test)):
-        if result is not None:
-            lines.append(
-                f"| {name} | {result.pairs:,} | {result.cosine.pearson:.4f} | {result.cosine.spearman:.4f} "
-                f"| {result.active_dims:.1f} | {result.sparsity:.4%} |"
-            )
-    settings = dataclasses.asdict(report.settings)
-    lines += [
-        "",
-        f"{report.train_pairs:,} training pairs{f' of {report.dataset}' if report.dataset else ''}, "
-        f"{report.steps:,} steps in {report.seconds:,.0f} s; the checkpoint of "
-        f"step {report.best_step:,} had the best dev Spearman. Settings:",
-        "",
-        "```json",
-        json.dumps(settings, indent=2, ensure_ascii=False),
-        "```",
-        "",
-    ]
-    return "\n".join(lines)

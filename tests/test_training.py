@@ -199,6 +199,11 @@ def test_an_interrupted_run_goes_on_to_the_same_end(
         train(output, *splits, dataclasses.replace(SETTINGS, base_model="./nosuch"), overwrite=True)
     with pytest.raises(TrainingError, match=r"it was started with learning_rate 0.0002 \(now 0.1\)"):
         train(output, *splits, dataclasses.replace(SETTINGS, learning_rate=0.1), resume=True)
+    for step, state in ((4, None), (5, '{"epoch": 0.')):  # of who was killed while writing them
+        unfinished = tmp_path / "model.checkpoints" / f"checkpoint-{step}"
+        unfinished.mkdir()
+        if state is not None:
+            (unfinished / "trainer_state.json").write_text(state)
     resumed = train(output, *splits, SETTINGS, resume=True)
     assert resumed.fingerprint == SparseStsEncoder.load(trained).fingerprint
     assert not (tmp_path / "model.checkpoints").exists()

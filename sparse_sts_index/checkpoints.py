@@ -1,0 +1,110 @@
+"""What an interrupted training run leaves beside its output, and what a later one may make of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer import TRAINER_STATE_NAME
+
+from sparse_sts_index.errors import TrainingError
+from sparse_sts_index.files import atomic_writer
+from sparse_sts_index.pairs import Pairs
+
+_IDENTITY_FILE = "run.json"  # of the run that the checkpoints beside it belong to
+
+
+def checkpoints_folder(output: str | Path) -> Path:
+    """Where the checkpoints of a run with this `output` are kept until it ends."""
+    output = Path(output).resolve()
+    return output.with_name(output.name + ".checkpoints")
+
+
+def check_output(
+    output: Path, checkpoints: Path, identity: Mapping[str, Any], resume: bool, overwrite: bool
+) -> str | None:
+    """Refuse what must not be overwritten or cannot be resumed; the checkpoint to go on from, if any."""
+    if resume and (output / "modules.json").is_file() and not checkpoints.exists():
+        raise TrainingError(f"nothing to resume: {output} is complete")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        if not overwrite:
+            raise TrainingError(f"{output} already exists; replace it with overwrite=True, --overwrite")
+        if not (output / "modules.json").is_file():
+            raise TrainingError(f"{output} is not a model folder; it will not be overwritten")
+    if checkpoints.exists() and not (checkpoints / _IDENTITY_FILE).is_file():
+        raise TrainingError(f"{checkpoints} is where checkpoints would go, but it is something else")
+    last = last_checkpoint(checkpoints)
+    if not resume:
+        if last is not None and not overwrite:
+            raise TrainingError(
+                f"an interrupted run is in {checkpoints}: go on with resume=True, --resume, "
+                "or start again with overwrite=True, --overwrite"
+            )
+        return None
+    if last is None:
+        raise TrainingError(f"nothing to resume: no checkpoint in {checkpoints}")
+    try:
+        before = json.loads((checkpoints / _IDENTITY_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"cannot resume: {checkpoints / _IDENTITY_FILE} cannot be read") from error
+    if changed := [f"{key} {before.get(key)} (now {now})" for key, now in identity.items() if now != before.get(key)]:
+        raise TrainingError(f"cannot resume {output}: it was started with {', '.join(changed)}")
+    return last
+
+
+def begin(checkpoints: Path, identity: Mapping[str, Any], resume: bool) -> None:
+    """Make the folder, empty unless a run is resumed, and write into it whose it is.
+
+    Raises
+    ------
+    TrainingError, DataError
+        It cannot be written.
+    """
+    if not resume:
+        remove(checkpoints)
+    try:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"cannot write {checkpoints}: {error.strerror}") from error
+    with atomic_writer(checkpoints / _IDENTITY_FILE) as file:
+        json.dump(identity, file, indent=2)
+
+
+def remove(checkpoints: Path) -> None:
+    """Remove the folder, as far as that is possible; whose it is last, so that who is killed can begin anew."""
+    if not checkpoints.is_dir():
+        return
+    for path in checkpoints.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != _IDENTITY_FILE:
+            path.unlink(missing_ok=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def pairs_sha256(train_pairs: Pairs, dev_pairs: Pairs, unlabelled: Sequence[str]) -> str:
+    """What tells the data of a run from others."""
+    digest = hashlib.sha256()
+    for pairs in (train_pairs, dev_pairs):
+        digest.update(json.dumps(pairs.columns()).encode())
+    if unlabelled:
+        digest.update(json.dumps(list(unlabelled)).encode())
+    return digest.hexdigest()[:16]
+
+
+def last_checkpoint(checkpoints: Path) -> str | None:
+    """The last checkpoint that is complete, if any: the trainer writes its own state last."""
+    complete = [folder for folder in checkpoints.glob("checkpoint-[0-9]*") if _holds_state(folder)]
+    return str(max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]))) if complete else None
+
+
+def _holds_state(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
