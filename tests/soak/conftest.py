@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,3 +84,8 @@ def share(request: pytest.FixtureRequest) -> float:
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
     return int(request.config.getoption("--seed"))
+
+
+def moments(rng: random.Random, count: int, most: float) -> list[float]:
+    """Some numbers below `most`, one in each of as many parts of what is below it."""
+    return [(number + rng.random()) * most / count for number in range(count)]

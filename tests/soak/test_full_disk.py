@@ -13,10 +13,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import faulty
 import numpy as np
 import pytest
 import warm
-from conftest import Faults
+from conftest import Faults, moments
 from looking import look
 from safetensors.numpy import load_file
 from test_kills import BUILD, CHUNK, COMMANDS, RECIPE, Setting, check, setting  # noqa: F401
@@ -68,13 +69,13 @@ def test_full_disk(name: str, setting: Setting, faults: Faults, share: float, se
         before, least = warm.call(look, idx), size_of(folder)
         assert warm.run(arguments_of(name, idx), **options).status == 0
         after, most = warm.call(look, idx), size_of(folder) + least
-    for room in warm.moments(rng, max(2, round(10 * share)), most):
+    for room in moments(rng, max(2, round(10 * share)), most):
         with mounted(tmp_path / "small", least + 4096 + int(room)) as folder:
             idx = prepare(folder)
             outcome = warm.run(arguments_of(name, idx), **options)
             what = f"{name}, {int(room):,} bytes left, {outcome}"
             row.tried += outcome.status != 0
-            if outcome.status and not outcome.one_line:
+            if outcome.status and not faulty.one_line(outcome):
                 row.unclear += 1
                 faults.failed(what)
             check(faults, row, idx, [before] if outcome.status else [after], what)
@@ -105,14 +106,14 @@ def test_a_failing_call(
         shutil.copytree(setting.base, idx)
 
     restore()
-    before, calls = warm.call(look, idx), warm.count_calls(arguments_of(name, idx), **options)
+    before, calls = warm.call(look, idx), faulty.count_calls(arguments_of(name, idx), **options)
     after = warm.call(look, idx)
-    for moment in warm.moments(rng, max(2, round(10 * share)), calls):
+    for moment in moments(rng, max(2, round(10 * share)), calls):
         restore()
-        outcome = warm.fail_at(arguments_of(name, idx), 1 + int(moment), error, **options)
+        outcome = faulty.fail_at(arguments_of(name, idx), 1 + int(moment), error, **options)
         what = f"{name}, {error} at call {1 + int(moment)}, {outcome}"
         row.tried += 1
-        if outcome.status and not outcome.one_line:
+        if outcome.status and not faulty.one_line(outcome):
             row.unclear += 1
             faults.failed(what)
         check(faults, row, idx, [before] if outcome.status else [after], what)
@@ -134,7 +135,7 @@ def test_read_only(setting: Setting, faults: Faults, tmp_path: Path) -> None:  #
         for arguments in [*changes, *made]:
             outcome = warm.run(arguments, **options)
             row.tried += 1
-            if not outcome.one_line:
+            if not faulty.one_line(outcome):
                 row.unclear += 1
                 faults.failed(f"{arguments}: {outcome}")
             check(faults, row, idx, [before], str(arguments))
@@ -159,14 +160,14 @@ def test_full_disk_in_training(faults: Faults, share: float, seed: int, tmp_path
 
     assert warm.run(arguments(tmp_path / "peace")).status == 0
     weights = load_file(tmp_path / "peace" / "model.safetensors")
-    for room in warm.moments(rng, max(2, round(10 * share)), 180 << 20):
+    for room in moments(rng, max(2, round(10 * share)), 180 << 20):
         with mounted(tmp_path / "small", int(room) + 4096) as folder:
             output = folder / "model"
             outcome = warm.run(arguments(output))
             what = f"{int(room):,} bytes, {outcome}"
             if outcome.status:
                 row.tried += 1
-                if not outcome.one_line:
+                if not faulty.one_line(outcome):
                     row.unclear += 1
                     faults.failed(what)
                 remount(folder, ROOM)

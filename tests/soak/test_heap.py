@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import faulty
 import pytest
 import warm
 from conftest import Faults
@@ -42,7 +43,7 @@ def test_small_heap(name: str, setting: Setting, faults: Faults, tmp_path: Path)
         outcome = warm.run(arguments, JAVA_TOOL_OPTIONS=f"-Xmx{heap}", **options)
         ended[heap] = outcome.status
         row.tried += outcome.status != 0
-        if outcome.status and not outcome.one_line:
+        if outcome.status and not faulty.one_line(outcome):
             row.unclear += 1
             faults.failed(f"{name}, {heap}: {outcome}")
         check(faults, row, idx, [before] if outcome.status else [after], f"{name}, {heap}, {outcome}")

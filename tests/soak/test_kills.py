@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import faulty
 import numpy as np
 import pytest
 import warm
@@ -83,22 +84,22 @@ def test_kills_of_what_changes_an_index(name: str, setting: Setting, faults: Fau
     after = warm.call(look, idx)
     assert after is not None
     restore()
-    calls = warm.count_calls(arguments, **options)
+    calls = faulty.count_calls(arguments, **options)
     count = max(2, round(count * share))
     found_after = number = 0
     while row.tried < count:
         number += 1
         restore()
         if number % 2:
-            outcome = warm.kill_at(arguments, rng.randrange(1, calls + 1), **options)
+            outcome = faulty.kill_at(arguments, rng.randrange(1, calls + 1), **options)
         else:
-            outcome = warm.kill_after(arguments, rng.random() * seconds, **options)
-        if not outcome.killed:
+            outcome = faulty.kill_after(arguments, rng.random() * seconds, **options)
+        if not faulty.killed(outcome):
             assert outcome.status == 0, outcome
-        row.tried += outcome.killed
+        row.tried += faulty.killed(outcome)
         what = f"{name}, kill {number}, {outcome}"
         found = check(faults, row, idx, [after] if outcome.status == 0 else [before, after], what)
-        found_after += outcome.killed and found == after
+        found_after += faulty.killed(outcome) and found == after
         if number % 3 == 0 and (found != after or name not in ("index", "add")):  # which refuse what is there
             again = warm.run(arguments, **options)
             if again.status:
@@ -157,7 +158,7 @@ def test_kills_of_training(averaging: bool, tmp_path: Path, faults: Faults, shar
     peace = tmp_path / "peace"
     seconds = warm.run(arguments(peace)).seconds
     weights = load_file(peace / "model.safetensors")
-    calls = warm.count_calls(arguments(tmp_path / "counted"))
+    calls = faulty.count_calls(arguments(tmp_path / "counted"))
     most, resumed = 0.0, 0
     wanted = max(2, round(15 * share))
     while row.tried < wanted:
@@ -165,25 +166,23 @@ def test_kills_of_training(averaging: bool, tmp_path: Path, faults: Faults, shar
         for _ in range(50):
             if row.tried < wanted and rng.random() < 0.7:
                 if rng.random() < 0.5:
-                    outcome = warm.kill_after(arguments(output, *extra), rng.random() * seconds)
+                    outcome = faulty.kill_after(arguments(output, *extra), rng.random() * seconds)
                 else:
-                    outcome = warm.kill_at(arguments(output, *extra), rng.randrange(1, calls + 1))
-                row.tried += outcome.killed
+                    outcome = faulty.kill_at(arguments(output, *extra), rng.randrange(1, calls + 1))
+                row.tried += faulty.killed(outcome)
             else:
                 outcome = warm.run(arguments(output, *extra))
-            if outcome.status == 0:
+            if faulty.killed(outcome):
+                extra = ["--resume"]
+                resumed += 1
+            elif outcome.status == 0 or "is complete" in outcome.stderr:
                 break
-            if not outcome.killed and "nothing to resume" in outcome.stderr and "is complete" not in outcome.stderr:
+            elif "nothing to resume" in outcome.stderr:
                 extra = []
-            elif not outcome.killed and "is complete" in outcome.stderr:
-                break
-            elif not outcome.killed:
+            else:
                 row.lost += 1
                 faults.failed(f"train: {outcome}")
                 break
-            else:
-                extra = ["--resume"]
-                resumed += 1
         if not (output / "model.safetensors").is_file():
             row.lost += 1
             faults.failed(f"{output}: no model")

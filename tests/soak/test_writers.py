@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import time
 
+import faulty
 import warm
 from conftest import Faults
 from looking import look
@@ -28,17 +28,16 @@ def test_writers_at_the_same_time(setting: Setting, faults: Faults, share: float
             ids = [f"{turn}-{writer}-{number}" for number in range(EACH)]
             file = setting.file(f"writer-{writer}.jsonl", [(i, sentences[hash(i) % len(sentences)]) for i in ids])
             arguments = ["add", idx, file]
-            commands.append((ids, warm.start(arguments, chunk=CHUNK, folder=setting.folder)))
-        began = time.monotonic()
+            commands.append((ids, warm.Command(arguments, chunk=CHUNK, folder=setting.folder)))
         for _, command in commands:
             command.go()
         for ids, command in commands:
-            outcome = command.end(began)
+            outcome = command.end()
             row.tried += 1
             if outcome.status == 0:
                 succeeded += 1
                 expected |= set(ids)
-            elif outcome.one_line and "another writer is at this index" in outcome.stderr:
+            elif faulty.one_line(outcome) and "another writer is at this index" in outcome.stderr:
                 refused += 1
             else:
                 row.unclear += 1
