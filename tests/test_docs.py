@@ -153,7 +153,7 @@ def test_the_site_builds(tmp_path: Path) -> None:
     for tool in ("mkdocs", "material", "mkdocstrings", "latex2mathml"):
         if importlib.util.find_spec(tool) is None:
             pytest.skip(f"needs {tool}: make docs installs it")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     built = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
     )
