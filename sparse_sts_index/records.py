@@ -32,6 +32,7 @@ STDIN = "-"
 MAX_ROW_BYTES = 16 << 20
 _MIB = MAX_ROW_BYTES >> 20
 _NAMES_SHOWN = 10
+_BATCH = 1024  # rows of a parquet file at a time
 #: What may not stand in a message as it is: controls, ends of lines, what turns the direction of text, surrogates.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -297,22 +298,54 @@ def _read_parquet(path: Path, name: str, columns: Columns) -> Iterator[Record]:
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = list(file.schema_arrow.names)
-            wanted = [column for column in dict.fromkeys(names) if column in columns.known]
-            if not wanted:
-                known = ", ".join(sorted(columns.known))
-                raise DataError(f"{name}: missing column: none of {known} (found: {_names(names)})")
-            if repeated := [column for column in wanted if names.count(column) > 1]:
-                raise DataError(f"{name}: two columns {repeated[0]}")
+        schema = pyarrow.parquet.read_schema(path)
+        wanted = [column for column in dict.fromkeys(schema.names) if column in columns.known]
+        if not wanted:
+            known = ", ".join(sorted(columns.known))
+            raise DataError(f"{name}: missing column: none of {known} (found: {_names(schema.names)})")
+        if repeated := [column for column in wanted if schema.names.count(column) > 1]:
+            raise DataError(f"{name}: two columns {repeated[0]}")
+        # As dictionaries: a file of some kilobytes may say a thousand times a text of a gigabyte that it holds once.
+        texts = [column for column in wanted if _is_text(schema.field(column).type)]
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
             number = 0
-            for batch in file.iter_batches(batch_size=1024, columns=wanted):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield Record(f"{name}: row {number}", number, row)
+            for batch in file.iter_batches(batch_size=_BATCH, columns=wanted):
+                longest = max(map(_longest, batch.columns))
+                if longest > MAX_ROW_BYTES:
+                    raise DataError(f"{name}: a value of more than {_MIB} MiB, in row {number + 1} or one of the next")
+                some = max(1, min(_BATCH, 4 * MAX_ROW_BYTES // max(1, longest)))
+                for start in range(0, batch.num_rows, some):
+                    parts = [_decoded(column.slice(start, some)) for column in batch.columns]
+                    for row in pyarrow.RecordBatch.from_arrays(parts, names=batch.schema.names).to_pylist():
+                        number += 1
+                        yield Record(f"{name}: row {number}", number, row)
     except (pyarrow.ArrowException, ValueError, OverflowError, KeyError) as error:  # dates that Python has not, too
         reason = printable((str(error).splitlines() or [type(error).__name__])[0])
         raise DataError(f"{name}: not a readable parquet file ({reason})") from error
+
+
+def _longest(column: Any) -> int:
+    """Bytes of the longest value of an Arrow array of texts, or what would be one; 0 for others."""
+    import pyarrow
+    import pyarrow.compute
+
+    values = column.dictionary if isinstance(column, pyarrow.DictionaryArray) else column
+    if not _is_text(values.type):
+        return 0
+    return pyarrow.compute.max(pyarrow.compute.binary_length(values)).as_py() or 0
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow
+
+    texts = pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_binary
+    return any(is_text(kind) for is_text in texts)
+
+
+def _decoded(column: Any) -> Any:
+    import pyarrow
+
+    return column.dictionary_decode() if isinstance(column, pyarrow.DictionaryArray) else column
 
 
 def required_text(record: Record, *names: str) -> str:

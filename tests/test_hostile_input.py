@@ -211,6 +211,26 @@ def test_parquet_whose_end_is_damaged(tmp_path: Path, filling: bytes) -> None:
     refused(lambda: count_documents(tmp_path / "c.parquet"), "c.parquet")
 
 
+def test_a_parquet_bomb(tmp_path: Path) -> None:
+    """A text of 20 MiB a thousand times, in a few kilobytes; and one of 4 MiB, which is read row by row."""
+    path = tmp_path / "c.parquet"
+    for size in (20 << 20, 4 << 20):
+        texts = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 1000, pyarrow.int32()), ["a" * size])
+        table = pyarrow.table({"id": [str(n) for n in range(1000)], "text": texts})
+        pyarrow.parquet.write_table(table, path, compression="zstd")
+        assert path.stat().st_size < 10_000
+        if size > MAX_ROW_BYTES:
+            refused(lambda: count_documents(path), "a value of more than 16 MiB, in row 1 or one of the next")
+    documents = read_corpus(path)
+    tracemalloc.start()
+    try:
+        assert len([next(documents).text for _ in range(3)][2]) == 4 << 20
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * MAX_ROW_BYTES
+
+
 def test_parquet_columns(tmp_path: Path) -> None:
     """Dictionaries are strings; columns that are not asked for are not looked at; none may be there twice."""
     words = pyarrow.array(["a", "b", "a"]).dictionary_encode()
