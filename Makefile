@@ -88,3 +88,9 @@ docs: .venv/installed-docs
 .venv/installed-docs: .venv/installed requirements/docs.lock
 	$(BIN)/python $(LOCKED) requirements/docs.lock
 	touch $@
+
+# Hostile input, for some twenty minutes (docs/threat-model.md); by coverage where there is an atheris for this Python.
+.PHONY: fuzz
+fuzz: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-deps atheris==3.0.0 || echo "no atheris here: hypothesis alone"
+	HF_HUB_OFFLINE=1 $(BIN)/python tests/fuzz/run.py
