@@ -21,8 +21,7 @@ SPDX = get_spdx_licensing()
 
 _HEAD = """# Licences
 
-What sparse-sts-index needs, or may be asked to use, in the versions of `requirements/test.lock` for Linux and
-Python 3.11.
+What sparse-sts-index needs, or may be asked to use, in the versions of `requirements/` for Linux and Python 3.11.
 `make licences` writes this page from the metadata of the packages, completed by `release/licences.toml`, and fails on a
 licence that is not on the list there. [Supply chain](supply-chain.md#licences) has what a table cannot say.
 
@@ -44,8 +43,6 @@ def allowed(expression: Expression) -> bool:
 
 def licences(component: dict[str, Any]) -> str:
     """The licence of a component as one SPDX expression; empty if nobody says."""
-    if stated := POLICY["packages"].get(component["name"].lower().replace("_", "-")):
-        return str(stated)
     entries = component.get("licenses", [])
     named = [entry.get("expression") or entry["license"].get("id") for entry in entries]
     if not any(named):

