@@ -9,12 +9,9 @@ they opened; one writer at a time, held to that by Lucene's lock.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import itertools
-import shutil
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,18 +21,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from sparse_sts_index.changes import VECTORS_FOLDER, Changes, clean, open_to_change
-from sparse_sts_index.collection import is_collection, open_state, shard_folders
+from sparse_sts_index.building import building
+from sparse_sts_index.changes import Changes, clean, open_to_change
+from sparse_sts_index.collection import is_collection, open_state
 from sparse_sts_index.corpus import Chunk, Document
 from sparse_sts_index.errors import DataError, ImpactIndexError
-from sparse_sts_index.files import from_sealed_json
 from sparse_sts_index.jvm import detach_thread
-from sparse_sts_index.lucene import ImpactWriter, impact_query, only
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.overlap import overlap
 from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.search import Mode, Neighbours, search
-from sparse_sts_index.state import LUCENE_FOLDER, MANIFEST_FILE, State
+from sparse_sts_index.state import LUCENE_FOLDER, State
+from sparse_sts_index.verification import verify
 from sparse_sts_index.vocabulary import Vocabulary
 
 _CHUNK = 2048  # documents read back at a time
@@ -310,40 +307,7 @@ class ImpactIndex:
             Something is not as it was written; the message says what.
         """
         with self.using() as state:
-            manifest, quantizer = state.manifest, Quantizer(state.manifest.bits)
-            state.check()
-            for folder in shard_folders(self.path):
-                _verify_copy(folder / MANIFEST_FILE)
-            postings = 0
-            for chunk in state.store.live_rows(_CHUNK):
-                vectors = state.store.take(chunk)
-                impacts = quantizer.quantize(vectors)
-                postings += impacts.nnz
-                if quantizer.errors(vectors).max() > manifest.max_document_error:
-                    raise ImpactIndexError(f"{self.path}: a rounding error above the manifest's")
-                self._verify_documents(state, chunk, impacts)
-                if progress is not None:
-                    progress(len(chunk))
-            if postings != manifest.postings:
-                raise ImpactIndexError(f"{self.path}: {postings:,} postings, {manifest.postings:,} in the manifest")
-            return manifest.documents
-
-    def _verify_documents(self, state: State, rows: NDArray[np.int64], impacts: csr_array) -> None:
-        """Each document is in Lucene under its id, once, with its row, and with impacts that score as they should."""
-        ids = state.store.ids(rows)
-        queries, expected = [], []
-        for number, doc_id in enumerate(ids):
-            entries = slice(impacts.indptr[number], impacts.indptr[number + 1])
-            weights = impacts.data[entries].tolist()
-            terms = [state.quoted_terms[term] for term in impacts.indices[entries].tolist()]
-            queries.append(only(impact_query(terms, weights), doc_id) if terms else only("*:*^0", doc_id))
-            expected.append(float(sum(weight * weight for weight in weights)))
-        for doc_id, row, score, found in zip(
-            ids, rows.tolist(), expected, state.reader.search(queries, 2), strict=True
-        ):
-            same = len(found) == 1 and found.rows[0] == row and abs(found.scores[0] - score) <= 1e-6 * score
-            if not same:
-                raise ImpactIndexError(f"{self.path}: document {doc_id!r} is not the same in Lucene and in the vectors")
+            return verify(self.path, state, progress)
 
     def close(self) -> None:
         """Release the files; drops changes that are not committed."""
@@ -396,90 +360,9 @@ class ImpactIndex:
         before.release()
 
 
-@contextlib.contextmanager
-def building(
-    path: Path, manifest: Manifest, vocabulary: Vocabulary, *, overwrite: bool, start: float | None = None
-) -> Iterator[Changes]:
-    """An index that appears when the block ends well; parameters and errors are those of :meth:`ImpactIndex.build`."""
-    start = time.monotonic() if start is None else start
-    check_target(path, overwrite)
-    ours = not _holds_index(path)  # then whatever comes into the folder is of this build
-    made = [folder for folder in (path / LUCENE_FOLDER, path, *path.parents) if not folder.exists()]
-    changes: Changes | None = None
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        try:
-            lucene = ImpactWriter(path / LUCENE_FOLDER)
-        except ImpactIndexError:
-            ours = False  # it may be of another build, which has the lock
-            raise
-        try:
-            changes = Changes(path, manifest, lucene, vocabulary)
-        except BaseException:
-            lucene.close()
-            raise
-        yield changes
-        if not changes.manifest.documents:
-            raise DataError("no documents to index")
-        lucene.merge()
-        seconds = round(time.monotonic() - start, 3)
-        changes.manifest = dataclasses.replace(changes.manifest, build_seconds=seconds)
-        changes.commit()
-    except BaseException as error:
-        if changes is not None:
-            changes.close()
-        _undo(path, made, files=ours)
-        if isinstance(error, OSError):
-            raise ImpactIndexError(f"cannot write {path}: {error.strerror or error}") from error
-        raise
-    clean(path, keep=changes.committed)
-    changes.close()
-
-
 def _write_detached(changes: Changes, chunk: Chunk) -> None:
     """Write a chunk in a thread that is going to end."""
     try:
         changes.add(chunk.documents, chunk.vectors, chunk.impacts)
     finally:
         detach_thread()
-
-
-def check_target(path: Path, overwrite: bool) -> None:
-    """Refuse to build over an index that may not be replaced, or over anything that is not an index."""
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise ImpactIndexError(f"{path} is a file, not a folder for an index")
-    for entry in sorted(path.iterdir()):
-        known = entry.name in (LUCENE_FOLDER, MANIFEST_FILE) or VECTORS_FOLDER.fullmatch(entry.name)
-        # A build that was killed may have left its partial copy of the manifest.
-        if not known and not entry.match(f".{MANIFEST_FILE}.*.partial"):
-            raise ImpactIndexError(f"{path} is not an index and not empty (it holds {entry.name})")
-    if _holds_index(path) and not overwrite:
-        raise ImpactIndexError(f"{path} already holds an index; replace it with overwrite=True, --overwrite")
-
-
-def _holds_index(path: Path) -> bool:
-    """Whether a build has ever been committed there, by the file that every Lucene commit leaves."""
-    return any((path / LUCENE_FOLDER).glob("segments_*"))
-
-
-def _verify_copy(file: Path) -> None:
-    """Of the manifest, which nobody but people and other programs read; a killed writer may have left an older one."""
-    try:
-        if file.is_file():
-            from_sealed_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ImpactIndexError(f"{file} is not as it was written; the next change writes it anew") from error
-
-
-def _undo(path: Path, made: list[Path], files: bool) -> None:
-    """Remove what a failed build leaves: `files` if they are its own, and the folders it `made`, innermost first."""
-    if files:
-        shutil.rmtree(path / LUCENE_FOLDER, ignore_errors=True)
-        (path / MANIFEST_FILE).unlink(missing_ok=True)
-        if path.is_dir():
-            clean(path, keep="")
-    for folder in made:
-        with contextlib.suppress(OSError):  # it was not made after all, or something is in it
-            folder.rmdir()

@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sparse_sts_index.building import check_target
 from sparse_sts_index.calibration import Calibration
 from sparse_sts_index.convert import encode_documents
 from sparse_sts_index.corpus import Chunk, Document, check_ids
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import ModelError, ModelMismatchError
 from sparse_sts_index.explain import TermContribution, explain_pair
-from sparse_sts_index.impact_index import ImpactIndex, check_target
+from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.join import Linkage, check_threshold, similar_rows
 from sparse_sts_index.jvm import java_version, start_jvm
 from sparse_sts_index.lucene import lucene_version

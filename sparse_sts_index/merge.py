@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from sparse_sts_index.building import building, check_target
 from sparse_sts_index.collection import check_alike
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.impact_index import ImpactIndex, building, check_target
+from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.state import State
 from sparse_sts_index.vectors import Extent
 

@@ -1,0 +1,89 @@
+"""An index that is built: it appears, or takes the place of the one before it, in one atomic step at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from sparse_sts_index.changes import VECTORS_FOLDER, Changes, clean
+from sparse_sts_index.errors import DataError, ImpactIndexError
+from sparse_sts_index.lucene import ImpactWriter
+from sparse_sts_index.manifest import Manifest
+from sparse_sts_index.state import LUCENE_FOLDER, MANIFEST_FILE
+from sparse_sts_index.vocabulary import Vocabulary
+
+
+@contextlib.contextmanager
+def building(
+    path: Path, manifest: Manifest, vocabulary: Vocabulary, *, overwrite: bool, start: float | None = None
+) -> Iterator[Changes]:
+    """An index that appears when the block ends well; parameters and errors are those of :meth:`ImpactIndex.build`."""
+    start = time.monotonic() if start is None else start
+    check_target(path, overwrite)
+    ours = not _holds_index(path)  # then whatever comes into the folder is of this build
+    made = [folder for folder in (path / LUCENE_FOLDER, path, *path.parents) if not folder.exists()]
+    changes: Changes | None = None
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            lucene = ImpactWriter(path / LUCENE_FOLDER)
+        except ImpactIndexError:
+            ours = False  # it may be of another build, which has the lock
+            raise
+        try:
+            changes = Changes(path, manifest, lucene, vocabulary)
+        except BaseException:
+            lucene.close()
+            raise
+        yield changes
+        if not changes.manifest.documents:
+            raise DataError("no documents to index")
+        lucene.merge()
+        seconds = round(time.monotonic() - start, 3)
+        changes.manifest = dataclasses.replace(changes.manifest, build_seconds=seconds)
+        changes.commit()
+    except BaseException as error:
+        if changes is not None:
+            changes.close()
+        _undo(path, made, files=ours)
+        if isinstance(error, OSError):
+            raise ImpactIndexError(f"cannot write {path}: {error.strerror or error}") from error
+        raise
+    clean(path, keep=changes.committed)
+    changes.close()
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Refuse to build over an index that may not be replaced, or over anything that is not an index."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise ImpactIndexError(f"{path} is a file, not a folder for an index")
+    for entry in sorted(path.iterdir()):
+        known = entry.name in (LUCENE_FOLDER, MANIFEST_FILE) or VECTORS_FOLDER.fullmatch(entry.name)
+        # A build that was killed may have left its partial copy of the manifest.
+        if not known and not entry.match(f".{MANIFEST_FILE}.*.partial"):
+            raise ImpactIndexError(f"{path} is not an index and not empty (it holds {entry.name})")
+    if _holds_index(path) and not overwrite:
+        raise ImpactIndexError(f"{path} already holds an index; replace it with overwrite=True, --overwrite")
+
+
+def _holds_index(path: Path) -> bool:
+    """Whether a build has ever been committed there, by the file that every Lucene commit leaves."""
+    return any((path / LUCENE_FOLDER).glob("segments_*"))
+
+
+def _undo(path: Path, made: list[Path], files: bool) -> None:
+    """Remove what a failed build leaves: `files` if they are its own, and the folders it `made`, innermost first."""
+    if files:
+        shutil.rmtree(path / LUCENE_FOLDER, ignore_errors=True)
+        (path / MANIFEST_FILE).unlink(missing_ok=True)
+        if path.is_dir():
+            clean(path, keep="")
+    for folder in made:
+        with contextlib.suppress(OSError):  # it was not made after all, or something is in it
+            folder.rmdir()

@@ -1,0 +1,65 @@
+"""Compare everything in an index with everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from sparse_sts_index.collection import shard_folders
+from sparse_sts_index.errors import ImpactIndexError
+from sparse_sts_index.files import from_sealed_json
+from sparse_sts_index.lucene import impact_query, only
+from sparse_sts_index.quantizer import Quantizer
+from sparse_sts_index.state import MANIFEST_FILE, State
+
+_CHUNK = 2048  # documents compared at a time
+
+
+def verify(path: Path, state: State, progress: Callable[[int], None] | None = None) -> int:
+    """Files with their checksums, counts, documents with vectors; see :meth:`.impact_index.ImpactIndex.verify`."""
+    manifest, quantizer = state.manifest, Quantizer(state.manifest.bits)
+    state.check()
+    for folder in shard_folders(path):
+        _verify_copy(folder / MANIFEST_FILE)
+    postings = 0
+    for chunk in state.store.live_rows(_CHUNK):
+        vectors = state.store.take(chunk)
+        impacts = quantizer.quantize(vectors)
+        postings += impacts.nnz
+        if quantizer.errors(vectors).max() > manifest.max_document_error:
+            raise ImpactIndexError(f"{path}: a rounding error above the manifest's")
+        _verify_documents(path, state, chunk, impacts)
+        if progress is not None:
+            progress(len(chunk))
+    if postings != manifest.postings:
+        raise ImpactIndexError(f"{path}: {postings:,} postings, {manifest.postings:,} in the manifest")
+    return manifest.documents
+
+
+def _verify_documents(path: Path, state: State, rows: NDArray[np.int64], impacts: csr_array) -> None:
+    """Each document is in Lucene under its id, once, with its row, and with impacts that score as they should."""
+    ids = state.store.ids(rows)
+    queries, expected = [], []
+    for number, doc_id in enumerate(ids):
+        entries = slice(impacts.indptr[number], impacts.indptr[number + 1])
+        weights = impacts.data[entries].tolist()
+        terms = [state.quoted_terms[term] for term in impacts.indices[entries].tolist()]
+        queries.append(only(impact_query(terms, weights), doc_id) if terms else only("*:*^0", doc_id))
+        expected.append(float(sum(weight * weight for weight in weights)))
+    for doc_id, row, score, found in zip(ids, rows.tolist(), expected, state.reader.search(queries, 2), strict=True):
+        same = len(found) == 1 and found.rows[0] == row and abs(found.scores[0] - score) <= 1e-6 * score
+        if not same:
+            raise ImpactIndexError(f"{path}: document {doc_id!r} is not the same in Lucene and in the vectors")
+
+
+def _verify_copy(file: Path) -> None:
+    """Of the manifest, which nobody but people and other programs read; a killed writer may have left an older one."""
+    try:
+        if file.is_file():
+            from_sealed_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ImpactIndexError(f"{file} is not as it was written; the next change writes it anew") from error
