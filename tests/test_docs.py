@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import runpy
 import subprocess
 import sys
 import unicodedata
@@ -117,6 +118,11 @@ def test_modules_that_are_told_of_are_there(page: str) -> None:
         return any(place.with_suffix(".py").is_file() or (place / "__init__.py").is_file() for place in places)
 
     assert not sorted(module for module in named if not found(module))
+
+
+def test_the_picture_is_what_the_script_draws() -> None:
+    script = runpy.run_path(str(DOCS / "tools" / "draw_architecture.py"))
+    assert script["draw"]() == (DOCS / "images" / "architecture.svg").read_text(encoding="utf-8")
 
 
 def test_no_module_imports_one_that_imports_it() -> None:
