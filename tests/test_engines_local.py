@@ -169,9 +169,93 @@ def test_a_journal_of_something_else_does_not_count(
     engine.drop()  # what was acknowledged is gone
     assert push(source, engine, journal=journal).documents == COUNT - 2
     assert len(held(engine)) == COUNT - 2
-    journal.write_text("[1]")
-    with pytest.raises(DataError, match="not the journal of a push"):
-        push(source, engine, journal=journal)
+    for text in ("[1]", "{}", '{"acknowledged": "60"}', '{"acknowledged": -1}'):
+        journal.write_text(text)
+        with pytest.raises(DataError, match="not the journal of a push"):
+            push(source, engine, journal=journal)
+
+
+def test_what_was_acknowledged_to_a_collection_that_is_gone_is_sent_again(
+    source: Source, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has made it anew, and however far that has come."""
+    journal = tmp_path / "journal.json"
+
+    def dies(after: int, keep: bool, overwrite: bool = False) -> None:
+        with monkeypatch.context() as patch:
+            dies_after(engine, after, patch)
+            with pytest.raises(Killed):
+                push(source, engine, batch_size=20, journal=journal if keep else None, overwrite=overwrite)
+
+    dies(3, keep=True)
+    engine.drop()
+    dies(0, keep=True)
+    assert not journal.exists()
+    assert push(source, engine, batch_size=20, journal=journal).skipped == 0
+    assert len(held(engine)) == COUNT - 2
+    engine.drop()
+    dies(3, keep=True)
+    dies(1, keep=False, overwrite=True)
+    assert json.loads(journal.read_text())["acknowledged"] == 60
+    assert push(source, engine, batch_size=20, journal=journal).skipped == 0
+    assert len(held(engine)) == COUNT - 2
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_a_killed_push_goes_on_only_as_it_was_begun(
+    source: Source, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    journal = tmp_path / "journal.json"
+    stale = chunk(["stale"], unit_vectors([[1.0]]))
+    push(dataclasses.replace(source, read=lambda skip: iter([stale])), engine)
+    with monkeypatch.context() as patch:
+        dies_after(engine, 3, patch)
+        with pytest.raises(Killed):
+            push(source, engine, batch_size=20, journal=journal, overwrite=before)
+    done = push(source, engine, batch_size=20, journal=journal, overwrite=not before)
+    assert done.skipped == 0
+    assert "stale" not in held(engine)
+    assert len(held(engine)) == COUNT - 2
+
+
+def test_no_journal_goes_on_in_a_collection_that_no_push_has_made(
+    source: Source, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one of exported files, which may be made again without a sign."""
+    engine.create(source.metadata)
+    with monkeypatch.context() as patch:
+        dies_after(engine, 3, patch)
+        with pytest.raises(Killed):
+            push(source, engine, batch_size=20, journal=tmp_path / "journal")
+    assert push(source, engine, batch_size=20, journal=tmp_path / "journal").skipped == 0
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_collection_is_made_once_though_the_answer_is_lost(
+    source: Source, engine: Engine, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    if overwrite:
+        push(source, engine)
+    lost = {"drop", "create"} if overwrite else {"create"}
+    calls: list[str] = []
+
+    def answer_lost(name: str) -> None:
+        done = getattr(engine, name)
+
+        def call(*arguments: object) -> None:
+            calls.append(name)
+            done(*arguments)
+            if name in lost:
+                lost.remove(name)
+                raise Busy("timed out")
+
+        monkeypatch.setattr(engine, name, call)
+
+    answer_lost("create")
+    answer_lost("drop")
+    push(source, engine, overwrite=overwrite, back_off=BackOff(sleep=lambda seconds: None))
+    assert calls == (["drop", "create"] if overwrite else ["create"])
+    assert len(held(engine)) == COUNT - 2
 
 
 def test_another_model_is_refused_by_name(source: Source, engine: Engine) -> None:

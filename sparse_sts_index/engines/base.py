@@ -17,6 +17,7 @@ import dataclasses
 import importlib
 import itertools
 import json
+import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from sparse_sts_index.precision import Precision
 METADATA_KEY = "sparse_sts_index"  # under which an engine keeps the metadata of a collection
 RETRYABLE = frozenset({429, 502, 503, 504})  # HTTP statuses of what may go well later
 TIMEOUT = 60  # seconds for a request
+_BROKEN = (ssl.SSLEOFError, ssl.SSLSyscallError, ssl.SSLZeroReturnError)  # a connection that is lost under TLS
 _UNDERFLOW = 1e-30  # more than a float32 sum can lose by products too small to hold
 
 
@@ -73,7 +75,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """Where a collection's vectors come from; attributes as those of :class:`~sparse_sts_index.manifest.Manifest`."""
+    """Where a collection's vectors come from; attributes as those of :class:`~sparse_sts_index.manifest.Manifest`.
+
+    Attributes
+    ----------
+    created : str
+        Another for each time that a push has made the collection; empty if it was not one. No part of a comparison.
+    """
 
     model: str
     model_fingerprint: str
@@ -82,11 +90,13 @@ class Metadata:
     precision: Precision
     bits: int
     max_active_dims: int | None
+    created: str = dataclasses.field(default="", compare=False)
 
     @classmethod
     def of_manifest(cls, manifest: Manifest) -> Metadata:
         """Of an index."""
-        return cls(**{field.name: getattr(manifest, field.name) for field in dataclasses.fields(cls)})
+        names = (field.name for field in dataclasses.fields(cls) if field.compare)
+        return cls(**{name: getattr(manifest, name) for name in names})
 
     def to_json(self) -> str:
         """As one line of JSON."""
@@ -126,6 +136,16 @@ class Busy(Exception):  # noqa: N818 - no error yet
     def __init__(self, reason: str, retry_after: float | None = None, left: Sequence[Point] | None = None) -> None:
         super().__init__(reason)
         self.retry_after, self.left = retry_after, left
+
+
+def unreachable(message: str, error: BaseException) -> Busy | EngineError:
+    """What to raise where there was no answer: an error if a later try meets it again, as where TLS fails, or Busy."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, ssl.SSLError) and not isinstance(link, _BROKEN):
+            return EngineError(message)
+        link = link.__cause__ or link.__context__
+    return Busy(message)
 
 
 class Engine(ABC):

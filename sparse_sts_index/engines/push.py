@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparse_sts_index.engines.base import Busy, Engine, Point, points_of
+from sparse_sts_index.engines.base import Busy, Engine, Metadata, Point, points_of
 from sparse_sts_index.engines.retry import BackOff
 from sparse_sts_index.engines.source import Source
 from sparse_sts_index.errors import DataError, ModelMismatchError
@@ -45,6 +46,8 @@ class Journal:
         None: nothing is kept.
     target, state : str
         Of the collection, without credentials, and of the source. What a file says of others does not count.
+    overwrite : bool
+        Whether the push started the collection anew; one that did is not the one that did not.
 
     Raises
     ------
@@ -52,20 +55,33 @@ class Journal:
         The file is something else.
     """
 
-    def __init__(self, path: Path | None, target: str, state: str) -> None:
-        self._path, self._whose = path, {"target": target, "source": state}
+    def __init__(self, path: Path | None, target: str, state: str, overwrite: bool) -> None:
+        self._path = path
+        self._whose: dict[str, object] = {"target": target, "source": state, "overwrite": overwrite}
+        self._held: dict[str, object] = {}
         self.acknowledged = 0
         if path is None:
             return
         refuse_folder(path)
         if path.exists():
             try:
-                held = json.loads(path.read_text(encoding="utf-8"))
-                acknowledged = held.pop("acknowledged")
+                self._held = json.loads(path.read_text(encoding="utf-8"))
+                acknowledged = self._held.pop("acknowledged")
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise DataError(f"{path} is not the journal of a push") from error
-            if held == self._whose:
-                self.acknowledged = acknowledged
+            if type(acknowledged) is not int or acknowledged < 0:
+                raise DataError(f"{path} is not the journal of a push")
+            self.acknowledged = acknowledged
+
+    def begin(self, created: str) -> bool:
+        """Whether this push goes on in a collection, by its :attr:`.Metadata.created`; if not, the file goes."""
+        self._whose["collection"] = created
+        if created and self.acknowledged and self._held == self._whose:
+            return True
+        self.acknowledged = 0
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+        return False
 
     def note(self, documents: int) -> None:
         """So many more are acknowledged."""
@@ -94,7 +110,8 @@ def push(
 
     A second push changes nothing but what has changed; documents that the source no longer has stay, unless `overwrite`
     starts the collection anew. A push that was killed goes on behind the last batch that its journal says was
-    acknowledged; the batch that was under way is sent again, which does no harm.
+    acknowledged, if the collection is still the one that it wrote to; the batch that was under way is sent again, which
+    does no harm.
 
     Parameters
     ----------
@@ -103,7 +120,7 @@ def push(
     batch_size : int
         Documents a request.
     journal : str or Path, optional
-        The file to keep; removed when all is done.
+        The file to keep; removed when all is done. For a source with a state.
     overwrite : bool
         Start anew (unless the journal says that this is what is going on).
     progress : callable, optional
@@ -121,8 +138,10 @@ def push(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    if journal is not None and not source.state:
+        raise ValueError("a journal is kept of an index: a corpus cannot be taken up in its middle")
     start, back_off, terms = time.monotonic(), back_off or BackOff(), source.vocabulary.terms
-    kept = Journal(None if journal is None else Path(journal), str(engine.target), source.state)
+    kept = Journal(None if journal is None else Path(journal), str(engine.target), source.state, overwrite)
     _prepare(source, engine, kept, overwrite, back_off)
     skipped, sent, empty = kept.acknowledged, 0, 0
     if progress is not None and skipped:
@@ -143,21 +162,28 @@ def push(
 
 
 def _prepare(source: Source, engine: Engine, journal: Journal, overwrite: bool, back_off: BackOff) -> None:
-    """See to it that the collection is there and ours."""
-    held = back_off.call(engine.metadata)
-    if held is not None and journal.acknowledged and held.comparable(source.metadata):
-        return
-    journal.acknowledged = 0
-    if held is not None and overwrite:
-        back_off.call(engine.drop)
-        held = None
-    if held is None:
-        back_off.call(lambda: engine.create(source.metadata))
-    elif not held.comparable(source.metadata):
+    """See to it that the collection is there and ours, and what of it the journal may skip."""
+    held = back_off.briefly().call(engine.metadata)
+    if held is not None and not overwrite and not held.comparable(source.metadata):
         raise ModelMismatchError(
             f"{engine.target} is of the model {held.model} ({held.model_fingerprint[:12]}), the documents are of "
             f"{source.metadata.model} ({source.metadata.model_fingerprint[:12]}); replace it with --overwrite"
         )
+    if held is not None and (journal.begin(held.created) or not overwrite):
+        return
+    made = replace(source.metadata, created=secrets.token_hex(16))
+    journal.begin(made.created)  # before anything is dropped: from here on, what the file says is not so
+    back_off.call(lambda: _make(engine, made, overwrite))
+
+
+def _make(engine: Engine, metadata: Metadata, overwrite: bool) -> None:
+    """Make the collection. May be tried again: what was done, though its answer was lost, is not done twice."""
+    held = engine.metadata()
+    if held is not None and held.created == metadata.created:
+        return
+    if held is not None and overwrite:
+        engine.drop()
+    engine.create(metadata)
 
 
 def _deliver(engine: Engine, points: Sequence[Point], terms: Sequence[str], back_off: BackOff) -> None:

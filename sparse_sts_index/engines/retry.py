@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Self, TypeVar
 
 from sparse_sts_index.engines.base import Busy
 from sparse_sts_index.errors import EngineError
 
 T = TypeVar("T")
+_FIRST_CONTACT = 3  # attempts
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class BackOff:
         After so many in a row it is an error.
     base, cap, patience : float
         Seconds; an engine that wants to be left alone for longer than `patience` is an error.
+    waiting : callable, optional
+        Called before each wait with what was busy, and the seconds.
     sleep, random : callable
     """
 
@@ -34,8 +37,13 @@ class BackOff:
     base: float = 0.5
     cap: float = 60.0
     patience: float = 600.0
+    waiting: Callable[[Busy, float], None] | None = None
     sleep: Callable[[float], None] = time.sleep
     random: Callable[[], float] = field(default_factory=lambda: random.Random().random)
+
+    def briefly(self) -> Self:
+        """The same with fewer attempts, for a first contact: rather a wrong address than a busy engine."""
+        return replace(self, attempts=min(self.attempts, _FIRST_CONTACT))
 
     def call(self, attempt: Callable[[], T]) -> T:
         """What `attempt` returns, in the end; it says with :class:`Busy` that it wants to be called again.
@@ -54,4 +62,7 @@ class BackOff:
                 asked = busy.retry_after or 0.0
                 if failed >= self.attempts or asked > self.patience:
                     raise EngineError(f"{busy} (given up after {failed} attempts)") from busy
-                self.sleep(max(asked, self.random() * min(self.cap, self.base * 2**failed)))
+                seconds = max(asked, self.random() * min(self.cap, self.base * 2**failed))
+                if self.waiting is not None:
+                    self.waiting(busy, seconds)
+                self.sleep(seconds)

@@ -30,7 +30,7 @@ class Source:
     metadata : Metadata
     vocabulary : Vocabulary
     state : str
-        Another whenever the documents may be others.
+        Another whenever the documents may be others; empty if they can be read only once.
     documents : int or None
         How many there are, if that is known.
     read : callable
@@ -74,6 +74,8 @@ class Source:
         )
 
         def read(skip: int) -> Iterator[Chunk]:
+            if skip:
+                raise ValueError("a corpus is read from its beginning")
             return encode_documents(documents, encoder, quantizer, progress=progress)
 
         return cls(metadata, encoder.vocabulary, "", None, read)
