@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from tqdm import tqdm
 
-from .options import overwrite_option, progress_bar, token_option, url_option
+from .options import one_line, overwrite_option, progress_bar, token_option, url_option
+
+if TYPE_CHECKING:
+    from sparse_sts_index.engines.base import Busy
 
 
 @click.command()
@@ -26,6 +32,7 @@ def push(index: Path, url: str, batch_size: int, journal: Path | None, overwrite
     """
     from sparse_sts_index.engines import connect
     from sparse_sts_index.engines.push import push as push_source
+    from sparse_sts_index.engines.retry import BackOff
     from sparse_sts_index.engines.source import Source
     from sparse_sts_index.impact_index import ImpactIndex
 
@@ -34,7 +41,13 @@ def push(index: Path, url: str, batch_size: int, journal: Path | None, overwrite
     try:
         with progress_bar(source.documents, "pushing") as progress:
             done = push_source(
-                source, engine, batch_size=batch_size, journal=journal, overwrite=overwrite, progress=progress
+                source,
+                engine,
+                batch_size=batch_size,
+                journal=journal,
+                overwrite=overwrite,
+                progress=progress,
+                back_off=BackOff(waiting=_show_wait),
             )
     finally:
         engine.close()
@@ -43,3 +56,8 @@ def push(index: Path, url: str, batch_size: int, journal: Path | None, overwrite
     click.echo(
         f"{engine.target}: {done.documents:,} sentences{before}{empty} in {done.seconds:.1f} s; {engine.precision()}"
     )
+
+
+def _show_wait(busy: Busy, seconds: float) -> None:
+    """A line on stderr, above the bar if there is one."""
+    tqdm.write(one_line(f"{busy}: again in {seconds:.1f} s"), file=sys.stderr)

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import base64
 import json
-import re
+import socketserver
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
-from support import VOCABULARY, brute_force, build, random_vectors
+from engine_server import Server
+from support import VOCABULARY, brute_force, build, chunk, random_vectors, unit_vectors
 
-from sparse_sts_index import EngineError
+from sparse_sts_index import EngineError, Manifest, Vocabulary
 from sparse_sts_index.engines import connect
 from sparse_sts_index.engines.base import Busy, Point, Vector
 from sparse_sts_index.engines.export import export_files
@@ -31,167 +29,9 @@ from sparse_sts_index.engines.retry import BackOff
 from sparse_sts_index.engines.solr import schema
 from sparse_sts_index.engines.source import Source
 from sparse_sts_index.impact_index import ImpactIndex
-from sparse_sts_index.vocabulary import DELIMITER
 
 COUNT = 90
 NAMES = ("elasticsearch", "opensearch", "solr")
-Answer = tuple[int, Any, dict[str, str]]
-
-
-class Server:
-    """Enough of Elasticsearch, OpenSearch and Solr."""
-
-    def __init__(self) -> None:
-        self.mapping: dict[str, Any] | None = None
-        self.solr_properties: dict[str, str] = {}
-        self.solr_schema: dict[str, list[dict[str, Any]]] = {"fieldTypes": [], "fields": [{"name": "id"}]}
-        self.documents: dict[str, dict[str, Any]] = {}
-        self.requests: list[tuple[str, str, dict[str, str], Any]] = []
-        self.trouble: list[Any] = []  # answers to the next writes: (status, headers), or "some" for items refused
-        self.shards_failed = 0
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def _serve(self) -> None:
-                length = int(self.headers.get("Content-Length") or 0)
-                body = self.rfile.read(length).decode()
-                status, content, headers = outer.answer(self.command, self.path, dict(self.headers), body)
-                payload = json.dumps(content).encode()
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("X-Elastic-Product", "Elasticsearch")
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(payload)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(payload)
-
-            do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = _serve  # noqa: N815
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-    def url(self, engine: str, credentials: str = "") -> str:
-        path = "/solr/glosses" if engine == "solr" else "/glosses"
-        return f"{engine}+http://{credentials}127.0.0.1:{self.http.server_port}{path}"
-
-    def answer(self, method: str, path: str, headers: dict[str, str], body: str) -> Answer:
-        parts = urlsplit(path)
-        self.requests.append((method, path, headers, body))
-        if parts.path.startswith("/solr/glosses/"):
-            return self.solr(method, parts.path.removeprefix("/solr/glosses/"), parts.query, body)
-        return self.elastic(method, parts.path, parts.query, body)
-
-    def refused(self) -> Answer | None:
-        if self.trouble and self.trouble[0] != "some":
-            status, headers = self.trouble.pop(0)
-            return status, {"error": {"type": "too_many", "reason": "later"}, "status": status}, headers
-        return None
-
-    def elastic(self, method: str, path: str, query: str, body: str) -> Answer:
-        match method, path:
-            case "HEAD", "/glosses":
-                return (200 if self.mapping else 404), {}, {}
-            case "GET", "/glosses/_mapping":
-                return 200, {"glosses-000001": self.mapping}, {}
-            case "PUT", "/glosses":
-                self.mapping = json.loads(body)
-                return 200, {"acknowledged": True, "index": "glosses"}, {}
-            case "DELETE", "/glosses":
-                self.mapping, self.documents = None, {}
-                return 200, {"acknowledged": True}, {}
-            case "POST", "/glosses/_refresh":
-                return 200, {"_shards": {"failed": 0}}, {}
-            case (("POST" | "PUT"), "/glosses/_bulk"):
-                return self.refused() or (200, {"errors": True, "items": list(self.bulk(body))}, {})
-            case "POST", "/glosses/_search":
-                assert "allow_partial_search_results=false" in query
-                return 200, self.search(json.loads(body)), {}
-        raise AssertionError((method, path))
-
-    def bulk(self, body: str) -> Iterator[dict[str, Any]]:
-        lines = [json.loads(line) for line in body.splitlines()]
-        some = bool(self.trouble) and self.trouble.pop(0) == "some"
-        for number, (action, source) in enumerate(zip(lines[::2], lines[1::2], strict=True)):
-            doc_id = action["index"]["_id"]
-            if some and number % 3 == 0:
-                error = {"type": "es_rejected_execution_exception", "reason": "queue full"}
-                yield {"index": {"_id": doc_id, "status": 429, "error": error}}
-            elif doc_id == "bad":
-                yield {"index": {"_id": doc_id, "status": 400, "error": {"type": "mapper", "reason": "no"}}}
-            else:
-                self.documents[doc_id] = source
-                yield {"index": {"_id": doc_id, "status": 201}}
-
-    def search(self, request: dict[str, Any]) -> dict[str, Any]:
-        query = request["query"]
-        if "sparse_vector" in query:
-            assert query["sparse_vector"]["prune"] is False
-            weights = query["sparse_vector"]["query_vector"]
-        else:
-            asked = [clause["rank_feature"] for clause in query["bool"]["should"]]
-            weights = {clause["field"].split(".")[1]: clause["boost"] for clause in asked}
-        scored = [
-            (sum(weights.get(name, 0.0) * weight for name, weight in source["terms"].items()), source)
-            for source in self.documents.values()
-        ]
-        best = sorted((pair for pair in scored if pair[0]), key=lambda pair: -pair[0])[: request["size"]]
-        hits = [{"_score": score, "_source": {f: s[f] for f in request["_source"]}} for score, s in best]
-        return {"timed_out": False, "_shards": {"failed": self.shards_failed}, "hits": {"hits": hits}}
-
-    def solr(self, method: str, path: str, query: str, body: str) -> Answer:
-        match method, path.rstrip("/"):
-            case "GET", "config/overlay":
-                return 200, {"overlay": {"userProps": self.solr_properties}}, {}
-            case "POST", "config":
-                command = json.loads(body)
-                self.solr_properties.update(command.get("set-user-property", {}))
-                self.solr_properties.pop(command.get("unset-user-property", ""), None)
-                return 200, {}, {}
-            case "GET", "schema":
-                return 200, {"schema": self.solr_schema}, {}
-            case "POST", "schema":
-                command = json.loads(body)
-                self.solr_schema["fieldTypes"].append(command["add-field-type"])
-                self.solr_schema["fields"].extend(command["add-field"])
-                return 200, {}, {}
-            case "POST", "update":
-                if body.startswith("["):
-                    if refusal := self.refused():
-                        return refusal
-                    self.documents.update({document["id"]: document for document in json.loads(body)})
-                elif "delete" in body:
-                    self.documents = {}
-                return 200, {"responseHeader": {"status": 0}}, {}
-            case _, "select":
-                parameters = {name: values[0] for name, values in parse_qs(query or body).items()}
-                return 200, self.select(parameters), {}
-        raise AssertionError((method, path))
-
-    def select(self, parameters: dict[str, str]) -> dict[str, Any]:
-        header = {"responseHeader": {"status": 0, "partialResults": bool(self.shards_failed)}}
-        if parameters["q"] == "*:*":
-            return {**header, "response": {"numFound": len(self.documents), "docs": []}}
-        weights = {}
-        for name in re.findall(r"should=\$(q\d+)", parameters["q"]):
-            weight, term = re.fullmatch(
-                r"\{!boost b=(.+?)\}\{!payload_score f=sts_terms func=sum includeSpanScore=false v=\$(t\d+)\}",
-                parameters[name],
-            ).groups()  # type: ignore[union-attr]
-            weights[parameters[term]] = float(weight)
-        scored = []
-        for document in self.documents.values():
-            pairs = (pair.split(DELIMITER) for pair in document["sts_terms"].split())
-            scored.append((sum(weights.get(term, 0.0) * float(weight) for term, weight in pairs), document))
-        best = sorted((pair for pair in scored if pair[0]), key=lambda pair: -pair[0])[: int(parameters["rows"])]
-        docs = [{"score": score, **{name: d[name] for name in ("id", "sts_text", "sts_vector")}} for score, d in best]
-        return {**header, "response": {"numFound": len(docs), "docs": docs}}
 
 
 @pytest.fixture
@@ -302,10 +142,10 @@ def test_credentials_go_into_headers_only(server: Server, index: ImpactIndex, na
     server.http.server_close()
     engine = connect(server.url(name, "us%20er:se%2Fcret@"))
     back_off, waits = waiting()
-    with pytest.raises(EngineError, match="given up after 10") as caught:
+    with pytest.raises(EngineError, match="given up after 3") as caught:  # a first contact
         push(Source.of_index(index), engine, back_off=back_off)
     assert "cret" not in str(caught.value)
-    assert len(waits) == 9
+    assert len(waits) == 2
     engine.close()
 
 
@@ -361,3 +201,95 @@ def test_qdrant_files_are_what_its_api_takes(index: ImpactIndex, tmp_path: Path)
     assert created.sparse_vectors is not None
     body = models.PointsList.model_validate_json((tmp_path / "out" / "part-00001.json").read_text())
     assert len(body.points) == COUNT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_was_done_but_not_answered_is_not_done_twice(server: Server, index: ImpactIndex, name: str) -> None:
+    """Creating and dropping are errors where they have been done already."""
+    if name == "solr":
+        creation, removal = ["POST /solr/glosses/schema", "POST /solr/glosses/config"], ["POST /solr/glosses/update/"]
+    else:
+        creation, removal = ["PUT /glosses"], ["DELETE /glosses"]
+    engine = connect(server.url(name))
+    for overwrite, lost in ((False, creation), (True, [*creation, *removal])):
+        server.lost = [request for request in lost if not (overwrite and request.endswith("schema"))]
+        back_off, waits = waiting()
+        push(Source.of_index(index), engine, overwrite=overwrite, back_off=back_off)
+        assert (server.lost, bool(waits)) == ([], True)
+        assert len(server.documents) == COUNT
+    engine.close()
+
+
+def test_solr_is_asked_again_when_the_second_of_two_requests_has_no_answer(server: Server, index: ImpactIndex) -> None:
+    """The first one's status says nothing of it."""
+    engine = connect(server.url("solr"))
+    server.lost = ["GET /solr/glosses/select/"]
+    with pytest.raises(Busy):
+        engine.metadata()
+    assert server.lost == []
+    server.lost = ["GET /solr/glosses/select/"]
+    back_off, waits = waiting()
+    push(Source.of_index(index), engine, back_off=back_off)
+    assert len(waits) == 1
+    engine.close()
+
+
+def test_solr_leaves_terms_as_they_are(server: Server, tmp_path: Path) -> None:
+    """What looks like a macro is none: a query without that term would be certified all the same."""
+    vocabulary = Vocabulary(["plain", "${q}", "a${b}c", *(f"t{column}" for column in range(37))])
+    vectors = unit_vectors(np.eye(3, 40))
+    ImpactIndex.build(
+        tmp_path / "index", [chunk(["a", "b", "c"], vectors)], Manifest.without_model(vocabulary, 8), vocabulary
+    )
+    engine = connect(server.url("solr"))
+    push(Source.of_index(ImpactIndex.open(tmp_path / "index")), engine)
+    found = RemoteIndex(engine).search_vectors(vectors, vocabulary, 2)
+    assert [[hit.id for hit in hits] for hits in found] == [["a"], ["b"], ["c"]]
+    engine.close()
+
+
+class NoTls(socketserver.BaseRequestHandler):
+    """What a server answers that is asked for TLS and has none."""
+
+    def handle(self) -> None:
+        self.request.recv(4096)
+        self.request.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "qdrant"])
+def test_what_waiting_does_not_mend_is_an_error_at_once(index: ImpactIndex, name: str) -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), NoTls) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        engine = connect(f"{name}+https://127.0.0.1:{server.server_address[1]}/glosses")
+        back_off, waits = waiting()
+        with pytest.raises(EngineError, match="(?i)ssl"):
+            push(Source.of_index(index), engine, back_off=back_off)
+        assert waits == []
+        engine.close()
+        server.shutdown()
+
+
+@pytest.mark.parametrize("name", [*NAMES, "qdrant"])
+def test_each_wait_is_said_and_a_wrong_address_soon(index: ImpactIndex, name: str) -> None:
+    with socketserver.TCPServer(("127.0.0.1", 0), NoTls) as server:
+        port = server.server_address[1]
+    engine = connect(f"{name}+http://127.0.0.1:{port}/glosses")  # where nothing listens any more
+    said: list[tuple[str, float]] = []
+    back_off = BackOff(
+        sleep=lambda seconds: None, random=lambda: 1.0, waiting=lambda busy, seconds: said.append((str(busy), seconds))
+    )
+    with pytest.raises(EngineError, match="refused.*given up after 3 attempts"):
+        push(Source.of_index(index), engine, back_off=back_off)
+    with pytest.raises(EngineError, match="given up after 3 attempts"):
+        RemoteIndex(engine, back_off=back_off)
+    assert [seconds for _, seconds in said] == [1.0, 2.0, 1.0, 2.0]
+    assert all("refused" in reason and str(engine.target) in reason for reason, _ in said)
+    engine.close()
+
+
+@pytest.mark.parametrize("name", [*NAMES, "qdrant"])
+def test_a_host_that_its_client_takes_for_none(name: str) -> None:
+    """Each has its own opinion; none comes out as another error than ours, whether now or when it is asked."""
+    for host in ("999.1.1.1", "\N{ARABIC-INDIC DIGIT THREE}.de"):
+        with pytest.raises((EngineError, Busy)):
+            connect(f"{name}+http://{host}:9/glosses").metadata()

@@ -29,6 +29,7 @@ from sparse_sts_index.engines.base import (
     Vector,
     load_client,
     seconds_to_wait,
+    unreachable,
 )
 from sparse_sts_index.engines.packing import pack, unpack
 from sparse_sts_index.engines.terms import FEATURE_ERROR, escape, feature_weights
@@ -167,9 +168,10 @@ class Elasticsearch(FeatureEngine):
         super().__init__(target)
         self._api = load_client("elasticsearch", "elasticsearch", self.name)
         user = (target.user, target.password) if target.user and not token else None
-        self._client = self._api.Elasticsearch(
-            target.base_with_port, api_key=token, basic_auth=user, request_timeout=TIMEOUT, max_retries=0
-        )
+        with self._calling():
+            self._client = self._api.Elasticsearch(
+                target.base_with_port, api_key=token, basic_auth=user, request_timeout=TIMEOUT, max_retries=0
+            )
 
     @staticmethod
     def query(vector: Vector, terms: Sequence[str]) -> dict[str, Any]:
@@ -187,7 +189,7 @@ class Elasticsearch(FeatureEngine):
                 raise Busy(message, seconds_to_wait(error.meta.headers.get("retry-after"))) from error
             raise EngineError(message) from error
         except (self._api.ConnectionError, self._api.ConnectionTimeout) as error:
-            raise Busy(f"{self.target}: {error.message}") from error
+            raise unreachable(f"{self.target}: {error.message}", error) from error
         except (self._api.TransportError, ValueError) as error:
             raise EngineError(f"{self.target}: {error}") from error
 
@@ -242,7 +244,7 @@ class OpenSearch(FeatureEngine):
         try:
             yield
         except (errors.ConnectionTimeout, errors.ConnectionError) as error:
-            raise Busy(f"{self.target}: {error.error}") from error
+            raise unreachable(f"{self.target}: {error.error}", error) from error
         except errors.TransportError as error:
             message = f"{self.target}: HTTP {error.status_code}: {error.error}"
             if error.status_code in RETRYABLE:

@@ -20,6 +20,7 @@ from sparse_sts_index.engines.base import (
     Vector,
     load_client,
     seconds_to_wait,
+    unreachable,
 )
 from sparse_sts_index.engines.url import Target
 from sparse_sts_index.errors import EngineError
@@ -64,6 +65,7 @@ class Qdrant(Engine):
         super().__init__(target)
         self._api = load_client("qdrant_client", "qdrant-client", self.name)
         self._models = self._api.models
+        self._invalid_url = load_client("httpx", "qdrant-client", self.name).InvalidURL
         with self._calling():
             if target.user:
                 raise EngineError(f"{target}: Qdrant takes a token, not a user")
@@ -141,8 +143,8 @@ class Qdrant(Engine):
                 raise Busy(message, seconds_to_wait(error.headers.get("retry-after"))) from error
             raise EngineError(message) from error
         except http.ResponseHandlingException as error:
-            raise Busy(f"{self.target}: {error.source}") from error
-        except (RuntimeError, ValueError, OSError) as error:  # RuntimeError: the folder is in use
+            raise unreachable(f"{self.target}: {error.source}", error) from error
+        except (self._invalid_url, RuntimeError, ValueError, OSError) as error:  # RuntimeError: the folder is in use
             raise EngineError(f"{self.target}: {error}") from error
 
 

@@ -57,7 +57,7 @@ class RemoteIndex:
     ) -> None:
         self._engine, self._model, self._precision = engine, model, precision
         self._back_off = back_off or BackOff()
-        metadata = self._back_off.call(engine.metadata)
+        metadata = self._back_off.briefly().call(engine.metadata)
         if metadata is None:
             raise EngineError(f"{engine.target} is not there")
         self.metadata: Metadata = metadata
@@ -70,11 +70,12 @@ class RemoteIndex:
         *,
         token: str | None = None,
         precision: Precision | None = None,
+        back_off: BackOff | None = None,
     ) -> Self:
         """The collection at a URL; parameters as those of the class and :func:`~sparse_sts_index.engines.connect`."""
         engine = connect(url, token)
         try:
-            return cls(engine, model, precision=precision)
+            return cls(engine, model, precision=precision, back_off=back_off)
         except BaseException:
             engine.close()
             raise

@@ -11,6 +11,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from sparse_sts_index.engines.base import (
     METADATA_KEY,
@@ -24,6 +25,7 @@ from sparse_sts_index.engines.base import (
     Vector,
     load_client,
     seconds_to_wait,
+    unreachable,
 )
 from sparse_sts_index.engines.packing import pack, unpack
 from sparse_sts_index.engines.url import Target
@@ -74,12 +76,16 @@ def record(point: Point, terms: Sequence[str]) -> str:
 
 
 def parameters(vector: Vector, limit: int, terms: Sequence[str]) -> dict[str, str]:
-    """A request whose scores are dot products; terms are parameters of their own, so that none is parsed."""
+    """A request whose scores are dot products.
+
+    Terms are parameters of their own, so that none is parsed; nor is ``${...}`` in one replaced.
+    """
     numbers = range(len(vector.terms))
     request = {
         "q": "{!bool " + " ".join(f"should=$q{n}" for n in numbers) + "}",
         "fl": f"id,{_TEXT},{_VECTOR},score",
         "rows": str(limit),
+        "expandMacros": "false",
         "shards.tolerant": "false",
     }
     for n, term, weight in zip(numbers, vector.terms, vector.weights, strict=True):
@@ -98,13 +104,12 @@ class Solr(Engine):
     def __init__(self, target: Target, token: str | None) -> None:
         super().__init__(target)
         self._api = load_client("pysolr", "pysolr", self.name)
-        session = load_client("requests", "requests", self.name).Session()
-        session.hooks["response"].append(self._note)
+        session = self._session_class(load_client("requests", "requests", self.name))()
         if token:
             session.headers["Authorization"] = f"Bearer {token}"
         elif target.user:
             session.auth = (target.user, target.password)
-        self._session, self._base = session, f"{target.base}/{target.name}"
+        self._session, self._base = session, f"{target.base}/{quote(target.name, safe='')}"
         self._client = self._api.Solr(self._base, timeout=TIMEOUT, session=session)
         self._status: int | None = None
         self._retry_after: str | None = None
@@ -171,12 +176,22 @@ class Solr(Engine):
         response.raise_for_status()
         return response.json()
 
-    def _note(self, response: Any, *args: Any, **kwargs: Any) -> None:
-        self._status, self._retry_after = response.status_code, response.headers.get("Retry-After")
+    def _session_class(self, requests: Any) -> Any:
+        """Sessions that note how the last request was answered, if it was."""
+        engine = self
+
+        class Session(requests.Session):  # type: ignore[misc]
+            def request(self, *args: Any, **kwargs: Any) -> Any:
+                engine._status = engine._retry_after = None
+                response = super().request(*args, **kwargs)
+                engine._status, engine._retry_after = response.status_code, response.headers.get("Retry-After")
+                return response
+
+        return Session
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
-        """Turn what pysolr and requests raise into ours; the last response, if there was one, says what it is."""
+        """Turn what pysolr and requests raise into ours; the answer to the last request, if any, says what it is."""
         self._status = self._retry_after = None
         try:
             yield
@@ -185,6 +200,8 @@ class Solr(Engine):
                 raise EngineError(
                     f"{self.target}: no such collection; make it first: bin/solr create -c NAME"
                 ) from error
-            if self._status is None or self._status in RETRYABLE:
+            if self._status is None:
+                raise unreachable(f"{self.target}: {error}", error) from error
+            if self._status in RETRYABLE:
                 raise Busy(f"{self.target}: {error}", seconds_to_wait(self._retry_after)) from error
             raise EngineError(f"{self.target}: {error}") from error
