@@ -17,7 +17,6 @@ from sparse_sts_index.precision import Precision
 from sparse_sts_index.records import STDIN
 
 from .options import (
-    bits_option,
     corpus_format_option,
     known_total,
     model_option,
@@ -42,8 +41,8 @@ _FORMATS = ("anserini", "elasticsearch", "opensearch", "solr", "milvus", "qdrant
     show_default=True,
     help="A folder; for anserini a .jsonl or .jsonl.gz file, or - for stdout.",
 )
-@bits_option
-@precision_option()
+@click.option("--bits", type=click.IntRange(2, 16), help="Bits of the largest impact. [default: an index's, else 8]")
+@precision_option(default="auto; an index has its vectors")
 @corpus_format_option("--input-format")
 @overwrite_option
 def export(
@@ -51,8 +50,8 @@ def export(
     format: str,
     model: str | None,
     output: str,
-    bits: int,
-    precision: Precision,
+    bits: int | None,
+    precision: Precision | None,
     input_format: str | None,
     overwrite: bool,
 ) -> None:
@@ -67,7 +66,7 @@ def export(
             raise click.UsageError(f"--format {format} is a folder of files: give it with --output.")
         from sparse_sts_index.engines.export import check_output
 
-        check_output(Path(output).absolute(), overwrite)
+        check_output(output, overwrite)
     elif output != STDIN:
         refuse_folder(output)
         if Path(output).is_file() and not overwrite:
@@ -82,16 +81,23 @@ def export(
 
             count = export_files(opened, format, output, overwrite=overwrite, progress=progress)
     if output != STDIN:
-        click.echo(f"{output}: {count:,} vectors, {opened.metadata.bits} bits")
+        click.echo(f"{output}: {count:,} vectors{_held_as(format, opened)}")
 
 
 def _open(
-    stack: contextlib.ExitStack, source: str, model: str | None, bits: int, precision: Precision, format: str | None
+    stack: contextlib.ExitStack,
+    source: str,
+    model: str | None,
+    bits: int | None,
+    precision: Precision | None,
+    format: str | None,
 ) -> tuple[Source, Callable[[int], None] | None]:
     """What is to be exported, and the bar to move with what is written (a corpus moves its own as it is encoded)."""
     from sparse_sts_index.engines.source import Source, is_index
 
     if is_index(source):
+        if not (model is None and bits is None and precision is None and format is None):
+            raise click.UsageError("--model, --bits, --precision and --input-format are of a corpus, not of an index.")
         from sparse_sts_index.impact_index import ImpactIndex
 
         opened = Source.of_index(ImpactIndex.open(source))
@@ -103,9 +109,19 @@ def _open(
     from sparse_sts_index.encoder import SparseStsEncoder
     from sparse_sts_index.quantizer import Quantizer
 
-    encoder = SparseStsEncoder.load(model, precision=precision)
+    encoder = SparseStsEncoder.load(model, precision=precision or "auto")
     progress = stack.enter_context(progress_bar(total, "exporting"))
-    return Source.of_corpus(read_corpus(source, format), encoder, Quantizer(bits), progress=progress), None
+    quantizer = Quantizer() if bits is None else Quantizer(bits)
+    return Source.of_corpus(read_corpus(source, format), encoder, quantizer, progress=progress), None
+
+
+def _held_as(format: str, source: Source) -> str:
+    """How near the vectors in the files are, in words."""
+    if format in ("anserini", "ciff"):
+        return f", {source.metadata.bits} bits"
+    from sparse_sts_index.engines import engine_class
+
+    return f"; {engine_class(format).precision()}"
 
 
 def _write_jsonl(source: Source, output: str, progress: Callable[[int], None] | None) -> int:

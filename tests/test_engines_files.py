@@ -1,4 +1,4 @@
-"""URLs, feature names, packed vectors, and the files that engines' importers take."""
+"""Feature names, packed vectors, and the files that engines' importers take."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from hypothesis.extra import numpy as hnp
 from support import VOCABULARY, build, random_vectors, unit_vectors
 
 from sparse_sts_index import DataError, EngineError, Quantizer, SparseStsEncoder, Vocabulary, read_corpus
+from sparse_sts_index.engines import connect
 from sparse_sts_index.engines.base import Metadata, Vector, seconds_to_wait, vectors_of
 from sparse_sts_index.engines.export import FORMATS, export_files
 from sparse_sts_index.engines.lucene_features import key
 from sparse_sts_index.engines.packing import pack, unpack
+from sparse_sts_index.engines.push import push
 from sparse_sts_index.engines.source import Source
 from sparse_sts_index.engines.terms import FEATURE_ERROR, escape, feature_weights, unescape
-from sparse_sts_index.engines.url import Target, parse_url
+from sparse_sts_index.engines.url import parse_url
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.vocabulary import DELIMITER
 
@@ -76,44 +78,6 @@ def test_ids_of_any_length() -> None:
     assert key("ü" * 256) == "ü" * 256
     assert key("ü" * 257).startswith("sha256:")
     assert key(key("ü" * 257)) != key("ü" * 257)  # an id that looks like a digest is no other's digest
-
-
-def test_urls() -> None:
-    assert parse_url("elasticsearch+https://u%40x:p%3A@[::1]:9200/a/b/glosses") == Target(
-        "elasticsearch", False, "https://[::1]:9200/a/b", "glosses", 9200, "u@x", "p:"
-    )
-    assert parse_url("opensearch+https://host/glosses").base_with_port == "https://host:443"
-    assert parse_url("milvus+file:data/milvus.db/glosses") == Target("milvus", True, "data/milvus.db", "glosses")
-    for url in ("solr+http://u:pw@host:8983/solr/glosses", "qdrant+file:/folder/glosses"):
-        assert str(parse_url(url)) == url.replace("u:pw@", "")
-        assert "pw" not in repr(parse_url(url))
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        *(
-            "",
-            "glosses",
-            "http://pw@host/x",
-            "milvus+ftp://pw@host/x",
-            "milvus+http://u:pw@host",
-            "milvus+http://u:pw@/x",
-        ),
-        *(
-            "solr+http://u:pw@host:port/x",
-            "solr+http://u:pw@host/x?y",
-            "milvus+file:x",
-            "milvus+file:x/",
-            "milvus+file:/x",
-        ),
-    ],
-)
-def test_urls_of_another_form(url: str) -> None:
-    with pytest.raises(EngineError, match="form") as caught:
-        parse_url(url)
-    assert "pw" not in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_retry_after() -> None:
@@ -216,6 +180,80 @@ def test_a_folder_is_there_whole_or_not_at_all(source: Source, tmp_path: Path) -
         export_files(source, "solr", tmp_path / "mine", overwrite=True)
     with pytest.raises(DataError, match="no folder"):
         export_files(source, "solr", tmp_path / "none" / "out")
+
+
+@pytest.mark.parametrize("content", ["5", "[]", "null", "{}", "[" * 100_000, "no"], ids=lambda content: content[:5])
+def test_a_manifest_that_is_none_of_an_export(source: Source, tmp_path: Path, content: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "manifest.json").write_text(content)
+    with pytest.raises(DataError, match="it is there, and no export"):
+        export_files(source, "solr", tmp_path / "mine", overwrite=True)
+    assert (tmp_path / "mine" / "manifest.json").read_text() == content
+
+
+def test_the_old_export_stays_until_the_new_one_is_there(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_files(source, "solr", tmp_path / "out")
+    rename = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name.endswith(".partial"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fails)
+        with pytest.raises(DataError, match="No space left"):
+            export_files(source, "milvus", tmp_path / "out", overwrite=True)
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["export"] == "solr"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_export_goes_where_a_link_leads(source: Source, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "out")
+    for overwrite in (False, True):
+        export_files(source, "solr", tmp_path / "link", overwrite=overwrite)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "disk" / "out" / "manifest.json").is_file()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["out"]
+
+
+def test_a_milvus_collection_made_of_exported_files_is_recognised(source: Source, tmp_path: Path) -> None:
+    """Made as Milvus's HTTP API does it: a creation knows no properties, they are altered afterwards."""
+    export_files(source, "milvus", tmp_path / "out")
+    creation, properties = (
+        json.loads((tmp_path / "out" / name).read_text()) for name in ("collection.json", "properties.json")
+    )
+    assert (set(creation), set(properties)) == ({"schema", "indexParams"}, {"properties"})
+    engine = connect(f"milvus+file:{tmp_path}/m.db/glosses")
+    client = engine._client  # type: ignore[attr-defined]
+    types = {"VarChar": 21, "SparseFloatVector": 104}
+    schema = client.create_schema(auto_id=creation["schema"]["autoID"], enable_dynamic_field=False)
+    for field in creation["schema"]["fields"]:
+        parameters = {"is_primary": field.get("isPrimary", False), **field.get("elementTypeParams", {})}
+        schema.add_field(field["fieldName"], types[field["dataType"]], **parameters)
+    index = client.prepare_index_params()
+    for asked in creation["indexParams"]:
+        index.add_index(asked["fieldName"], metric_type=asked["metricType"], **asked["params"])
+    client.create_collection("glosses", schema=schema, index_params=index)
+    with pytest.raises(EngineError, match="not made by sparse-sts"):
+        engine.metadata()
+    client.alter_collection_properties("glosses", **properties)
+    assert engine.metadata() == source.metadata
+    assert push(source, engine).documents == COUNT - 1
+    engine.close()
+
+
+def test_a_corpus_has_no_journal(tiny: SparseStsEncoder, tmp_path: Path) -> None:
+    corpus = Source.of_corpus(iter(()), tiny, Quantizer())
+    engine = connect(f"qdrant+file:{tmp_path}/q/c")
+    with pytest.raises(ValueError, match="a journal is kept of an index"):
+        push(corpus, engine, journal=tmp_path / "journal")
+    with pytest.raises(ValueError, match="from its beginning"):
+        corpus.read(1)
+    engine.close()
 
 
 def test_metadata_of_others_is_none() -> None:

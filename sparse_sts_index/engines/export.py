@@ -60,7 +60,7 @@ _FORMATS = {
         lambda metadata: {"schema.json": solr.schema(), "config.json": solr.property_command(metadata)}, solr.record
     ),
     "milvus": _Files(
-        lambda metadata: {"collection.json": milvus.creation(metadata)},
+        lambda metadata: {"collection.json": milvus.creation(), "properties.json": milvus.properties(metadata)},
         milvus.record,
         *(".json", '{"rows": [\n', ",\n", "\n]}\n"),
     ),
@@ -109,8 +109,7 @@ def export_files(
     EngineError
         A document that the engine cannot hold.
     """
-    output = Path(output).absolute()
-    check_output(output, overwrite)
+    output = check_output(output, overwrite)
     partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
     try:
         partial.mkdir()
@@ -119,9 +118,7 @@ def export_files(
         if not documents:
             raise DataError("no documents to export")
         _write_json(partial / MANIFEST, _manifest(source, format, documents, partial))
-        if output.exists():
-            shutil.rmtree(output)
-        partial.rename(output)
+        _replace(output, partial)
     except OSError as error:
         raise DataError(f"cannot write {output}: {error.strerror or error}") from error
     finally:
@@ -129,21 +126,43 @@ def export_files(
     return documents
 
 
-def check_output(output: Path, overwrite: bool) -> None:
+def _replace(output: Path, partial: Path) -> None:
+    """Rename a folder to one that may be there, which goes only when that has gone well."""
+    if not output.exists():
+        partial.rename(output)
+        return
+    before = partial.with_suffix(".before")
+    output.rename(before)
+    try:
+        partial.rename(output)
+    except BaseException:
+        before.rename(output)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def check_output(output: str | Path, overwrite: bool) -> Path:
     """Find out early that a folder cannot be written.
+
+    Returns
+    -------
+    Path
+        The folder, absolute; where a link leads if it is one.
 
     Raises
     ------
     DataError
         See :func:`export_files`.
     """
+    output = Path(os.path.realpath(output))
     if output.exists():
-        if not (output / MANIFEST).is_file() or "export" not in _read_json(output / MANIFEST):
+        if not _is_export(output):
             raise DataError(f"cannot write {output}: it is there, and no export")
         if not overwrite:
             raise DataError(f"{output} already exists; replace it with --overwrite")
     elif not output.parent.is_dir():
         raise DataError(f"cannot write {output}: no folder {output.parent}")
+    return output
 
 
 def _manifest(source: Source, format: str, documents: int, folder: Path) -> dict[str, Any]:
@@ -160,7 +179,7 @@ def _manifest(source: Source, format: str, documents: int, folder: Path) -> dict
         "documents": documents,
         "files": files,
         "rounding": rounding,
-        **dataclasses.asdict(source.metadata),
+        **{field.name: getattr(source.metadata, field.name) for field in dataclasses.fields(Metadata) if field.compare},
     }
 
 
@@ -230,8 +249,9 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _read_json(path: Path) -> Any:
+def _is_export(folder: Path) -> bool:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(manifest, dict) and "export" in manifest

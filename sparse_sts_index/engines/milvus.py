@@ -35,7 +35,7 @@ _INDEX = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "IP"}
 _SEARCH = {"metric_type": "IP", "params": {"drop_ratio_search": 0.0}}  # no term is left out
 
 
-def row(point: Point, target: Target | None = None) -> dict[str, Any]:
+def row(point: Point) -> dict[str, Any]:
     """A document as Milvus holds it.
 
     Raises
@@ -54,14 +54,18 @@ def record(point: Point, terms: Sequence[str]) -> str:
     return json.dumps(row(point), ensure_ascii=False)
 
 
-def creation(metadata: Metadata) -> dict[str, Any]:
+def creation() -> dict[str, Any]:
     """The body of a request to ``/v2/vectordb/collections/create``, but for the collection's name."""
     index = {"fieldName": "vector", "indexName": "vector", "metricType": "IP"}
     return {
-        "schema": {"autoId": False, "enableDynamicField": False, "fields": _FIELDS},
+        "schema": {"autoID": False, "enableDynamicField": False, "fields": _FIELDS},
         "indexParams": [{**index, "params": {"index_type": _INDEX["index_type"]}}],
-        "properties": {METADATA_KEY: metadata.to_json()},
     }
+
+
+def properties(metadata: Metadata) -> dict[str, Any]:
+    """That of one to ``/v2/vectordb/collections/alter_properties``; a creation over HTTP takes none."""
+    return {"properties": {METADATA_KEY: metadata.to_json()}}
 
 
 class Milvus(Engine):

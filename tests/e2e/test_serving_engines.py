@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -42,11 +43,20 @@ def test_pushed_and_searched(sparse_sts: Run, index: Path, tmp_path: Path, engin
     assert again.returncode == 0, again.stderr
 
 
-@pytest.mark.parametrize("format", ["elasticsearch", "opensearch", "solr", "milvus", "qdrant", "ciff"])
-def test_exported(sparse_sts: Run, index: Path, tmp_path: Path, format: str) -> None:
-    done = sparse_sts("export", index, "--format", format, "--output", tmp_path / "out")
-    assert (done.returncode, done.stdout) == (0, f"{tmp_path}/out: 1,000 vectors, 8 bits\n"), done.stderr
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["model"] == "tiny"
+NINE = "; weights of 9 significant bits: scores within 0.20% of the cosine"
+HELD = {
+    **{"elasticsearch": NINE, "opensearch": NINE, "ciff": ", 8 bits", "anserini": ", 8 bits"},
+    **dict.fromkeys(("solr", "milvus", "qdrant"), "; float32 weights and sums"),
+}
+
+
+@pytest.mark.parametrize(("format", "held"), HELD.items())
+def test_exported(sparse_sts: Run, index: Path, tmp_path: Path, format: str, held: str) -> None:
+    output = tmp_path / ("out.jsonl" if format == "anserini" else "out")
+    done = sparse_sts("export", index, "--format", format, "--output", output)
+    assert (done.returncode, done.stdout) == (0, f"{output}: 1,000 vectors{held}\n"), done.stderr
+    if output.is_dir():
+        assert json.loads((output / "manifest.json").read_text())["model"] == "tiny"
 
 
 def test_an_index_and_its_corpus_export_alike(sparse_sts: Run, index: Path) -> None:
@@ -55,6 +65,18 @@ def test_an_index_and_its_corpus_export_alike(sparse_sts: Run, index: Path) -> N
     assert from_index.returncode == from_corpus.returncode == 0
     assert from_index.stdout == from_corpus.stdout
     assert from_index.stdout.count("\n") == 1000
+
+
+def test_a_wrong_address_is_said_while_it_is_tried(sparse_sts: Run, index: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"solr+http://127.0.0.1:{taken.getsockname()[1]}/solr/glosses"
+        run = sparse_sts("push", index, "--url", url)
+    assert run.returncode == 1
+    said = run.stderr.splitlines()
+    assert len(said) == 3, run.stderr
+    assert all(line.startswith(f"{url}: ") and ": again in " in line for line in said[:2])
+    assert "given up after 3 attempts" in said[2]
 
 
 def test_what_is_wrong_is_one_line(sparse_sts: Run, index: Path, tmp_path: Path) -> None:
@@ -69,6 +91,9 @@ def test_what_is_wrong_is_one_line(sparse_sts: Run, index: Path, tmp_path: Path)
         (("search", "--url", missing), "Give either TEXT or --queries"),
         (("export", "sample", "--format", "solr", "--output", tmp_path / "x"), "give --model"),
         (("export", index, "--format", "solr"), "give it with --output"),
+        (("export", index, "--bits", "4"), "are of a corpus, not of an index"),
+        (("export", index, "--model", "tiny"), "are of a corpus, not of an index"),
+        (("export", index, "--precision", "auto"), "are of a corpus, not of an index"),
     ):
         run = sparse_sts(*arguments)
         assert run.returncode in (1, 2)
