@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from support import VOCABULARY, random_vectors, unit_vectors
 
-from sparse_sts_index.engines.base import Found, Metadata, Point, Vector, vectors_of
+from sparse_sts_index.engines.base import Engine, Found, Metadata, Point, Vector, vectors_of
 from sparse_sts_index.engines.lucene_features import Elasticsearch, FeatureEngine, OpenSearch, document
 from sparse_sts_index.engines.packing import unpack
 from sparse_sts_index.engines.remote import RemoteIndex
@@ -155,12 +156,12 @@ def test_scores_are_cosines_within_the_stated_rounding(name: str) -> None:
     points = [Point(str(row), "", vector) for row, vector in enumerate(vectors_of(vectors))]
     index = InLucene([fields(point) for point in points])
     queries = random_vectors(np.random.default_rng(8), 40, terms=12)
-    worst = 0.0
+    worst, bound = 0.0, in_process(name, points)
     for query, asked in zip(queries, vectors_of(queries), strict=True):
         scores = index.search(clauses(asked))
         cosines = vectors.astype(np.float64) @ query.toarray().ravel().astype(np.float64)
         assert set(scores) == set(np.flatnonzero(cosines).tolist())
-        allowed = engine.stored_error + (len(asked.terms) + 4) * 2.0**-24
+        allowed = bound.rounding(len(asked.terms))
         for row, score in scores.items():
             assert abs(score - cosines[row]) <= allowed * cosines[row]
             worst = max(worst, abs(score / cosines[row] - 1))
@@ -200,22 +201,19 @@ def test_an_ordinary_boost_is_lost_on_a_payload_score() -> None:
 
 
 class InProcess:
-    """An engine's requests, answered by Lucene in this process."""
+    """An engine's requests, answered by Lucene in this process; all else is the engine's own."""
 
-    def __init__(self, name: str, points: Sequence[Point]) -> None:
-        engine, fields, self._clauses = KINDS[name]
-        self.name, self.max_hits, self.target = name, 10_000, Target(name, True, "memory", "x")
-        self._stored = engine.stored_error
+    kind: str
+
+    def __init__(self, points: Sequence[Point]) -> None:
+        _, fields, self._clauses = KINDS[self.kind]
+        self.target = Target(self.kind, True, "memory", "x")
         self._points = points
         self._index = InLucene([fields(point) for point in points])
-        self._engine = engine
         self.limits: list[int] = []
 
     def metadata(self) -> Metadata:
         return Metadata("", "", VOCABULARY.sha256, len(VOCABULARY), "float32", 8, None)
-
-    def unseen(self, score: float, terms: int) -> float:
-        return score / (1 - self._stored - (terms + 4) * 2.0**-24) + 1e-30
 
     def search(self, queries: Sequence[Vector], limit: int, terms: Sequence[str]) -> list[list[Found]]:
         self.limits.append(limit)
@@ -227,6 +225,11 @@ class InProcess:
         return found
 
 
+def in_process(name: str, points: Sequence[Point]) -> Any:
+    """An engine, its bound among the rest, with Lucene in the place of its client."""
+    return type(name, (InProcess, KINDS[name][0]), {"kind": name})(points)
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_hits_are_those_of_brute_force_and_certified(name: str) -> None:
     """Rounded scores choose the candidates; what comes out is exact, with a bound that holds."""
@@ -235,8 +238,8 @@ def test_hits_are_those_of_brute_force_and_certified(name: str) -> None:
     vectors = random_vectors(np.random.default_rng(11), ROWS, terms=12)
     ids = [f"d{row:03}" for row in range(ROWS)]
     points = [Point(doc_id, doc_id, vector) for doc_id, vector in zip(ids, vectors_of(vectors), strict=True)]
-    engine = InProcess(name, points)
-    remote = RemoteIndex(engine)  # type: ignore[arg-type]
+    engine = in_process(name, points)
+    remote = RemoteIndex(engine)
     queries = random_vectors(np.random.default_rng(12), 30, terms=12)
     for row, hits in enumerate(remote.search_vectors(queries, VOCABULARY, 5)):
         expected = brute_force(ids, vectors, queries[[row]], 6)
@@ -246,11 +249,41 @@ def test_hits_are_those_of_brute_force_and_certified(name: str) -> None:
     assert {25, 200} >= set(engine.limits)
 
 
+def rounded_alike(engine: type[Engine]) -> list[Vector]:
+    """Three documents that an engine gives one score: the lowest cosine, a hit's, and a higher one."""
+    if engine.stored_error:
+        step = 2.0**-9  # of weights from 0.5 to 1
+        weights = [[0.6015625 + a * step, 0.6015625 + b * step] for a, b in ((0.6, -0.4), (1.2, 0.2), (1.45, 0.45))]
+    else:
+        weights = [[0.5, a * 2.0**-24] for a in (0.1, 0.2, 0.45)]
+    return [Vector([0, 1], np.array(pair, np.float32).tolist()) for pair in weights]
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("others", [20, 300])
+def test_a_document_above_the_last_score_that_was_cut_off(name: str, others: int) -> None:
+    """The engine leaves out the nearest of all; the hit's cosine is above the last score, and that proves nothing."""
+    low, hit, best = rounded_alike(KINDS[name][0])
+    vectors = [hit, *[low] * others, best]  # Lucene takes the first of equal scores
+    points = [Point(f"d{number:03}", "", vector) for number, vector in enumerate(vectors)]
+    engine = in_process(name, points)
+    query = csr_array(np.array([[1.0, 1.0] + [0.0] * 38], np.float32))
+    ((*found, last),) = engine.search(vectors_of(query), 21, VOCABULARY.terms)
+    cosine, highest = sum(hit.weights), sum(best.weights)
+    assert found[0].point.id == "d000"
+    assert last.score < cosine < highest <= engine.unseen(last.score, 2)
+    engine.limits.clear()
+    (hits,) = RemoteIndex(engine).search_vectors(query, VOCABULARY, 1)
+    assert engine.limits == [21, 168]
+    assert hits.bound >= (cosine if others == 20 else highest)
+    assert (hits.certified, hits[0].id) == ((True, "d021") if others == 20 else (False, "d000"))
+
+
 def test_more_ties_than_candidates_are_not_certified() -> None:
     row = [[1.0, 1.0] + [0.0] * 38]
     (vector,) = vectors_of(unit_vectors(row))
     points = [Point(f"d{number:03}", "", vector) for number in range(ROWS)]
-    remote = RemoteIndex(InProcess("elasticsearch", points))  # type: ignore[arg-type]
+    remote = RemoteIndex(in_process("elasticsearch", points))
     (hits,) = remote.search_vectors(unit_vectors(row), VOCABULARY, 3)
     assert not hits.certified
     assert hits.bound >= hits[0].cosine
@@ -259,7 +292,7 @@ def test_more_ties_than_candidates_are_not_certified() -> None:
 
 def test_no_terms_no_hits() -> None:
     points = [Point("a", "", Vector([1], [1.0]))]
-    remote = RemoteIndex(InProcess("opensearch", points))  # type: ignore[arg-type]
+    remote = RemoteIndex(in_process("opensearch", points))
     empty, other = remote.search_vectors(unit_vectors([[0.0] * 40, [1.0] + [0.0] * 39]), VOCABULARY, 3)
     for hits in (empty, other):
         assert (len(hits), hits.certified, hits.bound) == (0, True, 0.0)
