@@ -39,6 +39,7 @@ from sparse_sts_index.calibration import CALIBRATION_FILE, Calibration
 from sparse_sts_index.collection import COLLECTION_FILE, Collection
 from sparse_sts_index.corpus import check_ids, count_documents
 from sparse_sts_index.engines.packing import pack, unpack
+from sparse_sts_index.engines.terms import escape, unescape
 from sparse_sts_index.engines.url import parse_url
 from sparse_sts_index.errors import EngineError, ImpactIndexError, SparseStsError
 from sparse_sts_index.export import write_chunks
@@ -456,6 +457,15 @@ def test_packed_vectors_have_ascending_terms_and_weights(values: tuple[list[int]
 
     with pytest.raises(EngineError):
         unpack(pack(Vector(*values)))
+
+
+@pytest.mark.parametrize("space", ["\u3000", "\u2007", "\u202f", "\u00a0", "\u1680", "\u2028", "\x1c", "\x85"])
+def test_names_of_features_have_no_white_space(space: str) -> None:
+    """Found by atheris: engines trim the white space of scripts other than Latin, too."""
+    name = escape(f"{space}a{space}")
+    assert name.split() == [name]
+    assert name.strip(space) == name
+    assert unescape(name) == f"{space}a{space}"
 
 
 def test_a_hub_that_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from urllib.parse import unquote
 import numpy as np
 from numpy.typing import NDArray
 
-#: The dot, the escape itself, controls (NUL among them), and separators that break lines or are trimmed.
-_UNSAFE = re.compile(r"[.%\x00-\x20\x7f-\xa0\u2028\u2029]")
+#: The dot, the escape itself, controls (NUL among them), and white space of all kinds: it breaks lines, or is trimmed.
+_UNSAFE = re.compile(r"[.%\s\x00-\x20\x7f-\xa0]")
 _EMPTY = "%"  # which no encoded term is
 
 #: A feature's weight keeps 9 significant bits; rounded to the nearest, it is this much off, relatively, at most.

@@ -173,15 +173,15 @@ def peak() -> int:
 
 def main() -> None:
     """Measure what is named, or all."""
-    if len(sys.argv) == 3:
-        name, folder = sys.argv[1:]
+    if sys.argv[1:2] == ["--in"]:
+        folder, name = sys.argv[2:]
         print(json.dumps({**MEASURES[name](Path(folder)), "peak_mib": peak() >> 20}))  # noqa: T201
         return
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in sys.argv[1:] or MEASURES:
             run = subprocess.run(
-                [sys.executable, __file__, name, folder], stdout=subprocess.PIPE, check=True, text=True
+                [sys.executable, __file__, "--in", folder, name], stdout=subprocess.PIPE, check=True, text=True
             )
             results[name] = json.loads(run.stdout)
             print(name, run.stdout.strip(), file=sys.stderr, flush=True)  # noqa: T201
