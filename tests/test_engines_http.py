@@ -11,7 +11,9 @@ import base64
 import json
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -293,3 +295,47 @@ def test_a_host_that_its_client_takes_for_none(name: str) -> None:
     for host in ("999.1.1.1", "\N{ARABIC-INDIC DIGIT THREE}.de"):
         with pytest.raises((EngineError, Busy)):
             connect(f"{name}+http://{host}:9/glosses").metadata()
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("UNAVAILABLE", "glosses: "),
+        ("RESOURCE_EXHAUSTED", "RESOURCE_EXHAUSTED: why"),
+        ("UNAUTHENTICATED", "UNAUTHENTICATED: why"),
+    ],
+)
+def test_milvus_is_waited_for_as_long_as_is_said(
+    index: ImpactIndex, monkeypatch: pytest.MonkeyPatch, code: str, message: str
+) -> None:
+    """Its client does that by itself, and would for minutes; what it does not wait for, it does not name its own."""
+    import grpc
+
+    class Refuses(grpc.GenericRpcHandler):  # type: ignore[misc]
+        def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+            def answer(request: bytes, context: grpc.ServicerContext) -> bytes:
+                if not details.method.endswith("/Connect"):
+                    context.abort(grpc.StatusCode[code], "why")
+                return b""
+
+            return grpc.unary_unary_rpc_method_handler(answer)
+
+    monkeypatch.setattr("sparse_sts_index.engines.milvus.TIMEOUT", 2)
+    server = grpc.server(ThreadPoolExecutor(2), handlers=[Refuses()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    engine = connect(f"milvus+http://127.0.0.1:{port}/glosses")
+    metadata = Source.of_index(index).metadata
+    point = Point("a", "", Vector([1], [1.0]))
+    for call in (
+        engine.metadata,
+        lambda: engine.create(metadata),
+        engine.drop,
+        lambda: engine.write([point], VOCABULARY.terms),
+    ):
+        start = time.monotonic()
+        with pytest.raises(EngineError, match=message):
+            call()
+        assert time.monotonic() - start < 30
+    engine.close()
+    server.stop(None)

@@ -1,6 +1,7 @@
 """Milvus and Milvus Lite: a sparse float vector with an exact inverted index by inner product.
 
-The client waits and tries again by itself where a server is busy.
+The client waits and tries again by itself where a server is busy: for as long as a call may take, if that is said, and
+75 times if it is not. So it is said wherever there is no work that could take longer.
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ class Milvus(Engine):
     def __init__(self, target: Target, token: str | None) -> None:
         super().__init__(target)
         self._api = load_client("pymilvus", "pymilvus", self.name)
+        self._rpc_error = load_client("grpc", "grpcio", self.name).RpcError
         self._loaded = False
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs whatever it raises as well, with a traceback
         with self._calling():
@@ -95,9 +97,9 @@ class Milvus(Engine):
     def metadata(self) -> Metadata | None:
         """Of the collection's properties."""
         with self._calling():
-            if not self._client.has_collection(self.target.name):
+            if not self._client.has_collection(self.target.name, timeout=TIMEOUT):
                 return None
-            properties = self._client.describe_collection(self.target.name).get("properties", {})
+            properties = self._client.describe_collection(self.target.name, timeout=TIMEOUT).get("properties", {})
         return Metadata.from_json(properties.get(METADATA_KEY), self.target)
 
     def create(self, metadata: Metadata) -> None:
@@ -110,13 +112,14 @@ class Milvus(Engine):
             schema.add_field("vector", types.SPARSE_FLOAT_VECTOR)
             index = self._client.prepare_index_params()
             index.add_index(field_name="vector", **_INDEX)
-            properties = {METADATA_KEY: metadata.to_json()}
-            self._client.create_collection(self.target.name, schema=schema, index_params=index, properties=properties)
+            self._client.create_collection(
+                self.target.name, schema=schema, index_params=index, timeout=TIMEOUT, **properties(metadata)
+            )
 
     def drop(self) -> None:
         """Drop the collection."""
         with self._calling():
-            self._client.drop_collection(self.target.name)
+            self._client.drop_collection(self.target.name, timeout=TIMEOUT)
 
     def write(self, points: Sequence[Point], terms: Sequence[str]) -> None:
         """One upsert."""
@@ -156,6 +159,8 @@ class Milvus(Engine):
             yield
         except (self._api.MilvusException, ValueError, TypeError, OSError) as error:
             raise EngineError(f"{self.target}: {getattr(error, 'message', None) or error}") from error
+        except self._rpc_error as error:  # which the client lets through where it does not try again
+            raise EngineError(f"{self.target}: {error.code().name}: {error.details()}") from error
 
 
 def _found(hit: Any) -> Found:
