@@ -20,6 +20,7 @@ from .evaluate import evaluate
 from .export import export
 from .grow import grow
 from .index import index, merge
+from .options import one_line
 from .push import push
 from .score import score
 from .search import search
@@ -35,12 +36,12 @@ class OneLineErrors(click.Group):
         try:
             return super().invoke(ctx)
         except SparseStsError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+            raise click.ClickException(one_line(" ".join(str(error).split()))) from error
         except BrokenPipeError:
             raise
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{where}{error.strerror or error}") from error
+            raise click.ClickException(one_line(f"{where}{error.strerror or error}")) from error
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})

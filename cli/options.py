@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,8 +22,11 @@ from sparse_sts_index.sample import SAMPLE
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-#: Control characters (ANSI escapes among them) and line ends, which would break a table or drive the terminal.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+#: Control characters (ANSI escapes among them) and line ends, which would break a table or drive the terminal, and what
+#: overrides the direction of text, which would show a row in another order than it has.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+#: Controls that JSON may hold as they are, and a terminal obeys.
+_C1 = re.compile(r"[\x7f-\x9f]")
 
 Command = Callable[..., Any]
 
@@ -181,6 +185,11 @@ def progress_bar(total: int | None, what: str) -> Iterator[Callable[[int], None]
 def one_line(text: str) -> str:
     """Text that is safe to print within a line."""
     return _CONTROL.sub(" ", text)
+
+
+def json_line(value: object) -> str:
+    """JSON that is text to every reader, and no orders to a terminal."""
+    return _C1.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def show_terms(explanation: tuple[TermContribution, ...], score: float, indent: str) -> None:

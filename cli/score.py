@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import click
@@ -13,7 +12,7 @@ from sparse_sts_index.pairs import Pairs, load_pairs
 from sparse_sts_index.precision import Precision
 from sparse_sts_index.records import STDIN
 
-from .options import explain_option, model_option, one_line, precision_option, show_terms
+from .options import explain_option, json_line, model_option, one_line, precision_option, show_terms
 
 
 @click.command()
@@ -56,7 +55,7 @@ def score(sentences: tuple[str, ...], model: str, format: str, explain: bool, pr
                 line["score"] = graded
             if explanation is not None:
                 line["explanation"] = [dataclasses.asdict(term) for term in explanation]
-            click.echo(json.dumps(line, ensure_ascii=False))
+            click.echo(json_line(line))
         else:
             shown = f"{cosine:.4f}" + ("" if graded is None else f"  {graded:.2f}")
             click.echo(f"{shown}  {one_line(a)}  |  {one_line(b)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -19,6 +18,7 @@ from .options import (
     corpus_format_option,
     engine_session,
     explain_option,
+    json_line,
     model_option,
     one_line,
     precision_option,
@@ -168,12 +168,14 @@ def _show_jsonl(query: Document, hits: Hits) -> None:
             "certified": hits.certified,
             "bound": hits.bound,
         }
-        click.echo(json.dumps(line, ensure_ascii=False))
+        click.echo(json_line(line))
 
 
 def _show_trec(query: Document, hits: Hits) -> None:
     for rank, hit in enumerate(hits, 1):
         for value in (query.id, hit.id):
-            if len(value.split()) != 1 or value != value.strip():
-                raise DataError(f"id {value!r} has white space in it, which a TREC run cannot hold; use jsonl")
+            if len(value.split()) != 1 or value != one_line(value).strip():  # a click that is piped drops escapes
+                raise DataError(
+                    f"id {value!r:.80} has white space or controls in it, which a TREC run cannot hold; use jsonl"
+                )
         click.echo(f"{query.id} Q0 {hit.id} {rank} {hit.cosine:.10f} {_RUN_TAG}")

@@ -13,6 +13,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.files import atomic_writer
+from sparse_sts_index.models import check_model
 from sparse_sts_index.pairs import Pairs
 
 _IDENTITY_FILE = "run.json"  # of the run that the checkpoints beside it belong to
@@ -53,7 +54,18 @@ def check_output(
         raise TrainingError(f"cannot resume: {checkpoints / _IDENTITY_FILE} cannot be read") from error
     if changed := [f"{key} {before.get(key)} (now {now})" for key, now in identity.items() if now != before.get(key)]:
         raise TrainingError(f"cannot resume {output}: it was started with {', '.join(changed)}")
+    _check_models(Path(last))
     return last
+
+
+def _check_models(checkpoint: Path) -> None:
+    """Refuse what would run code of its maker's: the trainer loads models without what :mod:`.models` sees to."""
+    state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    best = Path(state.get("best_model_checkpoint") or checkpoint)
+    if best.resolve().parent != checkpoint.resolve().parent:
+        raise TrainingError(f"cannot resume: {checkpoint} says that the best model is elsewhere")
+    for folder in (checkpoint, best):
+        check_model(str(folder))
 
 
 def begin(checkpoints: Path, identity: Mapping[str, Any], resume: bool) -> None:
@@ -104,7 +116,7 @@ def last_checkpoint(checkpoints: Path) -> str | None:
 
 def _holds_state(checkpoint: Path) -> bool:
     try:
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return False
-    return True
+    return isinstance(state, dict)

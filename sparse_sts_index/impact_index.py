@@ -30,6 +30,7 @@ from sparse_sts_index.jvm import detach_thread
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.overlap import overlap
 from sparse_sts_index.quantizer import Quantizer
+from sparse_sts_index.records import check_unicode
 from sparse_sts_index.search import Mode, Neighbours, search
 from sparse_sts_index.state import LUCENE_FOLDER, State
 from sparse_sts_index.verification import verify
@@ -204,7 +205,15 @@ class ImpactIndex:
         return self.get_many([doc_id])[0]
 
     def get_many(self, ids: Sequence[str]) -> list[Document | None]:
-        """The document with each id, or None where there is none."""
+        """The document with each id, or None where there is none.
+
+        Raises
+        ------
+        DataError
+            An id holds an unpaired surrogate, which none in an index does.
+        """
+        for doc_id in ids:
+            check_unicode(doc_id, "id", f"id {doc_id!a:.40}")
         with self.using() as state:
             places = state.reader.find(ids)
             texts = iter(state.reader.texts([place[1] for place in places if place is not None]))
@@ -264,7 +273,10 @@ class ImpactIndex:
         """Delete documents by id; how many of them there were. Parameters and errors as for :meth:`write`."""
         if isinstance(ids, str):
             raise ValueError("ids must be several strings, not one string")
-        unique = iter(dict.fromkeys(ids))
+        wanted = dict.fromkeys(ids)
+        for doc_id in wanted:
+            check_unicode(doc_id, "id", f"id {doc_id!a:.40}")
+        unique = iter(wanted)
         deleted = 0
         with self._changing(commit) as (state, changes):
             while chunk := list(itertools.islice(unique, _CHUNK)):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sparse_encoder import (
@@ -196,6 +198,8 @@ def train(
         with no_progress_bars(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse invariant checks", UserWarning)
             result = trainer.train(resume_from_checkpoint=checkpoint)
+    except (pickle.UnpicklingError, SafetensorError) as error:  # of the model, the optimizer, the schedule, the seeds
+        raise TrainingError(f"cannot resume: a file in {checkpoint} is damaged, or no plain data") from error
     except BaseException:
         if last_checkpoint(checkpoints) is None:
             remove(checkpoints)

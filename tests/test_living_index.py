@@ -481,6 +481,15 @@ def test_after_close(tmp_path: Path) -> None:
         assert len(again) == 3
 
 
+def test_an_id_that_no_file_can_hold(tmp_path: Path) -> None:
+    build(tmp_path / "index", IDS[:3], POOL[:3])
+    with ImpactIndex.open(tmp_path / "index", writable=True) as index:
+        for ask in (index.get, lambda doc_id: index.delete([doc_id])):
+            with pytest.raises(DataError, match="surrogate"):
+                ask("id\udcff")
+        assert index.verify() == 3
+
+
 def test_a_copy_of_the_manifest_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
     path = tmp_path / "index"
     build(path, IDS[:3], POOL[:3])

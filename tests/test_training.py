@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,58 @@ def _interrupt_at(step: int) -> Callable[[TrainingProgress], None]:
             raise KeyboardInterrupt
 
     return interrupt
+
+
+class Touch:
+    """What a pickle does when it is read: makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = str(path)
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (self._path, "w")
+
+
+def _pickle_by_its_own_settings(checkpoint: Path, mark: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    torch.save({"x": Touch(mark)}, checkpoint / "pytorch_model.bin")
+    for name, change in (
+        ("sentence_bert_config.json", {"model_args": {"weights_only": False, "dtype": "auto"}}),
+        ("config.json", {"dtype": None}),
+    ):
+        values = json.loads((checkpoint / name).read_text()) | change
+        (checkpoint / name).write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
+
+
+def test_a_checkpoint_of_a_stranger_runs_nothing(splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path) -> None:
+    output, mark = tmp_path / "model", tmp_path / "mark"
+    with pytest.raises(KeyboardInterrupt):
+        train(output, *splits, SETTINGS, progress=_interrupt_at(4))
+    folder = tmp_path / "model.checkpoints"
+    kept = tmp_path / "kept"
+    shutil.copytree(folder, kept)
+    damages: dict[str, Callable[[Path], object]] = {
+        "optimizer": lambda checkpoint: torch.save({"x": Touch(mark)}, checkpoint / "optimizer.pt"),
+        "scheduler": lambda checkpoint: torch.save({"x": Touch(mark)}, checkpoint / "scheduler.pt"),
+        "seeds": lambda checkpoint: torch.save({"x": Touch(mark)}, checkpoint / "rng_state.pth"),
+        "weights": lambda checkpoint: _pickle_by_its_own_settings(checkpoint, mark),
+        "cut": lambda checkpoint: (checkpoint / "model.safetensors").write_bytes(b"\0" * 100),
+        "modules": lambda checkpoint: (checkpoint / "modules.json").write_text(
+            json.dumps([{"idx": 0, "name": "0", "path": "", "type": "os.system"}])
+        ),
+        "elsewhere": lambda checkpoint: (checkpoint / "trainer_state.json").write_text(
+            json.dumps({"best_model_checkpoint": str(tmp_path)})
+        ),
+    }
+    for name, damage in damages.items():
+        shutil.rmtree(folder)
+        shutil.copytree(kept, folder)
+        damage(next(folder.glob("checkpoint-*")))
+        with pytest.raises((TrainingError, ModelError)) as refused:
+            train(output, *splits, SETTINGS, resume=True)
+        assert "\n" not in str(refused.value), name
+        assert not mark.exists(), name
+        assert not output.exists(), name
 
 
 def test_an_interrupted_run_goes_on_to_the_same_end(
