@@ -50,9 +50,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if npm is None:
         missing("needs npm")
     (folder / "package.json").write_text('{"private": true}')
-    command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=0", *PACKAGES]
+    command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "--fetch-retries=2"]
+    command += ["--fetch-retry-mintimeout=500", "--fetch-retry-maxtimeout=5000", *PACKAGES]
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
     except subprocess.TimeoutExpired:
         missing("npm does not get the clients in time")
     if done.returncode:
