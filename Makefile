@@ -78,7 +78,7 @@ release: smoke licences
 	cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
 
 clean:
-	rm -rf .venv .venv-release build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-release build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis site .coverage*
 
 # The documentation, in site/: nothing in it is loaded from elsewhere.
 .PHONY: docs
@@ -94,3 +94,14 @@ docs: .venv/installed-docs
 fuzz: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps atheris==3.0.0 || echo "no atheris here: hypothesis alone"
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/fuzz/run.py
+
+# Faults, for about an hour (docs/faults.md): kills, full and failing disks, damage, small heaps, writers and readers.
+.PHONY: soak
+soak: .venv/installed
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -s tests/soak
+	$(BIN)/python tests/soak/table.py
+
+# The tests once more, and which branches of the library they take; what runs in processes of their own counts, too.
+.PHONY: coverage
+coverage: .venv/installed
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov --cov-report=term:skip-covered

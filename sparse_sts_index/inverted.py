@@ -2,7 +2,7 @@
 
 For each term of a query, in order, the weights of its documents times its own are added to the documents' scores: one
 pass over the postings and one over the documents, at the speed of memory. Up to some hundred thousand documents that
-takes less time than to find out what need not be scored; beyond, Lucene is faster (see ``docs/search.md``).
+takes less time than to find out what need not be scored; beyond, it takes more memory than anybody asked for.
 """
 
 from __future__ import annotations
