@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array
 
+from sparse_sts_index.collection import VectorShards
 from sparse_sts_index.corpus import Document
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.files import atomic_writer, to_sealed_json
@@ -97,10 +98,13 @@ class Changes:
         """Append all documents of a state of another index, with what it says of them."""
         manifest, whole = self.manifest, state.manifest
         self.lucene.add_reader(state.reader)
+        starts = np.array(state.store.starts if isinstance(state.store, VectorShards) else [0])
         for rows in state.store.live_rows(_ROWS):
-            ids, first_row = state.store.ids(rows), self._vectors.rows
+            ids, new = state.store.ids(rows), self._vectors.rows + np.arange(len(rows))
             self._vectors.add(state.store.take(rows), ids)
-            self.lucene.number(ids, np.arange(first_row, first_row + len(ids)))
+            held = rows - starts[np.searchsorted(starts, rows, side="right") - 1]  # in Lucene, a shard has its own
+            moved = np.flatnonzero(held != new)
+            self.lucene.number([ids[place] for place in moved.tolist()], new[moved])
         self.manifest = dataclasses.replace(
             manifest,
             max_document_error=max(manifest.max_document_error, whole.max_document_error),

@@ -13,8 +13,10 @@ that was changed since is refused, not searched.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,7 +37,9 @@ from sparse_sts_index.vectors import Extent, Vectors
 
 COLLECTION_FILE = "collection.json"
 FORMAT_VERSION = 1
-_SHARED = ("model_fingerprint", "vocabulary_sha256", "vocabulary_size", "precision", "bits", "max_active_dims")
+_FILES_HELD = 5  # by an open shard
+#: What a manifest says of how vectors were made, which is the same for all shards.
+SETTINGS = ("model_fingerprint", "vocabulary_sha256", "vocabulary_size", "precision", "bits", "max_active_dims")
 
 
 @dataclass(frozen=True)
@@ -161,7 +165,21 @@ def open_state(path: Path, in_memory: bool | None, check: bool, before: State | 
     """
     if not is_collection(path):
         return open_index_state(path, in_memory, check, before)
-    collection = Collection.read(path)
+    while True:
+        collection = Collection.read(path)
+        try:
+            return open_collection(path, collection, in_memory, check)
+        except ImpactIndexError as error:
+            if Collection.read(path) != collection:
+                continue  # it has been replaced meanwhile, and its shards are gone
+            if os.strerror(errno.EMFILE) in str(error):
+                held = _FILES_HELD * len(collection.shards)
+                raise ImpactIndexError(f"{error}: {held:,} are held by {len(collection.shards):,} shards") from error
+            raise
+
+
+def open_collection(path: Path, collection: Collection, in_memory: bool | None, check: bool) -> State:
+    """Of a collection that need not be in place yet; see :func:`open_state`."""
     with ExitStack() as opened:
         states = []
         folders = [path / shard.folder for shard in collection.shards]
@@ -199,7 +217,7 @@ def check_alike(states: Sequence[State], paths: Sequence[Path]) -> None:
         Two differ in model, vocabulary, precision, bits or terms kept.
     """
     for state, path in zip(states[1:], paths[1:], strict=True):
-        for name in _SHARED:
+        for name in SETTINGS:
             one, other = getattr(states[0].manifest, name), getattr(state.manifest, name)
             if one != other:
                 raise ImpactIndexError(f"{paths[0]} and {path} differ in {name.replace('_', ' ')}: {one}, {other}")

@@ -61,6 +61,7 @@ _TEXT_FIELD = "(Ljava/lang/String;Ljava/lang/CharSequence;Lorg/apache/lucene/ind
 _READER = "(Lorg/apache/lucene/index/IndexReader;)V"
 _READERS = "([Lorg/apache/lucene/index/IndexReader;Z)V"
 _HITS_AT_A_TIME = 1_000_000  # in one string from Java
+_LEAVES_AT_A_TIME = 100  # a method of Java takes 255 arguments at most
 _NO_MORE_DOCS = 2**31 - 1  # DocIdSetIterator.NO_MORE_DOCS
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\u000a", "\r": "\\u000d"})
 
@@ -171,16 +172,18 @@ class ImpactWriter:
                     self._writer.addDocument(self._document)
 
     def add_reader(self, reader: ImpactReader) -> None:
-        """Append the documents of a reader that are not deleted, merged to one segment; their rows stay as they are."""
+        """Append the documents of a reader that are not deleted, in a few segments; their rows stay as they are."""
         with _crossing(self._directory):
             codec_reader = java_class(_LUCENE + "index.SlowCodecReaderWrapper")
-            leaves = [codec_reader.wrap(leaf.reader()) for leaf in reader._reader.leaves().toArray()]
+            leaves = [leaf.reader() for leaf in reader._reader.leaves().toArray()]
             # pyjnius takes the other addIndexes, of directories, whatever it is given.
             readers = "([Lorg/apache/lucene/index/CodecReader;)J"
-            add = collect(bound(_LUCENE + "index.IndexWriter", self._writer, "addIndexes", readers), len(leaves))
-            for leaf in leaves:
-                add = fill(add, 0, constant(_LUCENE + "index.CodecReader", leaf))
-            run(add)
+            for start in range(0, len(leaves), _LEAVES_AT_A_TIME):
+                some = [codec_reader.wrap(leaf) for leaf in leaves[start : start + _LEAVES_AT_A_TIME]]
+                add = collect(bound(_LUCENE + "index.IndexWriter", self._writer, "addIndexes", readers), len(some))
+                for leaf in some:
+                    add = fill(add, 0, constant(_LUCENE + "index.CodecReader", leaf))
+                run(add)
 
     def number(self, ids: Sequence[str], rows: NDArray[np.int64]) -> None:
         """Say anew which rows the documents with these ids have."""

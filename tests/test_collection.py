@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib
 import itertools
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +21,16 @@ from scipy.sparse import vstack
 from sparse_sts_index.cli.main import main
 from support import build, chunk, random_vectors, store
 
-from sparse_sts_index import DataError, ImpactIndexError, SparseStsEncoder, SparseStsIndex, read_corpus
+from sparse_sts_index import DataError, ImpactIndexError, SparseStsEncoder, SparseStsIndex, collection, read_corpus
 from sparse_sts_index.collection import Collection, Shard, VectorShards, manifest_sha256
+from sparse_sts_index.files import from_sealed_json, to_sealed_json
 from sparse_sts_index.impact_index import ImpactIndex
+from sparse_sts_index.index import Hit, Hits, merge_hits
 from sparse_sts_index.join import similar_rows, similar_rows_between
+from sparse_sts_index.lucene import ImpactReader, ImpactShards, ImpactWriter
 from sparse_sts_index.merge import merge
 from sparse_sts_index.search import Mode
+from sparse_sts_index.state import State, open_index_state
 
 IDS = [f"d{number:02}" for number in np.random.default_rng(2).permutation(60)]
 POOL = random_vectors(np.random.default_rng(0), 60)
@@ -126,6 +133,52 @@ def test_a_join_is_the_sum_of_its_parts(
     shards.verify()
 
 
+def test_hits_of_shards_are_merged_to_those_of_the_whole(whole: Path, sharded: Path) -> None:
+    with contextlib.ExitStack() as opened:
+        one, *shards = (
+            opened.enter_context(SparseStsIndex.open(path))
+            for path in (whole, *(sharded / f"s{start}" for start in BORDERS[:-1]))
+        )
+        for k in (1, 3, 10, 30, 100):  # above the size of each shard, of two, of all
+            parts = zip(*(shard.search_vectors(QUERIES, k) for shard in shards), strict=True)
+            for expected, some in zip(one.search_vectors(QUERIES, k), parts, strict=True):
+                merged = merge_hits(some, k)
+                assert merged.hits == expected.hits
+                assert merged.certified
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    cosines=st.lists(st.sampled_from([0.25, 0.5, 0.75, 1.0]), min_size=1, max_size=20),
+    owners=st.lists(st.integers(0, 3), min_size=20, max_size=20),
+    k=st.integers(1, 24),
+    doubts=st.dictionaries(st.integers(0, 3), st.sampled_from([0.3, 0.5, 0.9, 1.0])),
+)
+def test_what_is_known_of_merged_hits(
+    cosines: list[float], owners: list[int], k: int, doubts: dict[int, float]
+) -> None:
+    """Of shards with ties among them; one in doubt has found its best only, others may have up to a bound."""
+    everything = sorted((Hit(f"{n:02}", "", cosine) for n, cosine in enumerate(cosines)), key=rank)
+    parts = []
+    for owner in range(4):
+        own = [hit for hit in everything if owners[int(hit.id)] == owner]
+        found = [hit for hit in own if hit.cosine > doubts[owner]] if owner in doubts else own
+        rest = max((hit.cosine for hit in own[len(found[:k]) :]), default=0.0)
+        parts.append(Hits(tuple(found[:k]), owner not in doubts, max(rest, doubts.get(owner, 0.0))))
+    merged = merge_hits(parts, k)
+    missed = [hit for hit in everything if hit not in merged.hits]
+    assert all(hit.cosine <= merged.bound for hit in missed)
+    assert merged.certified == (not doubts)
+    if not doubts:
+        assert list(merged.hits) == everything[:k]
+        assert merged.bound == max((hit.cosine for hit in missed), default=0.0)
+    assert list(merged.hits) == sorted(merged.hits, key=rank)
+
+
+def rank(hit: Hit) -> tuple[float, str]:
+    return -hit.cosine, hit.id
+
+
 def test_another_collection_in_its_place_is_seen_on_refresh(sharded: Path) -> None:
     with ImpactIndex.open(sharded) as index:
         assert not index.refresh()
@@ -175,12 +228,52 @@ def test_shards_that_have_changed_or_do_not_belong_together(sharded: Path, tmp_p
 )
 def test_a_broken_collection_file(sharded: Path, whole: Path, damage: Callable[[dict[str, object]], object]) -> None:
     file = sharded / "collection.json"
-    file.write_text(json.dumps(damage(json.loads(file.read_text()))))
+    damaged = damage(from_sealed_json(file.read_text()))
+    file.write_text(to_sealed_json(damaged) if isinstance(damaged, dict) else json.dumps(damaged))
     with pytest.raises(ImpactIndexError, match=r"collection.json cannot be read"):
         ImpactIndex.open(sharded)
-    file.write_text('{"format_version": 99}')
+
+
+def test_a_collection_file_of_another_version_or_edited_by_hand(sharded: Path) -> None:
+    file = sharded / "collection.json"
+    text = file.read_text()
+    file.write_text(text.replace('"build_seconds": 1.5', '"build_seconds": 2.5'))
+    with pytest.raises(ImpactIndexError, match=r"collection.json cannot be read, or is not as it was written"):
+        ImpactIndex.open(sharded)
+    file.write_text(to_sealed_json(from_sealed_json(text) | {"format_version": 99}))
     with pytest.raises(ImpactIndexError, match="format version 99; this version reads 1"):
         ImpactIndex.open(sharded)
+
+
+def test_a_collection_that_is_replaced_while_it_is_opened(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replaced_meanwhile(folder: Path, *options: Any) -> State:
+        if folder.name == "s20":
+            collect(sharded, ["s0", "s21"])
+            shutil.rmtree(folder, ignore_errors=True)
+        return open_index_state(folder, *options)
+
+    monkeypatch.setattr(collection, "open_index_state", replaced_meanwhile)
+    with ImpactIndex.open(sharded) as index:
+        assert index.verify() == 59
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files as Linux shows them")
+def test_more_shards_than_files_may_be_open(sharded: Path) -> None:
+    resource = importlib.import_module("resource")
+    before, limits = open_files(), resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ImpactIndex.open(sharded):
+        assert open_files() - before == 15
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before + 8, limits[1]))
+    try:
+        with pytest.raises(ImpactIndexError, match="Too many open files: 15 are held by 3 shards"):
+            ImpactIndex.open(sharded)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert open_files() == before
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def test_merged_shards_are_one_index(whole: Path, sharded: Path, tmp_path: Path) -> None:
@@ -199,6 +292,38 @@ def test_merged_shards_are_one_index(whole: Path, sharded: Path, tmp_path: Path)
     with ImpactIndex.open(whole) as one, ImpactIndex.open(tmp_path / "of three") as merged:
         assert_same(one, merged)
     assert sorted(path.name for path in sharded.iterdir()) == ["collection.json", "s0", "s20", "s21"]
+
+
+def test_merging_more_segments_than_a_java_method_takes_arguments(tmp_path: Path) -> None:
+    build(tmp_path / "one", IDS[:2], POOL[:2])
+    with (
+        contextlib.closing(
+            ImpactShards(tmp_path, [ImpactReader(tmp_path / "one" / "lucene") for _ in range(260)], range(0, 520, 2))
+        ) as reader,
+        ImpactWriter(tmp_path / "many") as writer,
+    ):
+        writer.add_reader(reader)
+        writer.merge()
+        writer.commit({})
+    with contextlib.closing(ImpactReader(tmp_path / "many")) as reader:
+        assert len(reader) == 520
+        (found,) = reader.search([f"id:{IDS[0]}"], 1000)
+        assert len(found) == 260
+
+
+def test_only_rows_that_move_are_numbered_anew(sharded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbered: list[str] = []
+    number = ImpactWriter.number
+
+    def spy(self: ImpactWriter, ids: list[str], rows: Any) -> None:
+        numbered.extend(ids)
+        number(self, ids, rows)
+
+    monkeypatch.setattr(ImpactWriter, "number", spy)
+    merge(tmp_path / "merged", [sharded])
+    assert numbered == IDS[20:]
+    with ImpactIndex.open(tmp_path / "merged") as index:
+        assert index.verify() == 60
 
 
 def test_merging_indexes_that_have_changed_and_changing_what_was_merged(tmp_path: Path) -> None:
