@@ -52,7 +52,13 @@ def spark() -> Iterator[SparkSession]:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
-    settings = {"spark.sql.files.maxPartitionBytes": "60k", "spark.sql.files.openCostInBytes": "1"}
+    settings = {  # some ten blocks a file, and no more retries than the workers that are killed make necessary
+        "spark.sql.files.maxPartitionBytes": "120k",
+        "spark.sql.files.openCostInBytes": "1",
+        "spark.sql.files.minPartitionNum": "10",
+        "spark.sql.shuffle.partitions": "4",
+        "spark.task.maxFailures": "3",
+    }
     with session.spark_session("local-cluster[2,1,1024]", settings) as spark:
         yield spark
 
@@ -157,15 +163,21 @@ def test_an_unfinished_build_is_taken_up(spark: SparkSession, built: tuple[Path,
     path = built[0]
     before = (path / "collection.json").read_text()
     (build,) = (entry for entry in path.iterdir() if entry.is_dir())
-    kept = {name: (build / name).stat().st_ino for name in ("00000", "00002")}
+    kept = {"00000": (build / "00000").stat().st_ino}
     (path / "collection.json").unlink()
     shutil.rmtree(build / "00001")
     (build / ".attempt-00001-host-1-1").mkdir()
     (path / "shards-0123456789ab" / "00000").mkdir(parents=True)  # of other documents
-    manifest, count = build_collection(spark, corpus, path, "tiny", shards=3, precision="float32")
+    with ImpactIndex.open(build / "00002", writable=True) as changed:
+        changed.delete([f"id {COUNT - 1}"])
+    other_cuts = spark.newSession()
+    other_cuts.conf.set("spark.sql.files.minPartitionNum", "2")
+    manifest, count = build_collection(other_cuts, corpus, path, "tiny", shards=3, precision="float32")
     assert (manifest.documents, count) == (COUNT, 3)
     assert {name: (build / name).stat().st_ino for name in kept} == kept
-    assert sorted(entry.name for entry in path.iterdir()) == ["collection.json", build.name]
+    assert sorted(entry.name for entry in path.iterdir()) == sorted(
+        ["collection.json", build.name, "shards-0123456789ab"]
+    )
     assert sorted(entry.name for entry in build.iterdir()) == ["00000", "00001", "00002"]
     shards = [json.loads(text)["shards"] for text in (before, (path / "collection.json").read_text())]
     assert [(s["folder"], s["documents"]) for s in shards[0]] == [(s["folder"], s["documents"]) for s in shards[1]]
@@ -184,6 +196,9 @@ def test_errors_of_workers_arrive_as_they_are(
         list(querying.search(spark, built[0], queries, model=model))
     with pytest.raises(ClusterError, match="the Spark job failed: KeyError: 1"), session.one_line_errors():
         spark.sparkContext.parallelize([1]).map(lambda x: {}[x]).collect()
+    crashed = "the Spark job failed: Python worker exited unexpectedly"
+    with pytest.raises(ClusterError, match=crashed), session.one_line_errors():
+        spark.sparkContext.parallelize([1], 1).map(lambda _: os.kill(os.getpid(), signal.SIGKILL)).collect()
 
 
 ODD = [
@@ -228,6 +243,48 @@ def test_files_follow_each_other_by_name(spark: SparkSession, tmp_path: Path) ->
     found = [document for _, document in sorted(corpus.numbered().collect())]
     assert found == [*ODD[:3], *ODD[6:], *ODD[3:6]]
     corpus.check_ids()
+    for name, text in (("1.txt", "one\n\ntwo\n"), ("2.txt", "three"), ("3.txt", "\nfour\n")):
+        (tmp_path / name).write_text(text)
+    corpus = SparkCorpus(spark, f"{tmp_path}/*.txt")
+    found = [document for _, document in sorted(corpus.numbered().collect())]
+    assert found == [Document(*pair) for pair in (("1", "one"), ("3", "two"), ("4", "three"), ("6", "four"))]
+    assert [Path(document.where).name for document in found] == ["1.txt:1", "1.txt:3", "2.txt:1", "3.txt:2"]
+
+
+def test_files_are_cut_alike_on_any_number_of_cores(spark: SparkSession, corpus: str) -> None:
+    cuts = []
+    for cores in ("1", "16"):
+        session = spark.newSession()
+        session.conf.unset("spark.sql.files.minPartitionNum")
+        session.conf.set("spark.sql.files.openCostInBytes", "20k")
+        session.conf.set("spark.sql.leafNodeDefaultParallelism", cores)
+        cuts.append(SparkCorpus(session, corpus).blocks)
+    assert cuts[0] == cuts[1]
+    assert len(cuts[0]) > 5
+
+
+def test_parquet_files_of_different_columns(spark: SparkSession, tmp_path: Path) -> None:
+    def table(name: str, **columns: list[object]) -> None:
+        pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / name)
+
+    table("1.parquet", id=["a"], text=["one"])
+    table("2.parquet", id=["b"], title=["T"], text=["two"])
+    files = f"{tmp_path}/*.parquet"
+    found = [document for _, document in sorted(SparkCorpus(spark, files).numbered().collect())]
+    assert found == [Document("a", "one"), Document("b", "T two")]
+    table("3.parquet", id=[3], text=["three"])
+    with pytest.raises(DataError, match="a column is not of the same type in all files"):
+        SparkCorpus(spark, files)
+
+
+def test_files_that_change_between_two_readings(spark: SparkSession, tmp_path: Path) -> None:
+    write(tmp_path / "x.jsonl", ODD[6:46])
+    corpus = SparkCorpus(spark, f"{tmp_path}/x.jsonl")
+    assert len(corpus) == 40
+    content = (tmp_path / "x.jsonl").read_text()
+    (tmp_path / "x.jsonl").write_text(content[:-6] + "X" + content[-5:])
+    with pytest.raises(DataError, match="x.jsonl: has changed since it was first read"), session.one_line_errors():
+        corpus.check_ids()
 
 
 def test_what_is_wrong_with_the_input_is_said_with_its_line(spark: SparkSession, tmp_path: Path) -> None:
@@ -296,18 +353,43 @@ def test_options_that_do_not_go_together() -> None:
         assert message in result.stderr
 
 
-def test_the_command_alone(tmp_path: Path) -> None:
+#: Runs commands one after the other; prints what they exit with, and how often a Java was started for them.
+SCRIPT = """
+import json, sys
+import pyspark.java_gateway
+from sparse_sts_index.cli.main import main
+
+launch, launched, exits = pyspark.java_gateway.launch_gateway, [], []
+pyspark.java_gateway.launch_gateway = lambda *a, **k: launched.append(1) or launch(*a, **k)
+for command in json.loads(sys.argv[1]):
+    try:
+        main(command)
+    except SystemExit as error:
+        exits.append(error.code)
+print(exits, len(launched))
+"""
+
+
+def test_commands_alone_on_one_java(tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", ODD[:300])
     (tmp_path / "b.jsonl").write_text('{"id": "0", "text": "again"}\n')
-    command = [str(Path(sys.executable).with_name("sparse-sts")), "index", "--engine", "spark", "--master", "local[1]"]
-    command += ["--model", "tiny", "--output", "out", "--spark-conf", "spark.ui.enabled=false"]
-    good = subprocess.run([*command, "--input", "a.jsonl"], cwd=tmp_path, capture_output=True, text=True)
-    assert (good.returncode, good.stderr) == (0, "")
-    assert good.stdout.startswith("out: 300 sentences in ")
-    assert good.stdout.endswith(" without a term, in 1 shards\n")
-    bad = subprocess.run([*command, "--overwrite", "*.jsonl"], cwd=tmp_path, capture_output=True, text=True)
-    assert (bad.returncode, bad.stdout) == (1, "")
-    assert bad.stderr == f"Error: {tmp_path}/b.jsonl:1: duplicate id '0'\n"
+    command = ["index", "--engine", "spark", "--model", "tiny", "--output", "out", "--spark-conf"]
+    command += ["spark.ui.enabled=false", "--master"]
+    commands = [
+        [*command, "local[1]", "--input", "a.jsonl"],
+        [*command, "local[1]", "--overwrite", "*.jsonl"],
+        [*command, "nonsense://x", "--overwrite", "*.jsonl"],
+    ]
+    script = [sys.executable, "-c", SCRIPT, json.dumps(commands)]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
+    built, exits = done.stdout.splitlines()
+    assert built.startswith("out: 300 sentences in ")
+    assert built.endswith(" without a term, in 1 shards")
+    assert exits == "[0, 1, 1] 1"
+    assert done.stderr.splitlines() == [
+        f"Error: {tmp_path}/b.jsonl:1: duplicate id '0'",
+        "Error: Spark does not start: Could not parse Master URL: 'nonsense://x'",
+    ]
     with ImpactIndex.open(tmp_path / "out") as index:
         assert index.verify() == 300
 

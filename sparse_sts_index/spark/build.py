@@ -4,12 +4,11 @@ Documents keep the order of the input. Each shard is a run of whole chunks, of t
 together (:data:`sparse_sts_index.convert.CHUNK`), so that its vectors are the same to the last bit. A task builds its
 shard aside, and renames it to its place when it is complete and durable; of several attempts at one shard, one
 succeeds, and the others drop what they have. The shards of an unfinished build are taken up by the next one of the same
-documents, model and settings, by whose checksum their folder is named.
+documents, model and settings, by whose checksum their folder is named, unless they have been changed since.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -18,17 +17,26 @@ import shutil
 import socket
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparse_sts_index.collection import COLLECTION_FILE, Collection, Shard, is_collection, manifest_sha256
+from sparse_sts_index.collection import (
+    COLLECTION_FILE,
+    SETTINGS,
+    Collection,
+    Shard,
+    is_collection,
+    manifest_sha256,
+    open_collection,
+)
 from sparse_sts_index.convert import CHUNK, encode_documents
 from sparse_sts_index.corpus import Document
-from sparse_sts_index.errors import DataError, ImpactIndexError
+from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
 from sparse_sts_index.files import sync_folder
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.manifest import Manifest
@@ -42,6 +50,7 @@ if TYPE_CHECKING:
 
 _BUILD = re.compile(r"shards-[0-9a-f]{12}")
 _ATTEMPT = ".attempt-"
+_VECTORS = "vectors-000001"  # of an index that was built and never compacted or replaced
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,10 @@ class Plan:
     def shard(self, number: int) -> Path:
         """Where a shard belongs."""
         return self.folder / f"{number:05}"
+
+    def documents(self, number: int) -> int:
+        """How many a shard has."""
+        return self.starts[number + 1] - self.starts[number]
 
     def owner(self, document: int) -> int:
         """The shard of a document, by its number."""
@@ -112,9 +125,11 @@ def build_collection(
     Raises
     ------
     DataError
-        The documents cannot be read, or an id comes twice; found before anything is encoded.
+        The documents cannot be read, or an id comes twice, found before anything is encoded; or the files change
+        meanwhile.
     ImpactIndexError
-        `output` holds a collection (and not `overwrite`) or something else, or cannot be written.
+        `output` holds a collection (and not `overwrite`) or something else, cannot be written, or is not the same for
+        the driver and the workers. What was there before is still there.
     ModelError, JavaError
         As for an index.
     ValueError
@@ -132,20 +147,12 @@ def build_collection(
     corpus = SparkCorpus(spark, files, format)
     starts = _starts(len(corpus), shards)
     corpus.check_ids()
-    described = json.dumps([asdict(manifest), starts, list(corpus.blocks.items())])
+    described = json.dumps([asdict(manifest), starts, corpus.checksum])
     plan = Plan(output / f"shards-{hashlib.sha256(described.encode()).hexdigest()[:12]}", manifest, starts)
-    try:
-        plan.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ImpactIndexError(f"cannot write {output}: {error.strerror or error}") from error
+    prepare(plan)
     sorted_shards = corpus.numbered().repartitionAndSortWithinPartitions(len(starts) - 1, plan.owner)
     built = sorted_shards.mapPartitionsWithIndex(partial(_build_shard, plan)).collect()
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    collection = Collection(tuple(built), now, round(time.monotonic() - start, 3))
-    collection.write(output)
-    _clean(output, plan.folder)
-    with ImpactIndex.open(output) as index:
-        return index.manifest, len(built)
+    return publish(plan, built, start), len(built)
 
 
 def _starts(documents: int, shards: int) -> tuple[int, ...]:
@@ -155,27 +162,130 @@ def _starts(documents: int, shards: int) -> tuple[int, ...]:
     return *(chunks * shard // shards * CHUNK for shard in range(shards)), documents
 
 
+def prepare(plan: Plan) -> None:
+    """Make the folder of a build, durably.
+
+    Raises
+    ------
+    ImpactIndexError
+        It cannot be made.
+    """
+    with _one_line(plan.folder):
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        for folder in (plan.folder.parent, plan.folder.parent.parent):
+            sync_folder(folder)
+
+
 def _build_shard(plan: Plan, number: int, documents: Iterator[tuple[int, Document]]) -> Iterator[Shard]:
     """Build a shard, unless it is there, or another attempt is faster."""
+    shard = _finished(plan, number)
+    if shard is None:
+        with _one_line(plan.folder):
+            shard = _attempt(plan, number, (document for _, document in documents))
+            sync_folder(plan.folder)
+    yield shard
+
+
+def _finished(plan: Plan, number: int) -> Shard | None:
+    """A shard that is in its place, if it is whole, and what this build would write there."""
+    try:
+        shard, manifest = _read(plan, number, plan.shard(number), check=True)
+    except ImpactIndexError:
+        return None
+    alike = all(getattr(manifest, name) == getattr(plan.manifest, name) for name in SETTINGS)
+    counts = {shard.documents, manifest.vectors.rows, manifest.vectors.live, plan.documents(number)}
+    return shard if alike and len(counts) == 1 and manifest.vectors.folder == _VECTORS else None
+
+
+def _read(plan: Plan, number: int, folder: Path, check: bool) -> tuple[Shard, Manifest]:
+    with ImpactIndex.open(folder, check=check) as index:
+        manifest = index.manifest
+    place = f"{plan.folder.name}/{plan.shard(number).name}"
+    return Shard(place, manifest.documents, manifest_sha256(manifest)), manifest
+
+
+def _attempt(plan: Plan, number: int, documents: Iterable[Document]) -> Shard:
+    """Build a shard aside, and put it in its place, where there may be one that is not what it should be."""
     final = plan.shard(number)
-    if not final.exists():
-        attempt = plan.folder / f"{_ATTEMPT}{number:05}-{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
-        try:
-            encoder = encoder_of(plan.manifest)
-            own = (document for _, document in documents)
-            chunks = encode_documents(own, encoder, Quantizer(plan.manifest.bits))
-            ImpactIndex.build(attempt, chunks, plan.manifest, encoder.vocabulary)
-            with contextlib.suppress(OSError):  # it is there now
-                attempt.rename(final)
-                sync_folder(plan.folder)
-        finally:
-            shutil.rmtree(attempt, ignore_errors=True)
-    with ImpactIndex.open(final) as index:
-        expected = plan.starts[number + 1] - plan.starts[number]
-        if len(index) != expected:
-            raise DataError(f"{len(index):,} documents in shard {number}, not {expected:,}: has the input changed?")
-        folder = f"{plan.folder.name}/{final.name}"
-        yield Shard(folder, len(index), manifest_sha256(index.manifest))
+    who = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns()}"
+    attempt, wrong = plan.folder / f"{_ATTEMPT}{number:05}-{who}", plan.folder / f"{_ATTEMPT}{number:05}-before-{who}"
+    try:
+        if final.exists():
+            final.rename(wrong)
+        encoder = encoder_of(plan.manifest)
+        chunks = encode_documents(documents, encoder, Quantizer(plan.manifest.bits))
+        ImpactIndex.build(attempt, chunks, plan.manifest, encoder.vocabulary)
+        shard, _ = _read(plan, number, attempt, check=False)
+        if shard.documents != (expected := plan.documents(number)):
+            found = f"{shard.documents:,} documents in shard {number}, not {expected:,}"
+            raise DataError(f"{found}: the input has changed since it was first read")
+        attempt.rename(final)
+    except (OSError, SparseStsError):
+        another = _finished(plan, number)  # an attempt that was faster
+        if another is None:
+            raise
+        return another
+    finally:
+        for folder in (attempt, wrong):
+            shutil.rmtree(folder, ignore_errors=True)
+    return shard
+
+
+def publish(plan: Plan, shards: Iterable[Shard], start: float) -> Manifest:
+    """Put a collection in the place of the one before it, when it is seen to be there; then the old shards go.
+
+    Parameters
+    ----------
+    plan : Plan
+    shards : iterable of Shard
+        As the tasks have left them.
+    start : float
+        When the build began, by ``time.monotonic``.
+
+    Returns
+    -------
+    Manifest
+        Of the whole.
+
+    Raises
+    ------
+    ImpactIndexError
+        A shard is not there, or is another; or the folder cannot be written.
+    DataError
+        ``collection.json`` cannot be written.
+    """
+    output = plan.folder.parent
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    collection = Collection(tuple(shards), now, round(time.monotonic() - start, 3))
+    try:
+        state = open_collection(output, collection, None, check=False)
+    except ImpactIndexError as error:
+        raise ImpactIndexError(f"{error} (is {output} the same folder for the driver and all workers?)") from error
+    state.release()
+    old = _folders_of(output) - {plan.folder.name}
+    with _one_line(output):
+        collection.write(output)
+        sync_folder(output)
+    for folder in (*(output / name for name in old), *plan.folder.glob(f"{_ATTEMPT}*")):
+        shutil.rmtree(folder, ignore_errors=True)
+    return state.manifest
+
+
+def _folders_of(output: Path) -> set[str]:
+    """Where the shards of the collection in a folder are, as far as a build has made them."""
+    try:
+        folders = {Path(shard.folder).parts[0] for shard in Collection.read(output).shards}
+    except ImpactIndexError:
+        return set()
+    return set(filter(_BUILD.fullmatch, folders))
+
+
+@contextmanager
+def _one_line(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ImpactIndexError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
@@ -189,10 +299,3 @@ def _check_output(output: Path, overwrite: bool) -> None:
             raise ImpactIndexError(f"{output} is not a collection and not empty (it holds {entry.name})")
     if is_collection(output) and not overwrite:
         raise ImpactIndexError(f"{output} already holds a collection; replace it with overwrite=True, --overwrite")
-
-
-def _clean(output: Path, keep: Path) -> None:
-    """Remove the shards of other builds, and what attempts have left."""
-    for entry in [*output.iterdir(), *keep.iterdir()]:
-        if (_BUILD.fullmatch(entry.name) and entry != keep) or entry.name.startswith(_ATTEMPT):
-            shutil.rmtree(entry, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,8 +40,8 @@ def search(
 ) -> Iterator[Hits]:
     """The nearest sentences of many texts, as :meth:`sparse_sts_index.index.SparseStsIndex.search` finds them.
 
-    The texts are encoded, a batch a task; every shard is opened by one task, which searches for all of them; the hits
-    of each text are merged, by cosine and id.
+    The texts are encoded, a batch a task; every shard is opened and checked by one task, which searches for all of
+    them; the hits of each text are merged, by cosine and id.
 
     Parameters
     ----------
@@ -122,9 +123,9 @@ class _Wanted:
 
 
 def _open(path: str | Path) -> tuple[list[Path], Manifest]:
-    """The shards of a collection, which is seen to be whole, and what it says of itself."""
+    """The shards of a collection, and what it says of itself. Checksums are left to the tasks, one for each shard."""
     path = Path(path).absolute()
-    with ImpactIndex.open(path) as index:
+    with ImpactIndex.open(path, check=False) as index:
         return shard_folders(path), index.manifest
 
 
@@ -157,20 +158,18 @@ def _merge(
     for _, parts in itertools.groupby(found, key=lambda item: item[0][0]):
         hits = [merge_hits(some, k) for some in zip(*(part for _, part in parts), strict=True)]
         calibration = encoder_of(manifest, model).calibration
-        yield hits if calibration is None else [scored(found, calibration) for found in hits]
+        yield hits if calibration is None else [scored(some, calibration) for some in hits]
 
 
 def _join(
     folders: list[Path], threshold: float, two: tuple[int, int]
 ) -> Iterator[tuple[tuple[int, int, int, int], Pair]]:
-    """The similar pairs of two shards, or of one, by the places of both documents."""
+    """The similar pairs of two shards, or of one, which is checked then, by the places of both documents."""
     a, b = two
-    with (
-        ImpactIndex.open(folders[a]) as one,
-        one.using() as first,
-        ImpactIndex.open(folders[b]) as other,
-        other.using() as second,
-    ):
+    with ExitStack() as opened:
+        one = opened.enter_context(ImpactIndex.open(folders[a], check=a == b))
+        other = one if a == b else opened.enter_context(ImpactIndex.open(folders[b], check=False))
+        first, second = opened.enter_context(one.using()), opened.enter_context(other.using())
         stores = (first.store, second.store)
         found = similar_rows(stores[0], threshold) if a == b else similar_rows_between(*stores, threshold)
         for rows, others, cosines in found:

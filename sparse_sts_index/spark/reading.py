@@ -6,8 +6,8 @@ files, in no order; what each block holds is counted first, so that every docume
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import zlib
 from collections.abc import Iterable, Iterator
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -22,9 +22,14 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _FORMATS = ("jsonl", "txt", "parquet")  # that can be read from the middle
+_CUTS = ("spark.sql.files.minPartitionNum", "200")
+_PRIME, _BASE = 2**127 - 1, 0x4F1BBCDCBFA53E0AF9CE60302E76E41B  # of a checksum, see Summary
 
 #: A file, and where in it Spark has cut.
 Block = tuple[str, int]
+#: How many documents, and a checksum of them in their order: a polynomial of a digest of each, modulo a prime. That of
+#: two runs of documents, one after the other, follows from those of both; so it does not matter where they were cut.
+Summary = tuple[int, int]
 
 
 class SparkCorpus:
@@ -42,19 +47,21 @@ class SparkCorpus:
     Raises
     ------
     DataError
-        No such file, or a format that cannot be read in pieces.
+        No such file, a format that cannot be read in pieces, or parquet files that disagree on the type of a column.
     """
 
     def __init__(self, spark: SparkSession, files: str, format: str | None = None) -> None:
+        from py4j.protocol import Py4JJavaError
         from pyspark.errors import AnalysisException
         from pyspark.sql import functions
 
+        spark = _cutting_alike(spark)
         try:
             self._format = format or _format_of(spark, files)
             if self._format not in _FORMATS:
                 raise DataError(f"{files}: {self._format} cannot be read in pieces; give one of {', '.join(_FORMATS)}")
             if self._format == "parquet":
-                frame = spark.read.parquet(files)
+                frame = spark.read.option("mergeSchema", "true").parquet(files)
                 content = functions.struct(*(frame[name] for name in frame.columns if name in COLUMN_NAMES))
             else:
                 frame = spark.read.option("lineSep", "\n").text(files)
@@ -63,28 +70,34 @@ class SparkCorpus:
             if error.getCondition() == "PATH_NOT_FOUND":
                 raise DataError(f"no such file: {files}") from error
             raise
+        except Py4JJavaError as error:
+            if "CANNOT_MERGE_SCHEMAS" in str(error):
+                raise DataError(f"{files}: a column is not of the same type in all files") from error
+            raise
         self._files = files
         place = ("_metadata.file_path", "_metadata.file_block_start")
         self._rows = frame.select(*place, content.alias("content"))
 
     @cached_property
-    def _lines(self) -> dict[Block, int]:
-        """Number of the first line or row of each block, from 1."""
+    def _lines(self) -> dict[Block, tuple[int, int]]:
+        """Number of the first line or row of each block in its file, from 1, and how many the files before have."""
         counts = self._rows.groupBy("file_path", "file_block_start").count().collect()
-        first: dict[Block, int] = {}
-        for _, blocks in itertools.groupby(sorted((*count[:2], count[2]) for count in counts), key=lambda x: x[0]):
+        first: dict[Block, tuple[int, int]] = {}
+        before = 0
+        for _, blocks in itertools.groupby(sorted(tuple(count) for count in counts), key=lambda x: x[0]):
             number = 1
             for file, start, count in blocks:
-                first[file, start] = number
+                first[file, start] = number, before
                 number += count
+            before += number - 1
         return first
 
     def _documents(self) -> RDD[tuple[Block, Document]]:
         return self._rows.rdd.mapPartitions(partial(_parse, format=self._format, first=self._lines))
 
     @cached_property
-    def blocks(self) -> dict[Block, tuple[int, int]]:
-        """Number of documents in each block, and a checksum of them; in order.
+    def blocks(self) -> dict[Block, Summary]:
+        """What is in each block that has documents; in order.
 
         Raises
         ------
@@ -99,11 +112,16 @@ class SparkCorpus:
     def __len__(self) -> int:
         return sum(count for count, _ in self.blocks.values())
 
+    @property
+    def checksum(self) -> int:
+        """Of all documents in their order, however the files are cut."""
+        return joined(self.blocks.values())[1]
+
     def numbered(self) -> RDD[tuple[int, Document]]:
-        """The documents with their numbers, from 0; not in order."""
+        """The documents with their numbers, from 0; not in order. A job fails if they are not the same any more."""
         ends = itertools.accumulate(count for count, _ in self.blocks.values())
         first = {block: end - self.blocks[block][0] for block, end in zip(self.blocks, ends, strict=True)}
-        return self._documents().mapPartitions(partial(_number, first=first))
+        return self._documents().mapPartitions(partial(_number, first=first, summaries=self.blocks))
 
     def check_ids(self) -> None:
         """Find an id that comes twice.
@@ -119,6 +137,30 @@ class SparkCorpus:
             raise DataError(f"{where}: duplicate id {doc_id!r}")
 
 
+def joined(summaries: Iterable[Summary]) -> Summary:
+    """Of runs of documents, what is so of them one after the other."""
+    documents = checksum = 0
+    for count, value in summaries:
+        documents += count
+        checksum = (checksum * pow(_BASE, count, _PRIME) + value) % _PRIME
+    return documents, checksum
+
+
+def _summary(document: Document) -> Summary:
+    content = f"{len(document.id)} {document.id}{document.text}".encode()
+    return 1, int.from_bytes(hashlib.blake2b(content, digest_size=16).digest()) % _PRIME
+
+
+def _cutting_alike(spark: SparkSession) -> SparkSession:
+    """A session with the same settings that cuts files alike however many cores there are, now or in a minute."""
+    session = spark.newSession()
+    known = session.conf.getAll
+    for name, value in ({_CUTS[0]: _CUTS[1]} | spark.conf.getAll).items():
+        if known.get(name) != value:
+            session.conf.set(name, value)
+    return session
+
+
 def _format_of(spark: SparkSession, files: str) -> str:
     found = {file_format(unquote(urlsplit(file).path)) for file in spark.read.text(files).inputFiles()}
     if len(found) != 1 or None in found:
@@ -126,13 +168,25 @@ def _format_of(spark: SparkSession, files: str) -> str:
     return str(found.pop())
 
 
-def _parse(rows: Iterable[Any], format: str, first: dict[Block, int]) -> Iterator[tuple[Block, Document]]:
-    """Rows of Spark's, block by block, to documents."""
+def _parse(rows: Iterable[Any], format: str, first: dict[Block, tuple[int, int]]) -> Iterator[tuple[Block, Document]]:
+    """Rows of Spark's, block by block, to documents; those of a txt file are numbered on from the file before it."""
     for block, some in itertools.groupby(rows, key=lambda row: (row[0], row[1])):
-        parts = urlsplit(block[0])
-        name = unquote(parts.path) if parts.scheme == "file" else block[0]
-        for record in _records((row[2] for row in some), name, format, first[block]):
+        if block not in first:
+            raise _changed(block)
+        line, before = first[block]
+        for record in _records((row[2] for row in some), _name(block), format, line):
+            if format == "txt":
+                record.values["id"] = str(before + record.number)
             yield block, document_of(record)
+
+
+def _name(block: Block) -> str:
+    parts = urlsplit(block[0])
+    return unquote(parts.path) if parts.scheme == "file" else block[0]
+
+
+def _changed(block: Block) -> DataError:
+    return DataError(f"{_name(block)}: has changed since it was first read")
 
 
 def _records(contents: Iterable[Any], name: str, format: str, first: int) -> Iterator[Record]:
@@ -143,19 +197,21 @@ def _records(contents: Iterable[Any], name: str, format: str, first: int) -> Ite
         yield Record(f"{name}: row {number}", number, content.asDict())
 
 
-def _count(documents: Iterable[tuple[Block, Document]]) -> Iterator[tuple[Block, tuple[int, int]]]:
+def _count(documents: Iterable[tuple[Block, Document]]) -> Iterator[tuple[Block, Summary]]:
     for block, some in itertools.groupby(documents, key=lambda pair: pair[0]):
-        count = crc32 = 0
-        for _, document in some:
-            count += 1
-            crc32 = zlib.crc32(f"{len(document.id)} {document.id}{len(document.text)} {document.text}".encode(), crc32)
-        yield block, (count, crc32)
+        yield block, joined(_summary(document) for _, document in some)
 
 
-def _number(documents: Iterable[tuple[Block, Document]], first: dict[Block, int]) -> Iterator[tuple[int, Document]]:
+def _number(
+    documents: Iterable[tuple[Block, Document]], first: dict[Block, int], summaries: dict[Block, Summary]
+) -> Iterator[tuple[int, Document]]:
     for block, some in itertools.groupby(documents, key=lambda pair: pair[0]):
-        for number, (_, document) in enumerate(some, first[block]):
+        found = 0, 0
+        for number, (_, document) in enumerate(some, first.get(block, 0)):
+            found = joined((found, _summary(document)))
             yield number, document
+        if found != summaries.get(block):
+            raise _changed(block)
 
 
 _Places = tuple[tuple[int, str], ...]  # number and file of documents

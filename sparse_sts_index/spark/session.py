@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from sparse_sts_index import errors
 from sparse_sts_index.errors import ClusterError, JavaError, MissingExtraError, SparseStsError
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 MINIMUM_JAVA = 17  # what Spark 4 asks for
 _MODULE = "jdk.incubator.vector"  # which Spark's launcher adds, and no Java starts with if it lacks it
 _INSTALLED = Path("/usr/lib/jvm")
+_SPARK = r"(?:org\.apache\.spark\.SparkException: )?"
+_NOISE = re.compile(rf"{_SPARK}(?:Job aborted .*?\(TID \d+\) \([^()]*\): )?{_SPARK}")  # what a task's failure is put in
 _RAISED = re.compile(rf"^{re.escape(errors.__name__)}\.(\w+): (.*)$", re.MULTILINE)
 
 
@@ -70,6 +73,8 @@ def _lacks(home: Path) -> str | None:
 def spark_session(master: str, settings: Mapping[str, str] | None = None) -> Iterator[SparkSession]:
     """A Spark session of this process, stopped when the block ends; what goes wrong in it is raised as one line.
 
+    All sessions of a process run on one Java, which starts with the first of them and ends with the process.
+
     Parameters
     ----------
     master : str
@@ -96,10 +101,10 @@ def spark_session(master: str, settings: Mapping[str, str] | None = None) -> Ite
     conf.set("spark.ui.showConsoleProgress", "false").set("spark.log.level", "ERROR")
     for name, value in (settings or {}).items():
         conf.set(name, value)
-    with tempfile.TemporaryFile() as log, one_line_errors():
+    with one_line_errors():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # a pandas, which is not used, newer than PySpark knows
-            session = SparkSession(_start(conf, log))
+            session = SparkSession(_start(conf))
         try:
             yield session
         finally:
@@ -118,8 +123,15 @@ def one_line_errors() -> Iterator[None]:
         raise _one_line(error) from error
 
 
-def _start(conf: Any, log: Any) -> Any:
-    """A Spark context whose Java writes what it would say on stderr to a file; Spark logs much at every start."""
+@functools.cache
+def _log() -> IO[bytes]:
+    """Where the Java of this process writes what it would say on stderr; Spark logs much at every start."""
+    return tempfile.TemporaryFile("a+b")
+
+
+def _start(conf: Any) -> Any:
+    """A Spark context, on the Java that is there, if there is one."""
+    from py4j.protocol import Py4JError
     from pyspark import SparkContext
     from pyspark.errors import PySparkRuntimeError
     from pyspark.java_gateway import launch_gateway
@@ -130,14 +142,20 @@ def _start(conf: Any, log: Any) -> Any:
     }
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
+    logged = _log().seek(0, os.SEEK_END)
     try:
-        gateway = launch_gateway(conf, popen_kwargs={"stderr": log})  # type: ignore[no-untyped-call]
-        return SparkContext(conf=conf, gateway=gateway)
-    except PySparkRuntimeError as error:
-        log.seek(0)
-        lines = log.read().decode(errors="replace").strip().splitlines()
-        telling = [line for line in lines if "Error" in line or "Exception" in line]
-        raise ClusterError(f"Spark does not start: {(telling or lines or [error])[0]}") from error
+        gateway = SparkContext._gateway
+        if gateway is None:
+            gateway = launch_gateway(conf, popen_kwargs={"stderr": _log()})  # type: ignore[no-untyped-call]
+        context = SparkContext(conf=conf, gateway=gateway)
+        if context._jsc.sc().isStopped():
+            context.stop()
+            raise PySparkRuntimeError("it has stopped again")  # which it has told nobody but its log
+        return context
+    except (PySparkRuntimeError, Py4JError) as error:
+        _log().seek(logged)
+        said = _log().read().decode(errors="replace")
+        raise ClusterError(f"Spark does not start: {_why(said, str(error))}") from error
     finally:
         for name, value in before.items():
             if value is None:
@@ -146,14 +164,33 @@ def _start(conf: Any, log: Any) -> Any:
                 os.environ[name] = value
 
 
+def _why(log: str, error: str) -> str:
+    """Why Spark does not start, by what its Java has said before it went, or by what it raised."""
+    lines = log.strip().splitlines()
+    telling = [line for line in lines if "Error" in line or "Exception" in line]
+    reason = re.search(r"Reason: (.*)", log)
+    return reason[1] if reason else _java(error) or (telling or lines or [error])[0]
+
+
+def _java(text: str) -> str:
+    """What Java has raised, and what it says was the cause, if it says what that was; empty if it has not."""
+    raised, causes = (
+        re.search(r"^: (\S.*)$", text, re.MULTILINE),
+        re.findall(r"^Caused by: (\S.*)$", text, re.MULTILINE),
+    )
+    if raised is None:
+        return ""
+    said, cause = (_NOISE.sub("", line, count=1).strip() for line in (raised[1], (causes or [""])[-1]))
+    return f"{said} ({cause})" if ": " in cause and cause not in said else said
+
+
 def _one_line(error: Exception) -> SparseStsError:
-    """What a worker raised, if it is an error of this library; else the last that is said of the cause."""
+    """What a worker raised, if it is an error of this library; else the last that Python says, or the first of Java."""
     text = str(error)
     if raised := _RAISED.search(text):
         kind = getattr(errors, raised[1], None)
         if isinstance(kind, type) and issubclass(kind, SparseStsError) and kind is not MissingExtraError:
             return kind(raised[2])
     python = re.findall(r"^(\w[\w.]*(?:Error|Exception|Exit|Interrupt)(?::.*)?)$", text, re.MULTILINE)
-    java = re.findall(r"^(?:Caused by: |: )(\S.*)$", text, re.MULTILINE)
-    lines = python[-1:] or java[-1:] or text.strip().splitlines()[:1]
-    return ClusterError(f"the Spark job failed: {lines[0] if lines else type(error).__name__}")
+    lines = [*python[-1:], _java(text), *text.strip().splitlines(), type(error).__name__]
+    return ClusterError(f"the Spark job failed: {next(filter(None, lines))}")
