@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub client
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and threads that wait for each other would spin
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
