@@ -110,7 +110,7 @@ coverage: .venv/installed
 # account for.
 .PHONY: mutation
 mutation: .venv/installed
-	$(BIN)/python -m pip install --quiet --no-deps libcst==1.9.0 mutmut==3.8.1 setproctitle==1.3.8 textual==8.2.8
+	$(BIN)/python $(LOCKED) requirements/mutation.lock
 	rm -rf build/mutation
 	mkdir -p build/mutation
 	cp -r cli sparse_sts_index tests pyproject.toml build/mutation
