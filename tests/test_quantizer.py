@@ -60,8 +60,23 @@ def test_empty_rows_stay_empty() -> None:
 
 @pytest.mark.parametrize("bits", [1, 17, 0, -8])
 def test_bits_out_of_range(bits: int) -> None:
-    with pytest.raises(ValueError, match="bits must be 2 to 16"):
+    with pytest.raises(ValueError, match=f"^bits must be 2 to 16, not {bits}$"):
         Quantizer(bits)
+
+
+def test_the_bound_is_attained() -> None:
+    """By a vector whose rounding error lies along the other vector, which is exact; whichever is the query."""
+    quantizer = Quantizer(2)
+    rounded, exact = (csr_array(np.array([row])) for row in ([np.sqrt(5) / 3, 2 / 3], [1.0, 0.0]))
+    (error,) = quantizer.errors(rounded)
+    assert error == pytest.approx(np.sqrt(5) / 3 - 2 / 3)
+    cosine = pairwise_dot(rounded, exact)
+    score = pairwise_dot(quantizer.quantize(rounded), quantizer.quantize(exact)) / quantizer.scale**2
+    assert (cosine - score).tolist() == pytest.approx([error])
+    for query, document in ((rounded, exact), (exact, rounded)):
+        (document_error,) = quantizer.errors(document)
+        bound = cosine_error_bound(query, quantizer, document_error)
+        assert (bound - (cosine - score)).tolist() == pytest.approx([1e-6], rel=1e-3)
 
 
 def test_the_bound_is_of_use_on_real_sentences(tiny: SparseStsEncoder) -> None:

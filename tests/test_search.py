@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_array
-from support import brute_force, build, random_vectors, unit_vectors
+from support import brute_force, build, random_vectors, store, unit_vectors
 
-from sparse_sts_index import DataError, SparseStsEncoder, SparseStsIndex, load_pairs, read_corpus
+from sparse_sts_index import DataError, Quantizer, SparseStsEncoder, SparseStsIndex, load_pairs, read_corpus
 from sparse_sts_index import search as search_module
 from sparse_sts_index.impact_index import ImpactIndex
+from sparse_sts_index.inverted import InvertedVectors, best_rows
+from sparse_sts_index.lucene import ImpactReader
 from sparse_sts_index.search import STEPS, Step
+from sparse_sts_index.vectors import VectorStore
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8, 16])
@@ -78,6 +82,187 @@ def test_no_certificate_is_false(
                 assert max(others, default=0.0) <= found.bound
 
 
+nonzero = st.lists(st.floats(2**-8, 1, width=32), min_size=1, max_size=9)
+share = st.floats(0, 1)
+ALLOWED = 1.9e-6  # of the 2e-6 that the bound has for float32
+
+
+def query_of(weights: list[float] | np.ndarray) -> search_module._Query:
+    return search_module._Query(csr_array(np.asarray([weights], np.float32)), 0)
+
+
+@given(nonzero, share, st.floats(0.3, 3), share, st.sampled_from(["exact", "by length", "by weight"]))
+@settings(deadline=None)
+def test_the_bound_holds_and_is_attained(
+    weights: list[float], searched: float, length: float, height: float, rounding: str
+) -> None:
+    """The worst document there can be, for queries of any length, has just the bound's cosine.
+
+    It is in the plane of what Lucene is asked for and the rest, is rounded as badly as documents may be, and its
+    float32 is off as far as is allowed for.
+    """
+    unit = np.sort(np.array(weights) / np.linalg.norm(weights))[::-1]
+    query = query_of(length * unit)
+    asked = 1 + int(searched * (len(weights) - 1))
+    head = np.array(query.weights[:asked])
+    tail = np.array(query.weights[asked:])
+    head_length, tail_length = np.linalg.norm(head), np.linalg.norm(tail)
+    across = height if len(tail) else 1.0  # the document's part in the terms that were asked for
+    highest = across * head_length
+    cosine = highest + tail_length * np.sqrt(1 - across**2)
+    if across >= head_length / query.length:  # a document with a lower part there has more
+        cosine = query.length
+    scale, error = 255, 1.0
+    score = highest
+    if rounding == "exact":
+        error = 0.0
+    elif rounding == "by length":
+        error = 0.1 * head.sum() / (2 * scale) / head_length  # less than what half a step of each weight would make
+        score -= head_length * error
+    else:
+        score -= (head / (2 * scale)).sum()
+    assert query.bound(score - ALLOWED, asked, scale, error) >= cosine + ALLOWED
+    bound = query.bound(score, asked, scale, error)
+    slope = query.length / head_length  # what is allowed for in the score weighs no more than this in the sum
+    assert bound <= cosine + 5e-6 + 2e-6 * slope
+
+
+@given(rows, rows, st.sampled_from([2, 4, 8, 16]), share)
+def test_no_document_is_above_the_bound_of_its_score(
+    documents: list[list[float]], queries: list[list[float]], bits: int, searched: float
+) -> None:
+    quantizer = Quantizer(bits)
+    vectors, asked = unit_vectors(documents), unit_vectors(queries)
+    impacts, error = quantizer.quantize(vectors).toarray(), float(quantizer.errors(vectors).max())
+    for row in np.flatnonzero(np.diff(asked.indptr)).tolist():
+        query = search_module._Query(asked, row)
+        count = max(1, int(searched * len(query.weights)))
+        scores = impacts[:, query.terms[:count]] @ query.weights[:count] / quantizer.scale
+        for score, cosine in zip(scores.tolist(), (vectors @ asked[[row]].T).toarray().ravel().tolist(), strict=True):
+            assert cosine <= query.bound(score, count, quantizer.scale, error)
+
+
+@given(nonzero, st.floats(0, 1.1))
+def test_the_lightest_terms_are_left_out_as_many_as_may_be(weights: list[float], rest: float) -> None:
+    query = query_of(weights)
+    assert query.weights == sorted(query.weights, reverse=True)
+    kept = query.heaviest(Step(rest, 1, 0))
+    assert 1 <= kept <= len(weights)
+    assert np.linalg.norm(query.weights[kept:]) <= rest + 1e-9
+    assert kept == 1 or np.linalg.norm(query.weights[kept - 1 :]) > rest - 1e-9
+
+
+def test_terms_of_just_the_length_are_left_out() -> None:
+    query = query_of([0.5, 0.5, 0.5, 0.5])
+    assert [query.heaviest(Step(rest, 1, 0)) for rest in (0, 0.49, 0.5, 0.51, 2)] == [4, 4, 3, 3, 1]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> VectorStore:
+    """A dozen documents and 300 more, of which three do not count."""
+    vectors = random_vectors(np.random.default_rng(3), 312)
+    return store(tmp_path_factory.mktemp("store"), vectors, [2, 7, 311])
+
+
+level = st.sampled_from([0.0, 1e-9, 0.25, 0.5, 0.75])
+
+
+@given(st.permutations(range(12)), st.lists(level, max_size=12), st.integers(1, 14), level)
+def test_the_best_of_some_candidates(
+    stored: VectorStore, rows: list[int], cosines: list[float], k: int, unseen: float
+) -> None:
+    """Certified is what no other document reaches, tie or not; the bound is the highest that was left."""
+    rows = rows[: len(cosines)]
+    found = search_module._nearest(stored, np.array(rows, np.int64), np.array(cosines), k, unseen)
+    ranked = sorted((-cosine, str(row), row) for cosine, row in zip(cosines, rows, strict=True) if cosine > 0)
+    assert list(zip(found.ids, found.rows, found.cosines, strict=True)) == [(i, row, -c) for c, i, row in ranked[:k]]
+    assert found.certified == (len(ranked) >= k and -ranked[k - 1][0] > unseen)
+    assert found.bound == max(unseen, -ranked[k][0] if len(ranked) > k else 0.0)
+
+
+@given(
+    hnp.arrays(np.float64, st.integers(0, 300), elements=st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.4, 1e-300])),
+    st.integers(1, 12),
+    st.integers(1, 3),
+)
+def test_the_best_rows_with_all_that_tie(scores: np.ndarray, count: int, times: int) -> None:
+    scores = np.concatenate([scores * factor for factor in (0.5, 1, 0.75)[:times]])
+    least = sorted(scores.tolist(), reverse=True)[min(count, len(scores)) - 1] if len(scores) else 0
+    expected = [row for row, score in enumerate(scores.tolist()) if score >= least and score > 0]
+    assert sorted(best_rows(scores, count).tolist()) == expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 30, 299, 300, 301])
+def test_the_best_rows_of_many(count: int) -> None:
+    scores = np.random.default_rng(count).permutation(64 * 300 + 5) / 20_000
+    assert sorted(best_rows(scores, count).tolist()) == sorted(np.argsort(scores)[-count:].tolist())
+
+
+@pytest.mark.parametrize("terms", [[], [0], [3, 0, 17, 39], [39, 38, 5, 4, 3, 2, 1, 0]])
+def test_every_way_to_all_cosines_is_the_same(stored: VectorStore, terms: list[int]) -> None:
+    """To the last bit; documents that do not count have none."""
+    weights = np.random.default_rng(4).random(len(terms)).astype(np.float32).astype(np.float64).tolist()
+    dense = np.zeros(40)
+    dense[terms] = weights
+    expected = stored.scores(np.arange(312), dense)
+    assert (expected > 0).any() == bool(terms)
+    expected[[2, 7, 311]] = 0
+    inverted = InvertedVectors(stored).scores(terms, weights)
+    assert inverted.dtype == np.float64
+    assert inverted.tolist() == [*expected.tolist(), *[0.0] * 8]
+    assert search_module._all_cosines(stored, dense).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("k", [1, 5, 311])
+def test_in_memory_without_lucene(stored: VectorStore, k: int) -> None:
+    """Certified, and the bound is the cosine of the best that is no hit; whatever the mode."""
+    queries = csr_array(
+        np.vstack([random_vectors(np.random.default_rng(6), 20).toarray(), np.zeros((1, 40), np.float32)])
+    )
+    live = np.flatnonzero(stored.live)
+    for mode in STEPS:
+        found = search_module.search(
+            None, stored, queries, k, mode, inverted=InvertedVectors(stored), terms=[], scale=255, error=1.0
+        )
+        for row, neighbours in enumerate(found):
+            expected = brute_force([str(row) for row in live], stored.take(live), queries[[row]], 312)
+            assert list(zip(neighbours.ids, neighbours.cosines, strict=True)) == expected[:k]
+            assert neighbours.rows == [int(doc_id) for doc_id in neighbours.ids]
+            assert (neighbours.certified, neighbours.bound) == (True, expected[k][1] if len(expected) > k else 0.0)
+
+
+def test_what_lucene_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/search.md has it; and only what a step has not proved goes on to the next."""
+    calls: list[tuple[int, list[int]]] = []
+    ask = ImpactReader.search
+
+    def spy(reader: ImpactReader, lines: list[str], limit: int) -> object:
+        calls.append((limit, [line.count("^") for line in lines]))
+        return ask(reader, lines, limit)
+
+    weights = [0.8, 0.5, 0.3, 0.2, 0.1, 0.004]
+    groups = np.zeros((3, 40))
+    for group in range(3):
+        groups[group, 6 * group : 6 * group + 6] = weights
+    vectors = unit_vectors(np.repeat(groups, [10, 100, 300], axis=0))
+    ids = [f"d{row:03}" for row in range(410)]
+    build(tmp_path / "index", ids, vectors)
+    with ImpactIndex.open(tmp_path / "index", in_memory=False) as index, index.using() as state:
+        monkeypatch.setattr(ImpactReader, "search", spy)
+        found = index.search(state, unit_vectors(groups), 5)
+        # 10 that tie are proved by the first step, 100 by the second, 300 by comparison with all
+        assert calls == [(25, [5, 5, 5]), (200, [6, 6])]
+        assert [neighbours.ids for neighbours in found] == [ids[first : first + 5] for first in (0, 10, 110)]
+        assert all(neighbours.certified for neighbours in found)
+        assert [neighbours.bound == neighbours.cosines[-1] for neighbours in found] == [True] * 3
+        for mode, expected in (("two-step", (30, [3])), ("approximate", (10, [2]))):
+            calls.clear()
+            (neighbours,) = index.search(state, unit_vectors(groups[2:]), 5, mode)
+            assert calls == [expected]
+            assert not neighbours.certified
+            assert neighbours.bound >= 1
+
+
 def test_documents_that_lucene_cannot_find_are_found(tmp_path: Path) -> None:
     """All that they share with the query was rounded to nothing."""
     vectors = unit_vectors([[1, 0.001, *[0] * 38], [0, 1, *[0] * 38]])
@@ -123,8 +308,8 @@ def test_a_real_model_on_the_sample(sample_index: SparseStsIndex, tiny: SparseSt
     ("texts", "arguments", "message"),
     [
         ("cat", {}, "not one string"),
-        (["cat"], {"k": 0}, "at least 1"),
-        (["cat"], {"mode": "fast"}, "one of exact, two"),
+        (["cat"], {"k": 0}, "^k must be at least 1, not 0$"),
+        (["cat"], {"mode": "fast"}, "^mode must be one of exact, two-step, approximate, not 'fast'$"),
     ],
 )
 def test_misuse(sample_index: SparseStsIndex, texts: list[str], arguments: dict[str, object], message: str) -> None:
@@ -132,6 +317,37 @@ def test_misuse(sample_index: SparseStsIndex, texts: list[str], arguments: dict[
         sample_index.search(texts, **arguments)
     with pytest.raises(DataError, match="unpaired surrogate"):
         sample_index.search(["\ud800"])
+
+
+def test_what_can_be_asked() -> None:
+    for mode in STEPS:
+        search_module.check_search(1, mode)
+    for arguments, message in (
+        ((0, "exact"), "k must be at least 1, not 0"),
+        ((1, "fast"), "mode must be one of exact, two-step, approximate, not 'fast'"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            search_module.check_search(*arguments)
+
+
+def test_vectors_that_can_be_asked_for() -> None:
+    good = csr_array(np.array([[0, 0.5, 1], [0, 0, 0]]))
+    checked = search_module.check_vectors(good, 3)
+    assert checked.dtype == np.float32
+    np.testing.assert_array_equal(checked.toarray(), good.toarray())
+    assert search_module.check_vectors(csr_array((2, 3)), 3).nnz == 0
+    stored_zero = csr_array(([0.0], [1], [0, 1, 1]), shape=(2, 3))
+    assert search_module.check_vectors(stored_zero, 3).nnz == 1
+    backwards = csr_array((np.float32([1, 0.5]), [2, 1], [0, 2, 2]), shape=(2, 3))
+    checked = search_module.check_vectors(backwards, 3)
+    assert (checked.has_sorted_indices, checked.indices.tolist()) == (True, [1, 2])
+    np.testing.assert_array_equal(checked.toarray(), good.toarray())
+    for width in (2, 4):
+        with pytest.raises(ValueError, match=rf"^vectors must have {width} columns, not the shape \(2, 3\)$"):
+            search_module.check_vectors(good, width)
+    for bad in (-good, good * np.nan, good * np.inf):
+        with pytest.raises(ValueError, match="^weights must be numbers, and not negative$"):
+            search_module.check_vectors(csr_array(bad), 3)
 
 
 def test_vectors_that_no_bound_holds_for(sample_index: SparseStsIndex) -> None:
