@@ -7,7 +7,7 @@ import json
 import threading
 from pathlib import Path
 
-from sparse_sts_index.errors import ImpactIndexError
+from sparse_sts_index.errors import ImpactIndexError, ModelError
 from sparse_sts_index.inverted import InvertedVectors
 from sparse_sts_index.lucene import ImpactReader, quoted
 from sparse_sts_index.manifest import Manifest
@@ -157,7 +157,7 @@ def vocabulary_of(content: bytes, sha256: str) -> Vocabulary:
     """What such a file holds; refuses one that is not as it was written."""
     try:
         vocabulary = Vocabulary(json.loads(content))
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, ModelError) as error:
         raise ImpactIndexError(f"the index's {VOCABULARY_FILE} cannot be read") from error
     if vocabulary.sha256 != sha256:
         raise ImpactIndexError(f"the index's {VOCABULARY_FILE} is not as it was written (its checksum is another)")

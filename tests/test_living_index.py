@@ -481,6 +481,15 @@ def test_after_close(tmp_path: Path) -> None:
         assert len(again) == 3
 
 
+def test_a_vocabulary_with_one_term_twice_is_damage(tmp_path: Path) -> None:
+    """One flipped bit makes t1 of t0."""
+    build(tmp_path / "index", IDS[:3], POOL[:3])
+    (file,) = tmp_path.glob("index/vectors-*/vocabulary.json")
+    file.write_bytes(file.read_bytes().replace(b'"t0"', b'"t1"'))
+    with pytest.raises(ImpactIndexError, match="vocabulary.json cannot be read"):
+        ImpactIndex.open(tmp_path / "index")
+
+
 def test_an_id_that_no_file_can_hold(tmp_path: Path) -> None:
     build(tmp_path / "index", IDS[:3], POOL[:3])
     with ImpactIndex.open(tmp_path / "index", writable=True) as index:
