@@ -56,6 +56,9 @@ def test_empty_rows_stay_empty() -> None:
     np.testing.assert_allclose(vectors.toarray(), [[0, 0, 0], [0.6, 0.8, 0]], rtol=1e-6)
     assert Quantizer().quantize(vectors).toarray().tolist() == [[0, 0, 0], [153, 204, 0]]
     assert pairwise_dot(vectors, vectors).tolist() == pytest.approx([0, 1])
+    stored_zero = l2_normalize(csr_array(([0.0, 2.0], [1, 0], [0, 1, 2]), shape=(2, 3)))
+    assert stored_zero.toarray().tolist() == [[0, 0, 0], [1, 0, 0]]
+    assert vectors.dtype == stored_zero.dtype == np.float32
 
 
 @pytest.mark.parametrize("bits", [1, 17, 0, -8])
@@ -67,16 +70,17 @@ def test_bits_out_of_range(bits: int) -> None:
 def test_the_bound_is_attained() -> None:
     """By a vector whose rounding error lies along the other vector, which is exact; whichever is the query."""
     quantizer = Quantizer(2)
-    rounded, exact = (csr_array(np.array([row])) for row in ([np.sqrt(5) / 3, 2 / 3], [1.0, 0.0]))
-    (error,) = quantizer.errors(rounded)
-    assert error == pytest.approx(np.sqrt(5) / 3 - 2 / 3)
-    cosine = pairwise_dot(rounded, exact)
+    along, across = np.sqrt(8) / 3, 1 / 3
+    exact = csr_array(np.array([[2 / 3, 2 / 3, 1 / 3, 0]]))
+    rounded = csr_array(np.array([[along * 2 / 3, along * 2 / 3, along / 3, across]]))
+    assert quantizer.quantize(rounded).toarray().tolist() == [[2, 2, 1, 1]]
+    assert quantizer.errors(rounded).tolist() == pytest.approx([1 - along])
     score = pairwise_dot(quantizer.quantize(rounded), quantizer.quantize(exact)) / quantizer.scale**2
-    assert (cosine - score).tolist() == pytest.approx([error])
+    difference = np.abs(score - pairwise_dot(rounded, exact))
+    assert difference.tolist() == pytest.approx([1 - along])
     for query, document in ((rounded, exact), (exact, rounded)):
-        (document_error,) = quantizer.errors(document)
-        bound = cosine_error_bound(query, quantizer, document_error)
-        assert (bound - (cosine - score)).tolist() == pytest.approx([1e-6], rel=1e-3)
+        bound = cosine_error_bound(query, quantizer, float(quantizer.errors(document)[0]))
+        assert (bound - difference).tolist() == pytest.approx([1e-6], rel=1e-3)
 
 
 def test_the_bound_is_of_use_on_real_sentences(tiny: SparseStsEncoder) -> None:

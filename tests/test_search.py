@@ -192,7 +192,7 @@ def test_the_best_rows_with_all_that_tie(scores: np.ndarray, count: int, times: 
     assert sorted(best_rows(scores, count).tolist()) == expected
 
 
-@pytest.mark.parametrize("count", [1, 2, 30, 299, 300, 301])
+@pytest.mark.parametrize("count", [1, 2, 30, 60, 90, 120, 299, 300, 301])
 def test_the_best_rows_of_many(count: int) -> None:
     scores = np.random.default_rng(count).permutation(64 * 300 + 5) / 20_000
     assert sorted(best_rows(scores, count).tolist()) == sorted(np.argsort(scores)[-count:].tolist())
@@ -241,23 +241,24 @@ def test_what_lucene_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return ask(reader, lines, limit)
 
     weights = [0.8, 0.5, 0.3, 0.2, 0.1, 0.004]
-    groups = np.zeros((3, 40))
-    for group in range(3):
+    groups, others = np.zeros((4, 40)), np.zeros((10, 40))
+    for group in range(4):
         groups[group, 6 * group : 6 * group + 6] = weights
-    vectors = unit_vectors(np.repeat(groups, [10, 100, 300], axis=0))
-    ids = [f"d{row:03}" for row in range(410)]
+    others[:, 0], others[:, 30] = 0.2, 1  # found for the first query, and far behind
+    vectors = unit_vectors(np.vstack([np.repeat(groups, [24, 100, 300, 300], axis=0), others]))
+    ids = [f"d{row:03}" for row in range(734)]
     build(tmp_path / "index", ids, vectors)
     with ImpactIndex.open(tmp_path / "index", in_memory=False) as index, index.using() as state:
         monkeypatch.setattr(ImpactReader, "search", spy)
         found = index.search(state, unit_vectors(groups), 5)
-        # 10 that tie are proved by the first step, 100 by the second, 300 by comparison with all
-        assert calls == [(25, [5, 5, 5]), (200, [6, 6])]
-        assert [neighbours.ids for neighbours in found] == [ids[first : first + 5] for first in (0, 10, 110)]
+        # 24 that tie, and one behind them, are proved by the first step, 100 by the second, 300 by comparison with all
+        assert calls == [(25, [5, 5, 5, 5]), (200, [6, 6, 6])]
+        assert [neighbours.ids for neighbours in found] == [ids[first : first + 5] for first in (0, 24, 124, 424)]
         assert all(neighbours.certified for neighbours in found)
-        assert [neighbours.bound == neighbours.cosines[-1] for neighbours in found] == [True] * 3
+        assert [neighbours.bound == neighbours.cosines[-1] for neighbours in found] == [True] * 4
         for mode, expected in (("two-step", (30, [3])), ("approximate", (10, [2]))):
             calls.clear()
-            (neighbours,) = index.search(state, unit_vectors(groups[2:]), 5, mode)
+            (neighbours,) = index.search(state, unit_vectors(groups[3:]), 5, mode)
             assert calls == [expected]
             assert not neighbours.certified
             assert neighbours.bound >= 1
