@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -97,6 +98,11 @@ def with_writer(change: Callable[[SparseStsIndex], object]) -> Callable[[Path], 
     return changed
 
 
+def of_other_bits(index: Path) -> None:
+    shutil.rmtree(index)
+    SparseStsIndex.build(index, DOCUMENTS[:3], "tiny", quantizer=Quantizer(5), precision="float32").close()
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -106,9 +112,7 @@ def with_writer(change: Callable[[SparseStsIndex], object]) -> Callable[[Path], 
         with_writer(lambda index: index.delete(["id 1"])),
         damage,
         lambda index: (index / "lucene" / "segments_1").unlink(),
-        lambda index: SparseStsIndex.build(
-            index, DOCUMENTS[3:], "tiny", quantizer=Quantizer(5), overwrite=True
-        ).close(),
+        of_other_bits,
     ],
     ids=["updated", "deleted and added", "compacted", "deleted", "damaged", "no index", "other bits"],
 )
