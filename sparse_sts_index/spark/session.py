@@ -12,12 +12,13 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from sparse_sts_index import errors
 from sparse_sts_index.errors import ClusterError, JavaError, MissingExtraError, SparseStsError
 
 if TYPE_CHECKING:
+    from pyspark import SparkConf
     from pyspark.sql import SparkSession
 
 MINIMUM_JAVA = 17  # what Spark 4 asks for
@@ -94,7 +95,6 @@ def spark_session(master: str, settings: Mapping[str, str] | None = None) -> Ite
     """
     try:
         from pyspark import SparkConf
-        from pyspark.sql import SparkSession
     except ImportError as error:
         raise MissingExtraError("pyspark", "spark") from error
     conf = SparkConf().setMaster(master).setAppName("sparse-sts")
@@ -104,7 +104,7 @@ def spark_session(master: str, settings: Mapping[str, str] | None = None) -> Ite
     with one_line_errors():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # a pandas, which is not used, newer than PySpark knows
-            session = SparkSession(_start(conf))
+            session = _start(conf)
         try:
             yield session
         finally:
@@ -129,12 +129,13 @@ def _log() -> IO[bytes]:
     return tempfile.TemporaryFile("a+b")
 
 
-def _start(conf: Any) -> Any:
-    """A Spark context, on the Java that is there, if there is one."""
+def _start(conf: SparkConf) -> SparkSession:
+    """A session, on the Java that is there, if there is one."""
     from py4j.protocol import Py4JError
     from pyspark import SparkContext
     from pyspark.errors import PySparkRuntimeError
     from pyspark.java_gateway import launch_gateway
+    from pyspark.sql import SparkSession
 
     variables = {
         "JAVA_HOME": str(find_spark_java()),
@@ -142,17 +143,19 @@ def _start(conf: Any) -> Any:
     }
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
-    logged = _log().seek(0, os.SEEK_END)
+    logged, context = _log().seek(0, os.SEEK_END), None
     try:
         gateway = SparkContext._gateway
         if gateway is None:
             gateway = launch_gateway(conf, popen_kwargs={"stderr": _log()})  # type: ignore[no-untyped-call]
         context = SparkContext(conf=conf, gateway=gateway)
-        if context._jsc.sc().isStopped():
-            context.stop()
-            raise PySparkRuntimeError("it has stopped again")  # which it has told nobody but its log
-        return context
+        session = SparkSession(context)
+        if context._jsc.sc().isStopped():  # without a master it stops a minute later, and tells nobody but its log why
+            raise PySparkRuntimeError("it has stopped again")
+        return session
     except (PySparkRuntimeError, Py4JError) as error:
+        if context is not None:
+            context.stop()
         _log().seek(logged)
         said = _log().read().decode(errors="replace")
         raise ClusterError(f"Spark does not start: {_why(said, str(error))}") from error
