@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from sparse_sts_index.engines.base import Metadata, Point, points_of
 from sparse_sts_index.engines.ciff import write_ciff
 from sparse_sts_index.engines.source import Source
 from sparse_sts_index.errors import DataError
+from sparse_sts_index.files import folder_writer
 from sparse_sts_index.quantizer import Quantizer
 
 MANIFEST = "manifest.json"
@@ -110,35 +110,17 @@ def export_files(
         A document that the engine cannot hold.
     """
     output = check_output(output, overwrite)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.partial")
+    write = _write_ciff if format == "ciff" else _write_parts
     try:
-        partial.mkdir()
-        write = _write_ciff if format == "ciff" else _write_parts
-        documents = write(source, format, partial, progress)
-        if not documents:
-            raise DataError("no documents to export")
-        _write_json(partial / MANIFEST, _manifest(source, format, documents, partial))
-        _replace(output, partial)
+        with folder_writer(output) as folder:
+            folder.mkdir()
+            documents = write(source, format, folder, progress)
+            if not documents:
+                raise DataError("no documents to export")
+            _write_json(folder / MANIFEST, _manifest(source, format, documents, folder))
     except OSError as error:
         raise DataError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return documents
-
-
-def _replace(output: Path, partial: Path) -> None:
-    """Rename a folder to one that may be there, which goes only when that has gone well."""
-    if not output.exists():
-        partial.rename(output)
-        return
-    before = partial.with_suffix(".before")
-    output.rename(before)
-    try:
-        partial.rename(output)
-    except BaseException:
-        before.rename(output)
-        raise
-    shutil.rmtree(before, ignore_errors=True)
 
 
 def check_output(output: str | Path, overwrite: bool) -> Path:
