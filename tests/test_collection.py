@@ -135,10 +135,8 @@ def test_a_join_is_the_sum_of_its_parts(
 
 def test_hits_of_shards_are_merged_to_those_of_the_whole(whole: Path, sharded: Path) -> None:
     with contextlib.ExitStack() as opened:
-        one, *shards = (
-            opened.enter_context(SparseStsIndex.open(path))
-            for path in (whole, *(sharded / f"s{start}" for start in BORDERS[:-1]))
-        )
+        paths = (whole, *(sharded / f"s{start}" for start in BORDERS[:-1]))
+        one, *shards = (opened.enter_context(SparseStsIndex.open(path)) for path in paths)
         for k in (1, 3, 10, 30, 100):  # above the size of each shard, of two, of all
             parts = zip(*(shard.search_vectors(QUERIES, k) for shard in shards), strict=True)
             for expected, some in zip(one.search_vectors(QUERIES, k), parts, strict=True):
