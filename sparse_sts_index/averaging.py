@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sparse_sts_index.checkpoints import writing_checkpoint
 from sparse_sts_index.errors import TrainingError
 
 _RAW_FILES = "trained-*.safetensors"  # beside the checkpoints, whose models are averages
@@ -84,8 +85,9 @@ class AveragedWeights(TrainerCallback):
             self._aside = self._copy()
             if control.should_save or last:  # before the checkpoint, which is never there without them
                 raw = _raw_file(args, state)
-                save_file(self._aside, raw.with_suffix(".partial"))
-                raw.with_suffix(".partial").replace(raw)
+                with writing_checkpoint(args.output_dir):
+                    save_file(self._aside, raw.with_suffix(".partial"))
+                    raw.with_suffix(".partial").replace(raw)
             self._put(self._average)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 
 from sparse_sts_index.errors import TrainingError
-from sparse_sts_index.files import atomic_writer
+from sparse_sts_index.files import atomic_writer, tensors_written
 from sparse_sts_index.models import check_model
 from sparse_sts_index.pairs import Pairs
 
@@ -84,6 +85,22 @@ def begin(checkpoints: Path, identity: Mapping[str, Any], resume: bool) -> None:
         raise TrainingError(f"cannot write {checkpoints}: {error.strerror}") from error
     with atomic_writer(checkpoints / _IDENTITY_FILE) as file:
         json.dump(identity, file, indent=2)
+
+
+@contextmanager
+def writing_checkpoint(checkpoints: str | Path | None) -> Iterator[None]:
+    """Around what writes a checkpoint.
+
+    Raises
+    ------
+    TrainingError
+        It cannot be written.
+    """
+    try:
+        with tensors_written():
+            yield
+    except OSError as error:
+        raise TrainingError(f"cannot write a checkpoint to {checkpoints}: {error.strerror or error}") from error
 
 
 def remove(checkpoints: Path) -> None:

@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
+from safetensors import SafetensorError
+
 from sparse_sts_index.errors import DataError
 
 
@@ -49,6 +51,21 @@ def atomic_writer(path: str | Path) -> Iterator[IO[str]]:
             raise DataError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def tensors_written() -> Iterator[None]:
+    """Has torch and safetensors say that a disk is full or fails as everything else says it.
+
+    Raises
+    ------
+    OSError
+        For what they raise: RuntimeError and SafetensorError.
+    """
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        raise OSError(f"{error} (is the disk full?)") from error
 
 
 @contextmanager

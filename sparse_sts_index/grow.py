@@ -31,7 +31,7 @@ from transformers import BertForMaskedLM, BertModel, set_seed
 
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import DataError, ModelError
-from sparse_sts_index.files import folder_writer
+from sparse_sts_index.files import folder_writer, tensors_written
 from sparse_sts_index.models import MINILM, TINY, load_dense, no_progress_bars, tokenizer_vocabulary
 
 _NORM = 4.0  # of the term weights that are aimed at
@@ -213,6 +213,7 @@ def _save(model: Any, tokenizer: Any, max_length: int, output: Path) -> SparseSt
             tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as plain,
             folder_writer(output) as folder,
             no_progress_bars(),
+            tensors_written(),
         ):
             model.save_pretrained(plain)
             tokenizer.save_pretrained(plain)

@@ -12,7 +12,7 @@ from sentence_transformers.util import SimilarityFunction
 
 from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.evaluation import CosineEvaluation
-from sparse_sts_index.files import folder_writer
+from sparse_sts_index.files import folder_writer, tensors_written
 from sparse_sts_index.models import no_progress_bars
 from sparse_sts_index.pairs import Pairs
 from sparse_sts_index.recipe import TrainingSettings
@@ -82,7 +82,7 @@ def save(model: SparseEncoder, report: TrainingReport, output: Path) -> None:
     """
     try:
         with folder_writer(output) as folder:
-            with no_progress_bars():
+            with no_progress_bars(), tensors_written():
                 model.save_pretrained(str(folder))
             card = folder / "README.md"
             text = card.read_text(encoding="utf-8")

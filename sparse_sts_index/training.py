@@ -45,7 +45,15 @@ from transformers import (
 from transformers.integrations import integration_utils
 
 from sparse_sts_index.averaging import AveragedWeights
-from sparse_sts_index.checkpoints import begin, check_output, checkpoints_folder, last_checkpoint, pairs_sha256, remove
+from sparse_sts_index.checkpoints import (
+    begin,
+    check_output,
+    checkpoints_folder,
+    last_checkpoint,
+    pairs_sha256,
+    remove,
+    writing_checkpoint,
+)
 from sparse_sts_index.correlation import check_gold
 from sparse_sts_index.distillation import prepare_lessons, sequential_batches, tune_teacher
 from sparse_sts_index.encoder import SparseStsEncoder
@@ -134,8 +142,9 @@ def train(
     ModelError, HubUnreachableError
         The base model or the teacher does not load.
     TrainingError
-        `output` is taken or cannot be written, there is nothing to resume or it had other settings, the device is not
-        there or lacks bfloat16, a reporting tool is not installed, or `max_length` is beyond the base model's.
+        `output` is taken, it or a checkpoint cannot be written, there is nothing to resume or it had other settings,
+        the device is not there or lacks bfloat16, a reporting tool is not installed, or `max_length` is beyond the
+        base model's.
     """
     settings = settings or TrainingSettings()
     output = Path(output).resolve()
@@ -186,7 +195,7 @@ def train(
             columns = lessons.columns
             loss = DistillationLoss(model, lessons, settings.teacher_weight, settings.regularizer_weight)
         dev_evaluator = _Evaluator(dev_pairs, "dev")
-        trainer = SparseEncoderTrainer(
+        trainer = _Trainer(
             model=model,
             args=_arguments(checkpoints, settings, eval_steps, bfloat16, model.device.type == "cpu", reporting),
             train_dataset=Dataset.from_dict(columns),
@@ -199,7 +208,9 @@ def train(
             warnings.filterwarnings("ignore", "Sparse invariant checks", UserWarning)
             result = trainer.train(resume_from_checkpoint=checkpoint)
     except (pickle.UnpicklingError, SafetensorError) as error:  # of the model, the optimizer, the schedule, the seeds
-        raise TrainingError(f"cannot resume: a file in {checkpoint} is damaged, or no plain data") from error
+        raise TrainingError(
+            f"cannot go on: a file in {checkpoint or checkpoints} is damaged, or no plain data"
+        ) from error
     except BaseException:
         if last_checkpoint(checkpoints) is None:
             remove(checkpoints)
@@ -288,6 +299,14 @@ def _arguments(
     )
 
 
+class _Trainer(SparseEncoderTrainer):
+    """Says in one line that a checkpoint cannot be written."""
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with writing_checkpoint(self.args.output_dir):
+            super()._save_checkpoint(model, trial)
+
+
 class _Evaluator(SparseEmbeddingSimilarityEvaluator):
     """Measures with :func:`evaluate_cosine`; to the trainer and the model card it is what it derives from."""
 
@@ -326,8 +345,9 @@ def _teacher(settings: TrainingSettings, pairs: Pairs, checkpoints: Path) -> Sen
     with no_progress_bars():
         tune_teacher(teacher, pairs, settings.teacher_epochs, settings.seed, partial)
         shutil.rmtree(partial, ignore_errors=True)
-        teacher.save_pretrained(str(partial), create_model_card=False)
-    partial.rename(tuned)
+        with writing_checkpoint(checkpoints):
+            teacher.save_pretrained(str(partial), create_model_card=False)
+            partial.rename(tuned)
     return teacher
 
 

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from sparse_sts_index import (
     training,
 )
 from sparse_sts_index.averaging import AveragedWeights
+from sparse_sts_index.checkpoints import last_checkpoint
 from sparse_sts_index.evaluation import evaluate_cosine
 from sparse_sts_index.models import tiny_folder
+from sparse_sts_index.saving import TrainingReport, save
 from sparse_sts_index.training import TrainingProgress
 
 SETTINGS = TrainingSettings(base_model="tiny", learning_rate=2e-4, eval_steps=3, max_length=64)
@@ -142,6 +145,41 @@ def test_the_average_of_the_weights_is_the_model(splits: tuple[Pairs, Pairs, Pai
     vocabulary = "0.model.bert.embeddings.word_embeddings.weight"
     assert torch.equal(saved[vocabulary], base[vocabulary])
     assert vocabulary not in average
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("averaging", [None, 0.8])
+@pytest.mark.parametrize("size", [10 << 20, 20 << 20])  # less than the model, and than what the optimizer keeps
+def test_checkpoints_that_do_not_fit(
+    splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path, size: int, averaging: float | None
+) -> None:
+    settings = dataclasses.replace(SETTINGS, averaging=averaging)
+    with files_of_at_most(size), pytest.raises(TrainingError, match="cannot write a checkpoint to .*model.checkpoints"):
+        train(tmp_path / "model", *splits, settings)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "model", *splits, settings, progress=_interrupt_at(4))
+    with files_of_at_most(size), pytest.raises(TrainingError, match="cannot write a checkpoint"):
+        train(tmp_path / "model", *splits, settings, resume=True)
+    assert last_checkpoint(tmp_path / "model.checkpoints").endswith("-3")  # type: ignore[union-attr]
+
+
+def test_a_model_that_does_not_fit(trained: Path, tmp_path: Path) -> None:
+    report = TrainingReport(SETTINGS, None, 1, 1, 1, 1.0, "", None, None)  # type: ignore[arg-type]
+    model = SparseEncoder(str(trained))
+    with files_of_at_most(10 << 20), pytest.raises(TrainingError, match="cannot save the model to .*model"):
+        save(model, report, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

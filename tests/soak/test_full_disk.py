@@ -20,9 +20,7 @@ import warm
 from conftest import Faults, moments
 from looking import look
 from safetensors.numpy import load_file
-from test_kills import BUILD, CHUNK, COMMANDS, RECIPE, Setting, check, setting  # noqa: F401
-
-from sparse_sts_index.sample import SAMPLE_FOLDER
+from test_kills import BUILD, CHUNK, COMMANDS, RECIPE, Setting, check, few_pairs, setting  # noqa: F401
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("mount") is None, reason="mounts file systems"
@@ -149,11 +147,7 @@ def test_read_only(setting: Setting, faults: Faults, tmp_path: Path) -> None:  #
 
 def test_full_disk_in_training(faults: Faults, share: float, seed: int, tmp_path: Path) -> None:
     row, rng = faults.row("disk full: train"), random.Random(seed)
-    pairs = tmp_path / "pairs"
-    pairs.mkdir()
-    for split, count in (("train", 97), ("dev", 40)):
-        lines = (SAMPLE_FOLDER / f"{split}.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-        (pairs / f"{split}.csv").write_text("".join(lines[:count]), encoding="utf-8")
+    pairs = few_pairs(tmp_path / "pairs")
 
     def arguments(output: Path, *extra: str) -> list[object]:
         return ["train", "--dataset", pairs, *RECIPE, *extra, "--output", output]

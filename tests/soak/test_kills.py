@@ -138,7 +138,17 @@ RECIPE = [
     "--score-range",
     "0",
     "5",
+    "--no-test",
 ]
+
+
+def few_pairs(folder: Path) -> Path:
+    """Pairs for a training of two epochs, in a new folder."""
+    folder.mkdir()
+    for split, count in (("train", 97), ("dev", 40)):
+        lines = (SAMPLE_FOLDER / f"{split}.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / f"{split}.csv").write_text("".join(lines[:count]), encoding="utf-8")
+    return folder
 
 
 @pytest.mark.parametrize("averaging", [False, True])
@@ -146,11 +156,7 @@ def test_kills_of_training(averaging: bool, tmp_path: Path, faults: Faults, shar
     """However often a training is killed and resumed, the model is that of one that was left in peace."""
     more = ["--averaging", "0.9"] if averaging else []
     row = faults.row(f"kill -9: train{', averaged weights' if averaging else ''}")
-    pairs, rng = tmp_path / "pairs", random.Random(f"{seed} {averaging}")
-    pairs.mkdir()
-    for split, count in (("train", 97), ("dev", 40)):
-        lines = (SAMPLE_FOLDER / f"{split}.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-        (pairs / f"{split}.csv").write_text("".join(lines[:count]), encoding="utf-8")
+    pairs, rng = few_pairs(tmp_path / "pairs"), random.Random(f"{seed} {averaging}")
 
     def arguments(output: Path, *extra: str) -> list[object]:
         return ["train", "--dataset", pairs, *RECIPE, *more, *extra, "--output", output]
