@@ -17,7 +17,8 @@ from sparse_sts_index.errors import DataError, SparseStsError
 from .options import one_line
 
 if TYPE_CHECKING:
-    from sparse_sts_index.index import Hits, SparseStsIndex
+    from sparse_sts_index.index import SparseStsIndex
+    from sparse_sts_index.results import Hits
     from sparse_sts_index.search import Mode
 
 

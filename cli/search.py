@@ -30,7 +30,7 @@ from .options import (
 from .prompt import Settings, on_terminal, prompt
 
 if TYPE_CHECKING:
-    from sparse_sts_index.index import Hits
+    from sparse_sts_index.results import Hits
     from sparse_sts_index.search import Mode
 
 _RUN_TAG = "sparse-sts"

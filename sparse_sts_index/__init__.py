@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from sparse_sts_index.explain import PairExplanation, TermContribution, explain_pair, explain_traces
     from sparse_sts_index.export import export_vectors
     from sparse_sts_index.fused import fuse
-    from sparse_sts_index.index import Group, Groups, Hit, Hits, Pair, SparseStsIndex
+    from sparse_sts_index.index import SparseStsIndex
     from sparse_sts_index.manifest import Manifest
     from sparse_sts_index.pairs import Pairs, load_pairs
     from sparse_sts_index.pyserini_encoder import PyseriniQueryEncoder
     from sparse_sts_index.quantizer import Quantizer
     from sparse_sts_index.recipe import TrainingSettings
+    from sparse_sts_index.results import Group, Groups, Hit, Hits, Pair
     from sparse_sts_index.search_engines import LuceneCorpus, semantic_search_lucene
     from sparse_sts_index.trace import Trace
     from sparse_sts_index.training import train
@@ -61,12 +62,13 @@ _MODULES = {
     "explain": ("PairExplanation", "TermContribution", "explain_pair", "explain_traces"),
     "export": ("export_vectors",),
     "fused": ("fuse",),
-    "index": ("Group", "Groups", "Hit", "Hits", "Pair", "SparseStsIndex"),
+    "index": ("SparseStsIndex",),
     "manifest": ("Manifest",),
     "pairs": ("Pairs", "load_pairs"),
     "pyserini_encoder": ("PyseriniQueryEncoder",),
     "quantizer": ("Quantizer",),
     "recipe": ("TrainingSettings",),
+    "results": ("Group", "Groups", "Hit", "Hits", "Pair"),
     "search_engines": ("LuceneCorpus", "semantic_search_lucene"),
     "trace": ("Trace",),
     "training": ("train",),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sparse_sts_index.changes import VECTORS_FOLDER, Changes, clean
 from sparse_sts_index.errors import DataError, ImpactIndexError
-from sparse_sts_index.lucene import ImpactWriter
+from sparse_sts_index.impact_writer import ImpactWriter
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.state import LUCENE_FOLDER, MANIFEST_FILE
 from sparse_sts_index.vocabulary import Vocabulary

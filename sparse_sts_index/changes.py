@@ -17,7 +17,7 @@ from sparse_sts_index.collection import VectorShards
 from sparse_sts_index.corpus import Document
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.files import atomic_writer, to_sealed_json
-from sparse_sts_index.lucene import ImpactWriter
+from sparse_sts_index.impact_writer import ImpactWriter
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.state import (

@@ -19,7 +19,7 @@ from sparse_sts_index.errors import JavaError
 
 MINIMUM_JAVA = 21  # what Lucene 9.9 as built by Anserini, and Lucene 10, ask for
 
-#: Held by whoever calls into Java; see ``lucene._crossing`` for why.
+#: Held by whoever calls into Java; see ``lucene.crossing`` for why.
 jvm_lock = threading.RLock()
 _keep_alive: list[Any] = []  # Java loggers are weakly held by their manager; their levels would be lost with them
 

@@ -1,7 +1,8 @@
-"""Impacts in Lucene: write them, search them, read them back.
+"""Impacts in Lucene: search them, and read them back.
 
-The only module that names Lucene's classes. The index is what Anserini itself would have built with ``-impact
--pretokenized`` from the same vectors, so that any Pyserini or Anserini reads it, and one field more:
+The only module that names Lucene's classes, but for :mod:`sparse_sts_index.impact_writer`, which writes. The index is
+what Anserini itself would have built with ``-impact -pretokenized`` from the same vectors, so that any Pyserini or
+Anserini reads it, and one field more:
 
 * ``id``: the document id, stored, indexed and as doc values (by which Anserini breaks ties);
 * ``contents``: the impacts, as term frequencies, without norms or positions;
@@ -23,12 +24,11 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,6 @@ from scipy.sparse import csr_array
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.handles import (
     bound,
-    collect,
     constant,
     constructor,
     fill,
@@ -46,184 +45,19 @@ from sparse_sts_index.handles import (
     joined,
     method,
     per_line,
-    run,
     static,
     then,
 )
 from sparse_sts_index.jvm import java_cast, java_class, java_exception, jvm_lock
-from sparse_sts_index.vocabulary import DELIMITER
 
 ID, CONTENTS, RAW, ROW = "id", "contents", "raw", "row"
-_LUCENE = "org.apache.lucene."
-_WRITE_BUFFER_MB = 128.0
+LUCENE = "org.apache.lucene."
 # pyjnius picks among constructors by the number of arguments alone where it must choose; these name the one meant.
-_TEXT_FIELD = "(Ljava/lang/String;Ljava/lang/CharSequence;Lorg/apache/lucene/index/IndexableFieldType;)V"
 _READER = "(Lorg/apache/lucene/index/IndexReader;)V"
 _READERS = "([Lorg/apache/lucene/index/IndexReader;Z)V"
 _HITS_AT_A_TIME = 1_000_000  # in one string from Java
-_LEAVES_AT_A_TIME = 100  # a method of Java takes 255 arguments at most
 _NO_MORE_DOCS = 2**31 - 1  # DocIdSetIterator.NO_MORE_DOCS
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\u000a", "\r": "\\u000d"})
-
-
-class ImpactWriter:
-    """Changes an index; what it changes is visible to others once it is committed.
-
-    What readers see changes in Lucene's own commit, a single atomic rename. Until then, and if this process dies at
-    any point, a directory that held an index still holds the old one, whole; an empty one still holds none.
-
-    Parameters
-    ----------
-    directory : Path
-        Where the Lucene files go.
-    create : bool
-        Begin with no documents: the commit replaces an index that is there. Otherwise there has to be one.
-
-    Raises
-    ------
-    ImpactIndexError
-        Another process is writing there, or the directory cannot be written.
-    """
-
-    def __init__(self, directory: Path, *, create: bool = True) -> None:
-        self._directory = directory
-        with _crossing(directory):
-            self._store = _open_directory(directory)
-            config = java_class(_LUCENE + "index.IndexWriterConfig")(_impact_analyzer())
-            modes = java_class(_LUCENE + "index.IndexWriterConfig$OpenMode")
-            config.setOpenMode(modes.CREATE if create else modes.APPEND)
-            config.setSimilarity(java_class("io.anserini.search.similarity.ImpactSimilarity")())
-            config.setRAMBufferSizeMB(_WRITE_BUFFER_MB)
-            config.setCommitOnClose(False)
-            self._writer = java_class(_LUCENE + "index.IndexWriter")(self._store, config)
-        try:
-            with _crossing(directory):
-                self._make_document()
-        except BaseException:
-            self.close()
-            raise
-
-    def _make_document(self) -> None:
-        """One Lucene document, its fields set anew for each of ours: a few calls into Java instead of a dozen."""
-        self._id = java_class(_LUCENE + "document.StringField")(ID, "", _store_yes())
-        self._id_values = java_class(_LUCENE + "document.BinaryDocValuesField")(
-            ID, java_class(_LUCENE + "util.BytesRef")()
-        )
-        self._raw = java_class(_LUCENE + "document.StoredField")(RAW, "")
-        self._contents = java_class(_LUCENE + "document.Field")(
-            CONTENTS, java_class("java.lang.String")(""), _impact_field_type(), signature=_TEXT_FIELD
-        )
-        self._row = java_class(_LUCENE + "document.NumericDocValuesField")(ROW, 0)
-        self._document = java_class(_LUCENE + "document.Document")()
-        for field in (self._id, self._id_values, self._raw, self._contents, self._row):
-            self._document.add(field)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Drop whatever is not committed, and release the directory."""
-        with _crossing(self._directory):
-            self._writer.rollback()
-            self._store.close()
-
-    def add(
-        self,
-        ids: Sequence[str],
-        texts: Sequence[str],
-        impacts: csr_array,
-        terms: Sequence[str],
-        first_row: int = 0,
-        *,
-        replace: bool = False,
-    ) -> None:
-        """Append documents, in order.
-
-        Parameters
-        ----------
-        ids, texts : sequence of str, length n
-        impacts : csr_array of int, shape (n, vocab)
-            Positive impacts. A row without any makes an empty document.
-        terms : sequence of str, length vocab
-            The Lucene term of each column; see :class:`~sparse_sts_index.vocabulary.Vocabulary`.
-        first_row : int
-            Row of the first document's float vector; the others follow it.
-        replace : bool
-            Each takes the place of the document that has its id, if there is one.
-        """
-        indptr, indices, data = impacts.indptr.tolist(), impacts.indices.tolist(), impacts.data.tolist()
-        term_class = java_class(_LUCENE + "index.Term")
-        with _crossing(self._directory):
-            for number, (doc_id, text) in enumerate(zip(ids, texts, strict=True)):
-                entries = range(indptr[number], indptr[number + 1])
-                self._id.setStringValue(doc_id)
-                self._id_values.setBytesValue(doc_id.encode())
-                self._raw.setStringValue(json.dumps({"id": doc_id, "contents": text}, ensure_ascii=False))
-                self._contents.setStringValue(" ".join(f"{terms[indices[i]]}{DELIMITER}{data[i]}" for i in entries))
-                self._row.setLongValue(first_row + number)
-                if replace:
-                    self._writer.updateDocument(term_class(ID, doc_id), self._document)
-                else:
-                    self._writer.addDocument(self._document)
-
-    def add_reader(self, reader: ImpactReader) -> None:
-        """Append the documents of a reader that are not deleted, in a few segments; their rows stay as they are."""
-        with _crossing(self._directory):
-            codec_reader = java_class(_LUCENE + "index.SlowCodecReaderWrapper")
-            leaves = [leaf.reader() for leaf in reader._reader.leaves().toArray()]
-            # pyjnius takes the other addIndexes, of directories, whatever it is given.
-            readers = "([Lorg/apache/lucene/index/CodecReader;)J"
-            for start in range(0, len(leaves), _LEAVES_AT_A_TIME):
-                some = [codec_reader.wrap(leaf) for leaf in leaves[start : start + _LEAVES_AT_A_TIME]]
-                add = collect(bound(_LUCENE + "index.IndexWriter", self._writer, "addIndexes", readers), len(some))
-                for leaf in some:
-                    add = fill(add, 0, constant(_LUCENE + "index.CodecReader", leaf))
-                run(add)
-
-    def number(self, ids: Sequence[str], rows: NDArray[np.int64]) -> None:
-        """Say anew which rows the documents with these ids have."""
-        term_class = java_class(_LUCENE + "index.Term")
-        with _crossing(self._directory):
-            for doc_id, row in zip(ids, rows.tolist(), strict=True):
-                self._writer.updateNumericDocValue(term_class(ID, doc_id), ROW, row)
-
-    def delete(self, ids: Iterable[str]) -> None:
-        """Delete the documents with these ids, where there are any."""
-        term_class, query_class = java_class(_LUCENE + "index.Term"), java_class(_LUCENE + "search.TermQuery")
-        with _crossing(self._directory):
-            for doc_id in ids:
-                self._writer.deleteDocuments(query_class(term_class(ID, doc_id)))
-
-    def clear(self) -> None:
-        """Delete all documents."""
-        with _crossing(self._directory):
-            self._writer.deleteAll()
-
-    def merge(self) -> None:
-        """Merge to one segment: the bulk of the work that is left to do before a commit, and the best to search."""
-        with _crossing(self._directory):
-            self._writer.forceMerge(1)
-
-    def commit(self, user_data: Mapping[str, str]) -> None:
-        """Make the changes visible, together with `user_data`, in one atomic step."""
-        with _crossing(self._directory):
-            java_map = java_class("java.util.HashMap")()
-            for key, value in user_data.items():
-                java_map.put(key, value)
-            entries = java_map.entrySet()
-            self._writer.setLiveCommitData(entries)
-            self._writer.commit()
-
-    def reader(self) -> ImpactReader:
-        """The index as it is now, uncommitted changes included (Lucene calls this near-real-time)."""
-        with _crossing(self._directory):
-            reader = java_class(_LUCENE + "index.DirectoryReader").open(self._writer)
-        return ImpactReader(self._directory, reader)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,12 +101,12 @@ class ImpactReader:
 
     def __init__(self, directory: Path, reader: Any = None) -> None:
         self.directory = directory
-        with _crossing(directory):
-            self._store = _open_directory(directory) if reader is None else None
+        with crossing(directory):
+            self._store = open_directory(directory) if reader is None else None
             if reader is None:
-                reader = java_class(_LUCENE + "index.DirectoryReader").open(self._store)
+                reader = java_class(LUCENE + "index.DirectoryReader").open(self._store)
             self._reader = reader
-            searcher_class = java_class(_LUCENE + "search.IndexSearcher")
+            searcher_class = java_class(LUCENE + "search.IndexSearcher")
             searcher_class.setMaxClauseCount(_NO_MORE_DOCS)  # an untrained SPLADE has thousands of active terms
             self._searcher = searcher_class(self._reader, signature=_READER)
             self._searcher.setSimilarity(java_class("io.anserini.search.similarity.ImpactSimilarity")())
@@ -283,7 +117,7 @@ class ImpactReader:
         """Release the files."""
         self._search.cache_clear()
         self._texts.cache_clear()
-        with _crossing(self.directory):
+        with crossing(self.directory):
             self._reader.close()
             if self._store is not None:
                 self._store.close()
@@ -291,19 +125,19 @@ class ImpactReader:
     @property
     def user_data(self) -> dict[str, str]:
         """What the writer committed along with the documents."""
-        with _crossing(self.directory):
+        with crossing(self.directory):
             entries = self._reader.getIndexCommit().getUserData().entrySet().toArray()
             return {entry.getKey(): entry.getValue() for entry in entries}
 
     def is_current(self) -> bool:
         """Whether nothing has been committed since."""
-        with _crossing(self.directory):
+        with crossing(self.directory):
             current: bool = self._reader.isCurrent()
         return current
 
     def __len__(self) -> int:
         """The number of documents."""
-        with _crossing(self.directory):
+        with crossing(self.directory):
             count: int = self._reader.numDocs()
         return count
 
@@ -321,17 +155,17 @@ class ImpactReader:
             A file is not as it was written.
         """
         known = set() if before is None else set(before._segments())
-        with _crossing(self.directory):
+        with crossing(self.directory):
             for segment, reader in self._segments().items():
                 if segment not in known:
                     reader.checkIntegrity()
 
     def _segments(self) -> dict[str, Any]:
         """Reader of each segment, by the random id that Lucene has given it."""
-        with _crossing(self.directory):
-            id_to_string = java_class(_LUCENE + "util.StringHelper").idToString
+        with crossing(self.directory):
+            id_to_string = java_class(LUCENE + "util.StringHelper").idToString
             readers = [leaf.reader() for leaf in self._reader.leaves().toArray()]
-            segments = [java_cast(_LUCENE + "index.SegmentReader", reader) for reader in readers]
+            segments = [java_cast(LUCENE + "index.SegmentReader", reader) for reader in readers]
             commits = [segment.getSegmentInfo() for segment in segments]
             return {id_to_string(commit.info.getId()): s for commit, s in zip(commits, segments, strict=True)}
 
@@ -353,12 +187,12 @@ class ImpactReader:
         if not queries:
             return []
         found: list[Matches] = []
-        with _crossing(self.directory):
+        with crossing(self.directory):
             limit = min(limit, max(1, self._reader.maxDoc()))
             search = self._search(limit, len(queries) > 1)
         some = max(1, _HITS_AT_A_TIME // limit)
         for start in range(0, len(queries), some):
-            with _crossing(self.directory):
+            with crossing(self.directory):
                 lines = search("\n".join(queries[start : start + some])).split("\n")
             found.extend(map(_matches, lines))
         return found
@@ -367,7 +201,7 @@ class ImpactReader:
         """Sentences of documents."""
         if not docids:
             return []
-        with _crossing(self.directory):
+        with crossing(self.directory):
             lines = self._texts()("\n".join(map(str, docids))).split("\n")
         return [json.loads(line)["contents"] for line in lines]
 
@@ -383,18 +217,18 @@ class ImpactReader:
             "Lorg/apache/lucene/search/Query;",
             "Lorg/apache/lucene/search/TopDocs;",
         )
-        parser, searcher = _LUCENE + "queryparser.classic.QueryParser", _LUCENE + "search.IndexSearcher"
-        analyzer = java_class(_LUCENE + "analysis.core.KeywordAnalyzer")()
+        parser, searcher = LUCENE + "queryparser.classic.QueryParser", LUCENE + "search.IndexSearcher"
+        analyzer = java_class(LUCENE + "analysis.core.KeywordAnalyzer")()
         new_parser = constructor(parser, f"({string}Lorg/apache/lucene/analysis/Analyzer;)V")
-        new_parser = fill(new_parser, 1, constant(_LUCENE + "analysis.Analyzer", analyzer))
+        new_parser = fill(new_parser, 1, constant(LUCENE + "analysis.Analyzer", analyzer))
         new_parser = fill(new_parser, 0, constant("java.lang.String", CONTENTS))
         parse = fill(method(parser, "parse", f"({string}){query}"), 0, new_parser)
         search = bound(searcher, self._searcher, "search", f"({query}I){top}")
         search = fill(search, 1, constant("int", limit))
         # Sorting what is found by score and row costs less than searching in that order, and tells the rows as well.
-        rescorer = java_class(_LUCENE + "search.SortRescorer")(_score_row_docid())
+        rescorer = java_class(LUCENE + "search.SortRescorer")(_score_row_docid())
         rescore = bound(
-            _LUCENE + "search.SortRescorer",
+            LUCENE + "search.SortRescorer",
             rescorer,
             "rescore",
             f"(Lorg/apache/lucene/search/IndexSearcher;{top}I){top}",
@@ -406,13 +240,13 @@ class ImpactReader:
 
     def _make_texts(self) -> Callable[[str], str]:
         """Document number to what is stored of it."""
-        fields, document = _LUCENE + "index.StoredFields", "Lorg/apache/lucene/document/Document;"
+        fields, document = LUCENE + "index.StoredFields", "Lorg/apache/lucene/document/Document;"
         stored = bound(
-            _LUCENE + "index.IndexReader", self._reader, "storedFields", "()Lorg/apache/lucene/index/StoredFields;"
+            LUCENE + "index.IndexReader", self._reader, "storedFields", "()Lorg/apache/lucene/index/StoredFields;"
         )
         read = fill(method(fields, "document", f"(I){document}"), 0, stored)
         number = static("java.lang.Integer", "parseInt", "(Ljava/lang/String;)I")
-        raw = method(_LUCENE + "document.Document", "get", "(Ljava/lang/String;)Ljava/lang/String;")
+        raw = method(LUCENE + "document.Document", "get", "(Ljava/lang/String;)Ljava/lang/String;")
         raw = fill(raw, 1, constant("java.lang.String", RAW))
         return function(per_line(then(then(number, read), raw), parallel=False))
 
@@ -433,9 +267,9 @@ class ImpactShards(ImpactReader):
     def __init__(self, directory: Path, readers: Sequence[ImpactReader], first_rows: Sequence[int]) -> None:
         self._readers = readers
         self._first_rows = np.array(first_rows)
-        with _crossing(directory):
+        with crossing(directory):
             parts = [reader._reader for reader in readers]
-            multi = java_class(_LUCENE + "index.MultiReader")(parts, False, signature=_READERS)
+            multi = java_class(LUCENE + "index.MultiReader")(parts, False, signature=_READERS)
             sizes = [reader._reader.maxDoc() for reader in readers]
         self._ends = np.cumsum(sizes)
         super().__init__(directory, multi)
@@ -458,7 +292,7 @@ class ImpactShards(ImpactReader):
 
 def lucene_version() -> str:
     """Version of the Lucene in use, such as ``"9.9.1"``."""
-    version: str = java_class(_LUCENE + "util.Version").LATEST.toString()
+    version: str = java_class(LUCENE + "util.Version").LATEST.toString()
     return version
 
 
@@ -506,51 +340,27 @@ def _matches(line: str) -> Matches:
 
 def _hits_to_text() -> Any:
     """The sort fields of each hit, ``[score, row, docid]``, with commas between."""
-    hits = getter(_LUCENE + "search.TopDocs", "scoreDocs", "[Lorg.apache.lucene.search.ScoreDoc;")
+    hits = getter(LUCENE + "search.TopDocs", "scoreDocs", "[Lorg.apache.lucene.search.ScoreDoc;")
     stream = static("java.util.Arrays", "stream", "([Ljava/lang/Object;)Ljava/util/stream/Stream;")
-    fields = getter(_LUCENE + "search.FieldDoc", "fields", "[Ljava.lang.Object;")
+    fields = getter(LUCENE + "search.FieldDoc", "fields", "[Ljava.lang.Object;")
     array = static("java.util.Arrays", "toString", "([Ljava/lang/Object;)Ljava/lang/String;")
     return joined(then(hits, stream), then(fields, array), ",")
 
 
-def _open_directory(path: Path) -> Any:
+def open_directory(path: Path) -> Any:
+    """Lucene's view of a folder, to be closed."""
     path = path.absolute()  # Java resolves relative paths from where the process was when Java started
-    return java_class(_LUCENE + "store.FSDirectory").open(java_class("java.nio.file.Paths").get(str(path)))
-
-
-def _impact_analyzer() -> Any:
-    options = java_class("java.util.HashMap")()
-    options.put("delimiter", DELIMITER)
-    return (
-        java_class(_LUCENE + "analysis.custom.CustomAnalyzer")
-        .builder()
-        .withTokenizer("whitespace", java_class("java.util.HashMap")())
-        .addTokenFilter("delimitedTermFrequency", options)
-        .build()
-    )
-
-
-def _impact_field_type() -> Any:
-    field_type = java_class(_LUCENE + "document.FieldType")()
-    field_type.setIndexOptions(java_class(_LUCENE + "index.IndexOptions").DOCS_AND_FREQS)
-    field_type.setTokenized(True)
-    field_type.setOmitNorms(True)
-    field_type.freeze()
-    return field_type
+    return java_class(LUCENE + "store.FSDirectory").open(java_class("java.nio.file.Paths").get(str(path)))
 
 
 def _score_row_docid() -> Any:
-    sort_field = java_class(_LUCENE + "search.SortField")
-    by_row = sort_field(ROW, java_class(_LUCENE + "search.SortField$Type").LONG)
-    return java_class(_LUCENE + "search.Sort")(sort_field.FIELD_SCORE, by_row, sort_field.FIELD_DOC)
-
-
-def _store_yes() -> Any:
-    return java_class(_LUCENE + "document.Field$Store").YES
+    sort_field = java_class(LUCENE + "search.SortField")
+    by_row = sort_field(ROW, java_class(LUCENE + "search.SortField$Type").LONG)
+    return java_class(LUCENE + "search.Sort")(sort_field.FIELD_SCORE, by_row, sort_field.FIELD_DOC)
 
 
 @contextmanager
-def _crossing(directory: Path) -> Iterator[None]:
+def crossing(directory: Path) -> Iterator[None]:
     """Calls into Java: one thread at a time, and what Lucene throws turned into one line that says what to do.
 
     The lock is for pyjnius, whose methods are not bound as Python's are: ``object.method`` stores the object in the

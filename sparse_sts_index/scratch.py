@@ -9,7 +9,8 @@ from pathlib import Path
 
 from scipy.sparse import csr_array
 
-from sparse_sts_index.lucene import ImpactReader, ImpactWriter
+from sparse_sts_index.impact_writer import ImpactWriter
+from sparse_sts_index.lucene import ImpactReader
 
 
 @contextmanager

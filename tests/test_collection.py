@@ -25,10 +25,11 @@ from sparse_sts_index import DataError, ImpactIndexError, SparseStsEncoder, Spar
 from sparse_sts_index.collection import Collection, Shard, VectorShards, manifest_sha256
 from sparse_sts_index.files import from_sealed_json, to_sealed_json
 from sparse_sts_index.impact_index import ImpactIndex
-from sparse_sts_index.index import Hit, Hits, merge_hits
+from sparse_sts_index.impact_writer import ImpactWriter
 from sparse_sts_index.join import similar_rows, similar_rows_between
-from sparse_sts_index.lucene import ImpactReader, ImpactShards, ImpactWriter
+from sparse_sts_index.lucene import ImpactReader, ImpactShards
 from sparse_sts_index.merge import merge
+from sparse_sts_index.results import Hit, Hits, merge_hits
 from sparse_sts_index.search import Mode
 from sparse_sts_index.state import State, open_index_state
 

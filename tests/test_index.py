@@ -23,7 +23,7 @@ from sparse_sts_index import (
     read_corpus,
 )
 from sparse_sts_index.files import from_sealed_json
-from sparse_sts_index.lucene import ImpactWriter
+from sparse_sts_index.impact_writer import ImpactWriter
 
 SMALL = ["A cat sleeps on the mat.", "Stocks fell sharply on Monday.", "A kitten naps on a rug."]
 
@@ -182,9 +182,9 @@ _KILLED_BUILD = """
     import numpy as np
     from pathlib import Path
     from scipy.sparse import csr_array
-    from sparse_sts_index import lucene
+    from sparse_sts_index.impact_writer import ImpactWriter
     moment, folder = sys.argv[1], Path(sys.argv[2])
-    with lucene.ImpactWriter(folder) as writer:
+    with ImpactWriter(folder) as writer:
         for number in range(20_000):
             ids = [f"{number}-{n}" for n in range(10)]
             writer.add(ids, ids, csr_array(np.eye(10, 12, dtype=np.int32)), tuple("abcdefghijkl"))

@@ -27,7 +27,7 @@ from support import VOCABULARY, brute_force, build, chunk, random_vectors
 from sparse_sts_index import DataError, Document, ImpactIndexError, SparseStsEncoder, SparseStsIndex
 from sparse_sts_index.changes import clean
 from sparse_sts_index.impact_index import ImpactIndex
-from sparse_sts_index.lucene import ImpactWriter
+from sparse_sts_index.impact_writer import ImpactWriter
 
 POOL = random_vectors(np.random.default_rng(0), 60)
 QUERIES = random_vectors(np.random.default_rng(1), 4)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from sparse_sts_index import ImpactIndexError, SparseStsEncoder, Vocabulary
-from sparse_sts_index.lucene import ImpactReader, ImpactWriter, impact_query, only, query_terms, quoted
+from sparse_sts_index.impact_writer import ImpactWriter
+from sparse_sts_index.lucene import ImpactReader, impact_query, only, query_terms, quoted
 
 TERMS = tuple("abcdefghijkl")
 

@@ -20,8 +20,8 @@ from sparse_sts_index.engines.base import Engine, Found, Metadata, Vector, vecto
 from sparse_sts_index.engines.retry import BackOff
 from sparse_sts_index.errors import EngineError, ModelError, ModelMismatchError
 from sparse_sts_index.explain import TermContribution, shared_terms
-from sparse_sts_index.index import Hit, Hits, scored
 from sparse_sts_index.precision import Precision
+from sparse_sts_index.results import Hit, Hits, scored
 from sparse_sts_index.search import check_search, check_vectors
 from sparse_sts_index.vocabulary import Vocabulary
 

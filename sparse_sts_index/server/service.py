@@ -25,10 +25,11 @@ from sparse_sts_index.corpus import Document
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import SparseStsError
 from sparse_sts_index.explain import PairExplanation, explain_traces
-from sparse_sts_index.index import Group, Groups, Hits, SparseStsIndex, scored
+from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.jvm import detach_thread
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.quantizer import pairwise_dot
+from sparse_sts_index.results import Group, Groups, Hits, scored
 from sparse_sts_index.search import Mode
 from sparse_sts_index.server.metrics import Metrics
 from sparse_sts_index.server.settings import MAX_SENTENCES, ServerSettings

@@ -17,9 +17,10 @@ from scipy.sparse import csr_array
 from sparse_sts_index.collection import shard_folders
 from sparse_sts_index.corpus import QUERY_CHUNK, Document, chunks
 from sparse_sts_index.impact_index import ImpactIndex
-from sparse_sts_index.index import Hits, Pair, SparseStsIndex, merge_hits, scored
+from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.join import check_threshold, similar_rows, similar_rows_between
 from sparse_sts_index.manifest import Manifest
+from sparse_sts_index.results import Hits, Pair, merge_hits, scored
 from sparse_sts_index.search import Mode, check_search
 from sparse_sts_index.spark.worker import encoder_of
 from sparse_sts_index.state import State
