@@ -133,10 +133,11 @@ def train(
 
     from sparse_sts_index import training
     from sparse_sts_index.checkpoints import checkpoints_folder
+    from sparse_sts_index.progress import TrainingProgress
 
     with tqdm(unit=" steps", desc="training", disable=None) as bar:
 
-        def show(progress: training.TrainingProgress) -> None:
+        def show(progress: TrainingProgress) -> None:
             bar.total = progress.total_steps
             bar.update(progress.step - bar.n)
             figures = {"loss": progress.loss, "dev_spearman": progress.dev_spearman}

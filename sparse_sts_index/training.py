@@ -15,7 +15,6 @@ import pickle
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,6 @@ from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
     TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
     set_seed,
 )
 from transformers.integrations import integration_utils
@@ -62,31 +58,11 @@ from sparse_sts_index.evaluation import evaluate_cosine
 from sparse_sts_index.losses import DistillationLoss, SparseSpladeLoss
 from sparse_sts_index.models import load_dense, load_splade, no_progress_bars
 from sparse_sts_index.pairs import Pairs
+from sparse_sts_index.progress import BEST_METRIC, Progress, TrainingProgress
 from sparse_sts_index.recipe import TrainingSettings
 from sparse_sts_index.saving import TrainingReport, card_metrics, describe, save
 
-_BEST_METRIC = "eval_dev_spearman_cosine"
 _PUBLISHED_RATE, _PUBLISHED_WIDTH = 5e-5, 768  # of the published recipe, and of the base model it is for
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingProgress:
-    """Where a running training stands.
-
-    Attributes
-    ----------
-    step, total_steps : int
-        Optimizer steps done, and in all.
-    loss : float or None
-        Training loss of the last logging interval.
-    dev_spearman : float or None
-        Spearman's rho on the dev pairs at the last evaluation.
-    """
-
-    step: int
-    total_steps: int
-    loss: float | None = None
-    dev_spearman: float | None = None
 
 
 def train(
@@ -291,7 +267,7 @@ def _arguments(
         save_steps=eval_steps,
         save_total_limit=1,  # and the best one
         load_best_model_at_end=True,
-        metric_for_best_model=_BEST_METRIC,
+        metric_for_best_model=BEST_METRIC,
         greater_is_better=True,
         logging_steps=eval_steps,
         report_to=reporting or "none",
@@ -380,27 +356,5 @@ def _callbacks(
     if settings.patience is not None:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.patience))
     if progress is not None:
-        callbacks.append(_Progress(progress))
+        callbacks.append(Progress(progress))
     return callbacks
-
-
-class _Progress(TrainerCallback):
-    """Passes on where the trainer stands."""
-
-    def __init__(self, report: Callable[[TrainingProgress], None]) -> None:
-        self._report = report
-        self._loss: float | None = None
-        self._dev_spearman: float | None = None
-
-    def _send(self, state: TrainerState) -> None:
-        self._report(TrainingProgress(state.global_step, state.max_steps, self._loss, self._dev_spearman))
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._send(state)
-
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._loss = kwargs["logs"].get("loss", self._loss)
-
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._dev_spearman = kwargs["metrics"].get(_BEST_METRIC, self._dev_spearman)
-        self._send(state)

@@ -29,8 +29,8 @@ from sparse_sts_index.averaging import AveragedWeights
 from sparse_sts_index.checkpoints import last_checkpoint
 from sparse_sts_index.evaluation import evaluate_cosine
 from sparse_sts_index.models import tiny_folder
+from sparse_sts_index.progress import TrainingProgress
 from sparse_sts_index.saving import TrainingReport, save
-from sparse_sts_index.training import TrainingProgress
 
 SETTINGS = TrainingSettings(base_model="tiny", learning_rate=2e-4, eval_steps=3, max_length=64)
 

@@ -57,9 +57,10 @@ BOXES = [
         20,
         136,
         200,
-        146,
+        166,
         "Training",
-        "recipe.py losses.py | training.py saving.py | averaging.py grow.py | distillation.py | checkpoints.py",
+        "recipe.py losses.py | training.py saving.py | averaging.py grow.py | distillation.py | "
+        "checkpoints.py | progress.py",
     ),
     ("box", 20, 431, 160, 86, "Many as one", "collection.py | merge.py"),
     ("box", 20, 610, 160, 66, "Cosine to score", "calibration.py"),

@@ -40,8 +40,13 @@ class Setting:
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
-    folder = tmp_path_factory.mktemp("kills")
+    return prepare(tmp_path_factory.mktemp("kills"))
+
+
+def prepare(folder: Path, padding: str = "") -> Setting:
+    """The base, and the files that commands read; every tenth sentence ends with `padding`."""
     sample = [(document.id, document.text) for document in read_corpus("sample")]
+    sample[::10] = [(doc_id, text + padding) for doc_id, text in sample[::10]]
     setting = Setting(folder, folder / "base")
     first = sample[:INDEXED]
     setting.file("first.jsonl", first)
@@ -99,7 +104,7 @@ def test_kills_of_what_changes_an_index(name: str, setting: Setting, faults: Fau
         row.tried += faulty.killed(outcome)
         what = f"{name}, kill {number}, {outcome}"
         found = check(faults, row, idx, [after] if outcome.status == 0 else [before, after], what)
-        found_after += faulty.killed(outcome) and found == after
+        found_after += faulty.killed(outcome) and found == after != before
         if number % 3 == 0 and (found != after or name not in ("index", "add")):  # which refuse what is there
             again = warm.run(arguments, **options)
             if again.status:
