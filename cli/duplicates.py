@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from .options import Command, engine_session, one_line, progress_bar, spark_options
+from .options import Command, engine_session, json_line, one_line, progress_bar, spark_options
 
 
 def _join_command(command: Command) -> Command:
@@ -57,7 +56,7 @@ def duplicates(
             if format == "jsonl":
                 line = {"first": first.id, "second": second.id, "cosine": pair.cosine}
                 line |= {"first_text": first.text, "second_text": second.text}
-                click.echo(json.dumps(line, ensure_ascii=False))
+                click.echo(json_line(line))
             else:
                 texts = f"{one_line(first.text)}  |  {one_line(second.text)}"
                 click.echo(f"{pair.cosine:.4f}  {one_line(first.id)}  {one_line(second.id)}  {texts}")
@@ -80,7 +79,7 @@ def cluster(index: Path, threshold: float, format: str) -> None:
             sentences += len(members)
             if format == "jsonl":
                 texts = [{"id": member.id, "text": member.text} for member in members]
-                click.echo(json.dumps({"cluster": count, "members": texts}, ensure_ascii=False))
+                click.echo(json_line({"cluster": count, "members": texts}))
             else:
                 click.echo(f"cluster {count}: {len(members):,} sentences")
                 for member in members:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sparse_sts_index.files import atomic_writer, tensors_written
 from sparse_sts_index.models import check_model
 from sparse_sts_index.pairs import Pairs
 
+_REMOVED = ".removed-{}"
 _IDENTITY_FILE = "run.json"  # of the run that the checkpoints beside it belong to
 
 
@@ -103,13 +104,31 @@ def writing_checkpoint(checkpoints: str | Path | None) -> Iterator[None]:
         raise TrainingError(f"cannot write a checkpoint to {checkpoints}: {error.strerror or error}") from error
 
 
+def keep_last_and(best: str | None, checkpoints: Path) -> None:
+    """Remove all checkpoints but the last one and the best one."""
+    kept = {Path(path).name for path in (best, last_checkpoint(checkpoints)) if path is not None}
+    for folder in (*checkpoints.glob("checkpoint-*"), *checkpoints.glob(_REMOVED.format("*"))):
+        if folder.name not in kept:
+            _discard(folder)
+
+
+def _discard(folder: Path) -> None:
+    """Remove a folder as far as possible; what is left of it, if this is cut short, does not look like a checkpoint."""
+    removed = folder if folder.match(_REMOVED.format("*")) else folder.with_name(_REMOVED.format(folder.name))
+    with suppress(OSError):
+        if removed != folder:
+            shutil.rmtree(removed, ignore_errors=True)
+            folder.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
+
+
 def remove(checkpoints: Path) -> None:
     """Remove the folder, as far as that is possible; whose it is last, so that who is killed can begin anew."""
     if not checkpoints.is_dir():
         return
     for path in checkpoints.iterdir():
         if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
+            _discard(path)
         elif path.name != _IDENTITY_FILE:
             path.unlink(missing_ok=True)
     shutil.rmtree(checkpoints, ignore_errors=True)
@@ -126,7 +145,7 @@ def pairs_sha256(train_pairs: Pairs, dev_pairs: Pairs, unlabelled: Sequence[str]
 
 
 def last_checkpoint(checkpoints: Path) -> str | None:
-    """The last checkpoint that is complete, if any: the trainer writes its own state last."""
+    """The last checkpoint that is complete, if any: the trainer writes its own state last, and we remove as one."""
     complete = [folder for folder in checkpoints.glob("checkpoint-[0-9]*") if _holds_state(folder)]
     return str(max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]))) if complete else None
 
@@ -136,4 +155,4 @@ def _holds_state(checkpoint: Path) -> bool:
         state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(state, dict)
+    return isinstance(state, dict) and (checkpoint / "modules.json").is_file()

@@ -34,7 +34,7 @@ from sparse_sts_index.vocabulary import Vocabulary
 
 #: Sentences that the fingerprint's tokenizer probe is taken from: case, accents, CJK, digits, punctuation, subwords.
 _PROBE = ("Héllo WORLD's naïve café—12.5%", "東京 playing 3,000 C++ e-mails :-)", "unaffordability's Straße\u00a0№7 😀")
-_TOKENIZED_TOGETHER = 256  # sentences
+_TOKENIZED_TOGETHER, _CHARACTERS_TOGETHER = 256, 1 << 20
 _BATCH_OF_OTHERS = 32  # sentences, for models that the fused head does not know
 
 
@@ -206,9 +206,7 @@ class SparseStsEncoder:
         if self._fused:
             # Token counts first, then batches: what sentence-transformers gives, padded less.
             ids: list[NDArray[np.int64]] = []
-            # Some at a time, as thousands of lists alive at once set off Python's garbage collector.
-            for start in range(0, len(sentences), _TOKENIZED_TOGETHER):
-                some = sentences[start : start + _TOKENIZED_TOGETHER]
+            for some in _runs(sentences):
                 ids.extend(np.array(x, dtype=np.int64) for x in self._token_ids([self._prompt + text for text in some]))
             lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
             order = np.argsort(-lengths, kind="stable")
@@ -400,6 +398,22 @@ class SparseStsEncoder:
             `a` and `b` differ in length, or are bare strings.
         """
         return pairwise_dot(*self.encode_pairs(a, b))
+
+
+def _runs(sentences: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Sentences to tokenize together, in order.
+
+    Not too many, as thousands of lists alive at once set off Python's garbage collector; nor too much text, as all
+    tokens of it take memory before a tokenizer cuts them off.
+    """
+    start = size = 0
+    for end, sentence in enumerate(sentences):
+        size += len(sentence)
+        if end - start == _TOKENIZED_TOGETHER or (size > _CHARACTERS_TOGETHER and end > start):
+            yield sentences[start:end]
+            start, size = end, len(sentence)
+    if start < len(sentences):
+        yield sentences[start:]
 
 
 def _checked(sentences: Sequence[str]) -> Sequence[str]:

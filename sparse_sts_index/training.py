@@ -45,6 +45,7 @@ from sparse_sts_index.checkpoints import (
     begin,
     check_output,
     checkpoints_folder,
+    keep_last_and,
     last_checkpoint,
     pairs_sha256,
     remove,
@@ -265,7 +266,6 @@ def _arguments(
         eval_steps=eval_steps,
         save_strategy="steps",
         save_steps=eval_steps,
-        save_total_limit=1,  # and the best one
         load_best_model_at_end=True,
         metric_for_best_model=BEST_METRIC,
         greater_is_better=True,
@@ -276,11 +276,17 @@ def _arguments(
 
 
 class _Trainer(SparseEncoderTrainer):
-    """Says in one line that a checkpoint cannot be written."""
+    """Keeps the last checkpoint and the best one, and says in one line that one cannot be written.
+
+    The trainer it derives from would remove the last one in the end, file by file: who is killed while it does is left
+    with half a checkpoint.
+    """
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        with writing_checkpoint(self.args.output_dir):
+        checkpoints = Path(str(self.args.output_dir))
+        with writing_checkpoint(checkpoints):
             super()._save_checkpoint(model, trial)
+            keep_last_and(self.state.best_model_checkpoint, checkpoints)
 
 
 class _Evaluator(SparseEmbeddingSimilarityEvaluator):

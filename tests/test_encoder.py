@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 
-from sparse_sts_index import DataError, Document, ModelError, Quantizer, SparseStsEncoder, load_pairs
+from sparse_sts_index import DataError, Document, ModelError, Quantizer, SparseStsEncoder, encoder, load_pairs
 from sparse_sts_index.convert import encode_documents
 from sparse_sts_index.models import tiny_folder
 from sparse_sts_index.quantizer import pairwise_dot
@@ -101,6 +104,28 @@ def test_batches_are_of_similar_length_within_the_budget(tiny: SparseStsEncoder)
         total += rows * width
     assert padding < 0.1 * total
     assert max(features["input_ids"].shape[1] for _, features in tokenized.batches) == 512
+
+
+@given(st.lists(st.text("ab", max_size=12), max_size=40))
+def test_not_too_much_is_tokenized_together(sentences: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder, "_TOKENIZED_TOGETHER", 5)
+        patch.setattr(encoder, "_CHARACTERS_TOGETHER", 20)
+        runs = [list(run) for run in encoder._runs(sentences)]
+    assert [sentence for run in runs for sentence in run] == sentences
+    for run, after in itertools.pairwise([*runs, [""]]):
+        size = sum(map(len, run))
+        assert 1 <= len(run) <= 5
+        assert size <= 20 or len(run) == 1
+        assert after == [""] or len(run) == 5 or size + len(after[0]) > 20  # no more calls than need be
+
+
+def test_sentences_of_a_megabyte_one_at_a_time(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentences = ["A short one.", "The quick brown fox. " * 50_000, "Another one."]
+    together, seen, tokenized = tiny.encode(sentences), [], tiny._tokenized
+    monkeypatch.setattr(tiny, "_tokenized", lambda texts: seen.append(len(texts)) or tokenized(texts))
+    assert abs(tiny.encode(sentences) - together).max() == 0
+    assert seen == [1, 1, 1]
 
 
 @pytest.mark.parametrize("options", [{}, {"processing_kwargs": {"text": {"max_length": 9}}}])

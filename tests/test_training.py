@@ -147,6 +147,41 @@ def test_the_average_of_the_weights_is_the_model(splits: tuple[Pairs, Pairs, Pai
     assert vocabulary not in average
 
 
+@pytest.mark.parametrize("averaging", [None, 0.8])
+def test_a_run_that_ends_before_its_model_is_saved(
+    splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, averaging: float | None
+) -> None:
+    """All checkpoints but the best and the last go; the last one stays until the model is there."""
+    settings = dataclasses.replace(SETTINGS, averaging=averaging, eval_steps=1, learning_rate=0.02)
+    whole = train(tmp_path / "whole", *splits, settings)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    assert whole.best_step < 5
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "model", *splits, settings)
+    checkpoints = tmp_path / "model.checkpoints"
+    left = {path.name for path in checkpoints.glob("*checkpoint-*")}
+    assert left == {"checkpoint-6", f"checkpoint-{whole.best_step}"}
+    (checkpoints / "checkpoint-5").mkdir()  # of which a killed run has removed the rest
+    shutil.copy(checkpoints / "checkpoint-6" / "trainer_state.json", checkpoints / "checkpoint-5")
+    resumed = train(tmp_path / "model", *splits, settings, resume=True)
+    assert resumed.fingerprint == whole.fingerprint
+    assert resumed.best_step == whole.best_step
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "whole"}
+
+
+def test_half_a_checkpoint_is_none(splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "model", *splits, SETTINGS, progress=_interrupt_at(4))
+    (tmp_path / "model.checkpoints" / "checkpoint-3" / "modules.json").unlink()
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        train(tmp_path / "model", *splits, SETTINGS, resume=True)
+
+
 @contextlib.contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
     resource = pytest.importorskip("resource")

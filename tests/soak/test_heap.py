@@ -12,13 +12,13 @@ from conftest import Faults
 from looking import look
 from test_kills import CHUNK, COMMANDS, Setting, check, prepare
 
-HEAPS = (7, 8, 9, 10, 12, 14, 16, 20, 24, 32)  # MiB; with less, Java does not get as far as to run anything
+HEAPS = (10, 12, 14, 16, 20, 24, 32, 40, 48, 64)  # MiB; with less, Java ends before it can say why
 
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
-    """Sentences of which every tenth is half a megabyte: Lucene takes several in a batch."""
-    return prepare(tmp_path_factory.mktemp("heap"), " padding" * 64_000)
+    """Sentences of which every hundredth is of two megabytes."""
+    return prepare(tmp_path_factory.mktemp("heap"), " padding" * 256_000)
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, "search", "verify", "merge"])

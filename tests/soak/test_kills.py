@@ -44,9 +44,9 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
 
 
 def prepare(folder: Path, padding: str = "") -> Setting:
-    """The base, and the files that commands read; every tenth sentence ends with `padding`."""
+    """The base, and the files that commands read; every hundredth sentence ends with `padding`."""
     sample = [(document.id, document.text) for document in read_corpus("sample")]
-    sample[::10] = [(doc_id, text + padding) for doc_id, text in sample[::10]]
+    sample[::100] = [(doc_id, text + padding) for doc_id, text in sample[::100]]
     setting = Setting(folder, folder / "base")
     first = sample[:INDEXED]
     setting.file("first.jsonl", first)
