@@ -29,6 +29,11 @@ def one_line(outcome: Outcome) -> bool:
     return outcome.status == 1 and clear
 
 
+def java_crashed(outcome: Outcome) -> bool:
+    """Whether Java ended the process with a report of its own: pyjnius passes on null where there is no heap at all."""
+    return outcome.status == -signal.SIGABRT and "detected by the Java Runtime Environment" in outcome.stdout
+
+
 def kill_after(arguments: Sequence[object], seconds: float, **options: Any) -> Outcome:
     """SIGKILL after some time, if the command has not ended by then."""
     command = Command(arguments, **options)

@@ -17,6 +17,8 @@ def table() -> str:
     lines += [f"| {n} | {r['tried']:,} | {r['lost']} | {r['wrong']} | {r['unclear']} |" for n, r in rows.items()]
     totals = [sum(row[key] for row in rows.values()) for key in ("tried", "lost", "wrong", "unclear")]
     lines.append("| **all** | **{:,}** | **{}** | **{}** | **{}** |".format(*totals))
+    crashes = sum((row["notes"] or {}).get("crashes of Java", 0) for row in rows.values())
+    lines += ["", f"{crashes} of the commands with a small heap ended in a crash of Java itself, see below."]
     return "\n" + "\n".join(lines) + "\n\n"
 
 

@@ -23,7 +23,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
 
 @pytest.mark.parametrize("name", [*COMMANDS, "search", "verify", "merge"])
 def test_small_heap(name: str, setting: Setting, faults: Faults, tmp_path: Path) -> None:
-    row, idx = faults.row(f"Java out of heap: {name}"), tmp_path / "idx"
+    row, idx = faults.row(f"small Java heap: {name}"), tmp_path / "idx"
     options = {"chunk": CHUNK, "folder": setting.folder}
     base = name not in COMMANDS or COMMANDS[name][1]
     other: dict[str, list[object]] = {
@@ -44,13 +44,15 @@ def test_small_heap(name: str, setting: Setting, faults: Faults, tmp_path: Path)
     assert warm.run(arguments, **options).status == 0
     after = warm.call(look, idx)
     ended: dict[int, int] = {}
+    crashed = 0
     for heap in HEAPS:
         restore()
         outcome = warm.run(arguments, JAVA_TOOL_OPTIONS=f"-Xmx{heap}m", **options)
         ended[heap] = outcome.status
-        row.tried += outcome.status != 0
-        if outcome.status and not faulty.one_line(outcome):
+        row.tried += 1
+        crashed += faulty.java_crashed(outcome)
+        if outcome.status and not faulty.one_line(outcome) and not faulty.java_crashed(outcome):
             row.unclear += 1
             faults.failed(f"{name}, {heap} MiB: {outcome}")
         check(faults, row, idx, [before] if outcome.status else [after], f"{name}, {heap} MiB, {outcome}")
-    row.notes = {"exit status by heap": ended}
+    row.notes = {"exit status by MiB of heap": ended, "crashes of Java": crashed}
