@@ -6,6 +6,7 @@ BIN := .venv/bin
 TOOLS := .venv-release/bin
 LOCKED := -m pip install --quiet --require-hashes --no-deps --requirement
 SBOM := build/sparse-sts-index.cdx.json
+IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: audit clean demo dist licences lock release smoke test
 .DELETE_ON_ERROR:
@@ -17,7 +18,7 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(IN_TWO)
 
 # An environment, and the package in it. What sources are built with comes first: nothing is fetched behind the locks'
 # back. torch is the CPU build where pip finds it, else PyPI's, which brings CUDA's libraries on Linux.
@@ -104,7 +105,7 @@ soak: .venv/installed
 # The tests once more, and which branches of the library they take; what runs in processes of their own counts, too.
 .PHONY: coverage
 coverage: .venv/installed
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(IN_TWO) --cov --cov-report=term:skip-covered
 
 # Mutants of the quantizer and of the certificate, in build/mutation; fails if one lives that docs/mutation.md does not
 # account for.

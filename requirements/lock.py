@@ -66,8 +66,11 @@ def main() -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as cuda:
         cuda.write("\n".join(sorted(pypi - cpu - {"torch"})))
         cuda.flush()
-        extras = ("--extra", "tiny", "--extra", "dev", "--no-emit-package", "torch", "--excludes", cuda.name)
-        resolve("pyproject.toml", output=FOLDER / "test.lock", options=(*options, *extras))
+        without = ("--no-emit-package", "torch", "--excludes", cuda.name)
+        extras = ("--extra", "tiny", "--extra", "dev")
+        resolve("pyproject.toml", output=FOLDER / "test.lock", options=(*options, *without, *extras))
+        extras = ("--extra", "tiny", "--extra", "serve", "--constraints", "requirements/test.lock")
+        resolve("pyproject.toml", output=FOLDER / "serve.lock", options=(*options, *without, *extras))
     (FOLDER / "torch-cpu.lock").write_text(f"torch=={pin[1]}+cpu \\\n    --hash=sha256:{sha256}\n")
     consistent = (*options, "--constraints", "requirements/test.lock")  # it goes into the same environment
     resolve("-", stdin="torch", output=FOLDER / "torch-pypi.lock", options=consistent)

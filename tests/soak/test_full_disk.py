@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,9 +43,22 @@ def remount(path: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", path], check=True)
 
 
-def size_of(path: Path) -> int:
-    """Bytes in pages, as a file system in memory has them."""
-    return sum(-(-file.lstat().st_size // 4096) * 4096 for file in path.rglob("*") if file.is_file())
+@contextlib.contextmanager
+def most_used(path: Path) -> Iterator[list[int]]:
+    """Bytes of a file system that were in use at once in the block, looked at a thousand times a second."""
+    most, ended = [shutil.disk_usage(path).used], threading.Event()
+
+    def look_on() -> None:
+        while not ended.wait(0.001):
+            most[0] = max(most[0], shutil.disk_usage(path).used)
+
+    watcher = threading.Thread(target=look_on)
+    watcher.start()
+    try:
+        yield most
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def arguments_of(name: str, idx: Path) -> list[str]:
@@ -64,11 +78,12 @@ def test_full_disk(name: str, setting: Setting, faults: Faults, share: float, se
 
     with mounted(tmp_path / "roomy", 400 << 20) as folder:
         idx = prepare(folder)
-        before, least = warm.call(look, idx), size_of(folder)
-        assert warm.run(arguments_of(name, idx), **options).status == 0
-        after, most = warm.call(look, idx), size_of(folder) + least
-    for room in moments(rng, max(2, round(10 * share)), most):
-        with mounted(tmp_path / "small", least + 4096 + int(room)) as folder:
+        before, least = warm.call(look, idx), shutil.disk_usage(folder).used
+        with most_used(folder) as most:
+            assert warm.run(arguments_of(name, idx), **options).status == 0
+        after = warm.call(look, idx)
+    for room in moments(rng, max(2, round(10 * share)), most[0] - least):
+        with mounted(tmp_path / "small", least + int(room)) as folder:
             idx = prepare(folder)
             outcome = warm.run(arguments_of(name, idx), **options)
             what = f"{name}, {int(room):,} bytes left, {outcome}"
