@@ -55,16 +55,19 @@ def atomic_writer(path: str | Path) -> Iterator[IO[str]]:
 
 @contextmanager
 def tensors_written() -> Iterator[None]:
-    """Has torch and safetensors say that a disk is full or fails as everything else says it.
+    """Has torch, safetensors and tokenizers say that a disk is full or fails as everything else says it.
 
     Raises
     ------
     OSError
-        For what they raise: RuntimeError and SafetensorError.
+        For what they raise: RuntimeError, SafetensorError, and Exception itself.
     """
     try:
         yield
-    except (RuntimeError, SafetensorError) as error:
+    except Exception as error:
+        plain = type(error) is Exception  # what tokenizers raise
+        if not plain and not isinstance(error, (RuntimeError, SafetensorError)):
+            raise
         raise OSError(f"{error} (is the disk full?)") from error
 
 

@@ -109,6 +109,19 @@ def run(handle: Handle) -> None:
     java_cast("java.lang.Runnable", runnable).run()
 
 
+def quiet_threads() -> None:
+    """Have threads of Java's own end without a word on stderr, unless somebody else has a say in it already.
+
+    Whoever waits for what a thread was to do is told of its failure anyway.
+    """
+    threads = java_class("java.lang.Thread")
+    if threads.getDefaultUncaughtExceptionHandler() is None:
+        nothing = _handles().empty(_method_type("(Ljava/lang/Thread;Ljava/lang/Throwable;)V"))
+        interface = _named("java.lang.Thread$UncaughtExceptionHandler")
+        handler = java_class(_INVOKE + "MethodHandleProxies").asInterfaceInstance(interface, nothing)
+        threads.setDefaultUncaughtExceptionHandler(java_cast("java.lang.Thread$UncaughtExceptionHandler", handler))
+
+
 def function(handle: Handle) -> Callable[[str], str]:
     """A handle from string to string as something to call from Python: one call into Java, and one back."""
     java_function = java_cast(_FUNCTION, _as_function(handle))

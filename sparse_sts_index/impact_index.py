@@ -349,18 +349,21 @@ class ImpactIndex:
     @contextlib.contextmanager
     def _changing(self, commit: bool) -> Iterator[tuple[State, Changes]]:
         """Changes under way: the state before them and where to make them; undone if the block fails."""
-        changes = self.check_writable()
+        changes, committed = self.check_writable(), False
         with self.using() as before:
             try:
                 yield before, changes
                 if commit:
                     changes.commit()
+                    committed = True
                 state = changes.state(self._in_memory)
             except BaseException as error:
                 changes.close()
                 self._changes = None
                 state, self._changes = open_to_change(self.path, self._in_memory, self._check)
                 self._see(state)
+                if committed and isinstance(error, ImpactIndexError):
+                    return  # it is done; only the writer broke after it, and there is another one now
                 if isinstance(error, OSError):
                     raise ImpactIndexError(f"cannot write {self.path}: {error.strerror or error}") from error
                 raise

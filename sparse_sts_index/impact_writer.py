@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from sparse_sts_index.handles import bound, collect, constant, fill, run
+from sparse_sts_index.handles import bound, collect, constant, fill, quiet_threads, run
 from sparse_sts_index.jvm import java_class
 from sparse_sts_index.lucene import CONTENTS, ID, LUCENE, RAW, ROW, ImpactReader, crossing, open_directory
 from sparse_sts_index.vocabulary import DELIMITER
@@ -45,6 +45,7 @@ class ImpactWriter:
     def __init__(self, directory: Path, *, create: bool = True) -> None:
         self._directory = directory
         with crossing(directory):
+            quiet_threads()  # those that merge
             self._store = open_directory(directory)
             config = java_class(LUCENE + "index.IndexWriterConfig")(_impact_analyzer())
             modes = java_class(LUCENE + "index.IndexWriterConfig$OpenMode")

@@ -24,6 +24,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,6 +58,7 @@ _READER = "(Lorg/apache/lucene/index/IndexReader;)V"
 _READERS = "([Lorg/apache/lucene/index/IndexReader;Z)V"
 _HITS_AT_A_TIME = 1_000_000  # in one string from Java
 _NO_MORE_DOCS = 2**31 - 1  # DocIdSetIterator.NO_MORE_DOCS
+_PACKAGE = re.compile(r"^(?:\w+\.)+")
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\u000a", "\r": "\\u000d"})
 
 
@@ -381,5 +383,8 @@ def crossing(directory: Path) -> Iterator[None]:
         elif kind in ("IndexFormatTooNewException", "IndexFormatTooOldException"):
             message = f"written by another version of Lucene than {lucene_version()}: {detail}"
         else:
-            message = f"{kind}: {detail}"
+            # Its cause, rather than that a writer is closed, or what could not be merged.
+            trace = getattr(error, "stacktrace", None) or []
+            causes = [text for before, text in itertools.pairwise(trace) if before == "Caused by:"]
+            message = _PACKAGE.sub("", causes[-1]) if causes else f"{kind}: {detail}"
         raise ImpactIndexError(f"{directory}: {message}") from error

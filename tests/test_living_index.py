@@ -28,6 +28,7 @@ from sparse_sts_index import DataError, Document, ImpactIndexError, SparseStsEnc
 from sparse_sts_index.changes import clean
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.impact_writer import ImpactWriter
+from sparse_sts_index.lucene import ImpactReader
 
 POOL = random_vectors(np.random.default_rng(0), 60)
 QUERIES = random_vectors(np.random.default_rng(1), 4)
@@ -429,6 +430,27 @@ def test_an_interrupt_just_after_the_commit(tmp_path: Path, monkeypatch: pytest.
         SparseStsIndex.build(path, ["one"], SparseStsEncoder.load("tiny"), overwrite=True)
     with ImpactIndex.open(path) as index:
         assert index.verify() == 1
+
+
+def test_a_writer_that_breaks_just_after_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is committed is done: the call does not fail, and the index goes on with another writer."""
+    path = tmp_path / "index"
+    build(path, IDS[:4], POOL[:4])
+    with ImpactIndex.open(path, writable=True) as index:
+
+        def broken(self: ImpactWriter) -> ImpactReader:
+            monkeypatch.undo()
+            raise ImpactIndexError("out of heap")
+
+        monkeypatch.setattr(ImpactWriter, "reader", broken)
+        assert index.delete(IDS[:1]) == 1
+        assert len(index) == 3
+        assert index.delete(IDS[1:2]) == 1
+        assert index.verify() == 2
+        monkeypatch.setattr(ImpactWriter, "reader", broken)
+        with pytest.raises(ImpactIndexError, match="out of heap"):
+            index.delete(IDS[2:3], commit=False)
+        assert len(index) == 2
 
 
 def test_searches_while_others_refresh(tmp_path: Path) -> None:

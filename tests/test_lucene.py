@@ -142,6 +142,25 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_a_merge_that_fails_is_told_by_the_error_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Lucene merges in threads of its own, whose failures Java would print."""
+    one = csr_array(np.eye(1, 12, dtype=np.int32))
+    with ImpactWriter(tmp_path) as writer:
+        for number in range(2):
+            writer.add([f"identifier-{number}"], [""], one, TERMS)
+            writer.commit({})
+    (segment,) = tmp_path.glob("_1.cfs")
+    content = bytearray(segment.read_bytes())
+    content[content.index(b"identifier")] ^= 1
+    segment.write_bytes(content)
+    with ImpactWriter(tmp_path, create=False) as writer:
+        with pytest.raises(ImpactIndexError, match="CorruptIndexException: checksum failed"):
+            writer.merge()
+        with pytest.raises(ImpactIndexError, match="CorruptIndexException: checksum failed"):
+            writer.add(["2"], [""], one, TERMS)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_damaged_index_is_an_error_not_a_crash(tmp_path: Path) -> None:
     write(tmp_path, csr_array(np.eye(1, 12, dtype=np.int32)), ["1"])
     segments = next(tmp_path.glob("segments_*"))
