@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from sparse_sts_index.sample import SAMPLE
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+    from sparse_sts_index.engines.base import Busy
 
 #: Control characters (ANSI escapes among them) and line ends, which would break a table or drive the terminal, and what
 #: overrides the direction of text, which would show a row in another order than it has.
@@ -180,6 +183,11 @@ def progress_bar(total: int | None, what: str) -> Iterator[Callable[[int], None]
     """A bar with rate and time left on stderr, if that is a terminal."""
     with tqdm(total=total, unit=" sentences", desc=what, disable=None, smoothing=0.05) as bar:
         yield lambda count: bar.update(count) and None
+
+
+def show_wait(busy: Busy, seconds: float) -> None:
+    """Say on stderr, above the bar if there is one, that a serving engine is waited for."""
+    tqdm.write(one_line(f"{busy}: again in {seconds:.1f} s"), file=sys.stderr)
 
 
 def one_line(text: str) -> str:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-from tqdm import tqdm
 
-from .options import one_line, overwrite_option, progress_bar, token_option, url_option
-
-if TYPE_CHECKING:
-    from sparse_sts_index.engines.base import Busy
+from .options import overwrite_option, progress_bar, show_wait, token_option, url_option
 
 
 @click.command()
@@ -47,7 +41,7 @@ def push(index: Path, url: str, batch_size: int, journal: Path | None, overwrite
                 journal=journal,
                 overwrite=overwrite,
                 progress=progress,
-                back_off=BackOff(waiting=_show_wait),
+                back_off=BackOff(waiting=show_wait),
             )
     finally:
         engine.close()
@@ -56,8 +50,3 @@ def push(index: Path, url: str, batch_size: int, journal: Path | None, overwrite
     click.echo(
         f"{engine.target}: {done.documents:,} sentences{before}{empty} in {done.seconds:.1f} s; {engine.precision()}"
     )
-
-
-def _show_wait(busy: Busy, seconds: float) -> None:
-    """A line on stderr, above the bar if there is one."""
-    tqdm.write(one_line(f"{busy}: again in {seconds:.1f} s"), file=sys.stderr)

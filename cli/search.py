@@ -23,6 +23,7 @@ from .options import (
     one_line,
     precision_option,
     show_terms,
+    show_wait,
     spark_options,
     token_option,
     url_option,
@@ -112,8 +113,12 @@ def search(
             results = zip(asked, found, strict=True)
         elif url is not None:
             from sparse_sts_index.engines.remote import RemoteIndex
+            from sparse_sts_index.engines.retry import BackOff
 
-            remote = stack.enter_context(RemoteIndex.open(url, model, token=token, precision=precision))
+            back_off = BackOff(waiting=show_wait)
+            remote = stack.enter_context(
+                RemoteIndex.open(url, model, token=token, precision=precision, back_off=back_off)
+            )
             results = _ask(partial(remote.search, k=k, explain=explain), wanted)
         else:
             from sparse_sts_index.index import SparseStsIndex

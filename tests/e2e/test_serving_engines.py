@@ -67,11 +67,12 @@ def test_an_index_and_its_corpus_export_alike(sparse_sts: Run, index: Path) -> N
     assert from_index.stdout.count("\n") == 1000
 
 
-def test_a_wrong_address_is_said_while_it_is_tried(sparse_sts: Run, index: Path) -> None:
+@pytest.mark.parametrize("command", ["push", "search"])
+def test_a_wrong_address_is_said_while_it_is_tried(command: str, sparse_sts: Run, index: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         url = f"solr+http://127.0.0.1:{taken.getsockname()[1]}/solr/glosses"
-        run = sparse_sts("push", index, "--url", url)
+        run = sparse_sts(command, index if command == "push" else QUERY, "--url", url)
     assert run.returncode == 1
     said = run.stderr.splitlines()
     assert len(said) == 3, run.stderr
