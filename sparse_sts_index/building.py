@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sparse_sts_index.changes import VECTORS_FOLDER, Changes, clean
 from sparse_sts_index.errors import DataError, ImpactIndexError
+from sparse_sts_index.files import refuse_links, sync_folder
 from sparse_sts_index.impact_writer import ImpactWriter
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.state import LUCENE_FOLDER, MANIFEST_FILE
@@ -24,17 +25,15 @@ def building(
     """An index that appears when the block ends well; parameters and errors are those of :meth:`ImpactIndex.build`."""
     start = time.monotonic() if start is None else start
     check_target(path, overwrite)
-    ours = not _holds_index(path)  # then whatever comes into the folder is of this build
+    ours = False  # whether all that is in the folder is of this build
     made = [folder for folder in (path / LUCENE_FOLDER, path, *path.parents) if not folder.exists()]
     changes: Changes | None = None
     try:
         path.mkdir(parents=True, exist_ok=True)
+        lucene = ImpactWriter(path / LUCENE_FOLDER)
         try:
-            lucene = ImpactWriter(path / LUCENE_FOLDER)
-        except ImpactIndexError:
-            ours = False  # it may be of another build, which has the lock
-            raise
-        try:
+            check_target(path, overwrite)  # once more: now nobody else can build there
+            ours = not _holds_index(path)
             changes = Changes(path, manifest, lucene, vocabulary)
         except BaseException:
             lucene.close()
@@ -46,15 +45,19 @@ def building(
         seconds = round(time.monotonic() - start, 3)
         changes.manifest = dataclasses.replace(changes.manifest, build_seconds=seconds)
         changes.commit()
+        for folder in made:
+            sync_folder(folder.parent)
     except BaseException as error:
         if changes is not None:
-            changes.close()
+            with contextlib.suppress(ImpactIndexError):
+                changes.close()
         _undo(path, made, files=ours)
         if isinstance(error, OSError):
             raise ImpactIndexError(f"cannot write {path}: {error.strerror or error}") from error
         raise
     clean(path, keep=changes.committed)
-    changes.close()
+    with contextlib.suppress(ImpactIndexError):  # it is done
+        changes.close()
 
 
 def check_target(path: Path, overwrite: bool) -> None:
@@ -68,6 +71,7 @@ def check_target(path: Path, overwrite: bool) -> None:
         # A build that was killed may have left its partial copy of the manifest.
         if not known and not entry.match(f".{MANIFEST_FILE}.*.partial"):
             raise ImpactIndexError(f"{path} is not an index and not empty (it holds {entry.name})")
+    refuse_links(path / LUCENE_FOLDER)
     if _holds_index(path) and not overwrite:
         raise ImpactIndexError(f"{path} already holds an index; replace it with overwrite=True, --overwrite")
 

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from sparse_sts_index.collection import VectorShards
 from sparse_sts_index.corpus import Document
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.files import atomic_writer, to_sealed_json
+from sparse_sts_index.files import atomic_writer, refuse_links, to_sealed_json
 from sparse_sts_index.impact_writer import ImpactWriter
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.quantizer import Quantizer
@@ -152,11 +152,14 @@ class Changes:
         self.lucene.close()
 
 
-def open_to_change(path: Path, in_memory: bool | None, check: bool) -> tuple[State, Changes]:
-    """The last committed state, and where to change it; no one else can meanwhile."""
+def open_to_change(
+    path: Path, in_memory: bool | None, check: bool, before: State | None = None
+) -> tuple[State, Changes]:
+    """The last committed state (see :meth:`.State.check`), and where to change it; no one else can meanwhile."""
+    refuse_links(path / LUCENE_FOLDER)
     lucene = ImpactWriter(path / LUCENE_FOLDER, create=False)
     try:
-        state = open_index_state(path, in_memory, check)
+        state = open_index_state(path, in_memory, check, before)
         try:
             return state, Changes(path, state.manifest, lucene)
         except BaseException:
@@ -172,7 +175,9 @@ def _generations(path: Path) -> list[int]:
 
 
 def clean(path: Path, keep: str) -> None:
-    """Remove vectors that no commit names any more, or never did. For the one who has Lucene's lock."""
+    """Remove what no commit names any more, or never did, and copies half written. For who has Lucene's lock."""
     for entry in path.iterdir():
         if VECTORS_FOLDER.fullmatch(entry.name) and entry.name != keep:
             remove_vectors(entry)
+        elif entry.match(f".{MANIFEST_FILE}.*.partial"):
+            entry.unlink(missing_ok=True)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.files import atomic_writer, from_sealed_json, to_sealed_json
+from sparse_sts_index.files import MOST_JSON, atomic_writer, from_sealed_json, read_plain, to_sealed_json
 from sparse_sts_index.lucene import ImpactShards
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.state import VOCABULARY_FILE, State, open_index_state
@@ -91,7 +91,7 @@ class Collection:
         """
         file = path / COLLECTION_FILE
         try:
-            values = from_sealed_json(file.read_text(encoding="utf-8"))
+            values = from_sealed_json(read_plain(file, MOST_JSON).decode("utf-8"))
             version = values["format_version"]
             if version == FORMAT_VERSION:
                 collection = cls(**{**values, "shards": tuple(Shard(**shard) for shard in values["shards"])})
@@ -168,7 +168,7 @@ def open_state(path: Path, in_memory: bool | None, check: bool, before: State | 
     while True:
         collection = Collection.read(path)
         try:
-            return open_collection(path, collection, in_memory, check)
+            return open_collection(path, collection, in_memory, check, before)
         except ImpactIndexError as error:
             if Collection.read(path) != collection:
                 continue  # it has been replaced meanwhile, and its shards are gone
@@ -178,13 +178,16 @@ def open_state(path: Path, in_memory: bool | None, check: bool, before: State | 
             raise
 
 
-def open_collection(path: Path, collection: Collection, in_memory: bool | None, check: bool) -> State:
+def open_collection(
+    path: Path, collection: Collection, in_memory: bool | None, check: bool, before: State | None = None
+) -> State:
     """Of a collection that need not be in place yet; see :func:`open_state`."""
+    checked = before._collection.shards if isinstance(before, CollectionState) else ()
     with ExitStack() as opened:
         states = []
         folders = [path / shard.folder for shard in collection.shards]
         for folder, shard in zip(folders, collection.shards, strict=True):
-            state = open_index_state(folder, False, check)
+            state = open_index_state(folder, False, check and shard not in checked)
             opened.callback(state.release)
             if manifest_sha256(state.manifest) != shard.manifest_sha256:
                 raise ImpactIndexError(f"{folder} is not as it was when the collection was made")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,7 +17,16 @@ from typing import IO, Any, cast
 
 from safetensors import SafetensorError
 
-from sparse_sts_index.errors import DataError
+from sparse_sts_index.errors import DataError, ImpactIndexError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+#: Bytes of a JSON file of an index, at most.
+MOST_JSON = 1 << 26
 
 
 @contextmanager
@@ -47,6 +58,7 @@ def atomic_writer(path: str | Path) -> Iterator[IO[str]]:
                 stack.callback(text.detach)
                 yield text
             partial.replace(path)
+            sync_folder(path.parent)
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
@@ -78,35 +90,107 @@ def folder_writer(path: str | Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        Where to make it; there is nothing there.
+        Where to make it: a folder, with nothing in it.
 
     Raises
     ------
     OSError
-        It cannot be written; what was there before is still there.
+        It cannot be written, or another process is at it; what was there before is still there.
     """
     path = Path(path).resolve()
-    partial, aside = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.replaced")
-    if aside.exists() and not path.exists():  # who was here before was killed between the two renames below
-        aside.rename(path)
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        yield partial
-        for file in partial.rglob("*"):
-            _sync(file)
-        if path.exists():  # a folder cannot be replaced in one step: step aside, and back if need be
-            shutil.rmtree(aside, ignore_errors=True)
-            path.rename(aside)
+    aside = path.with_name(f".{path.name}.replaced")
+    with locked_folder(path.with_name(f".{path.name}.partial")) as partial:
+        if aside.exists() and not path.exists():  # who was here before was killed between the two renames below
+            aside.rename(path)
+        _empty(partial)  # of what somebody who was killed has left
         try:
-            partial.rename(path)
-        except OSError:
-            if aside.exists():
-                aside.rename(path)
-            raise
-        sync_folder(path.parent)
-        shutil.rmtree(aside, ignore_errors=True)
+            yield partial
+            sync_tree(partial)
+            try:
+                if path.exists():  # a folder cannot be replaced in one step: step aside, and back if need be
+                    shutil.rmtree(aside, ignore_errors=True)
+                    path.rename(aside)
+                partial.rename(path)
+            except BaseException:
+                if aside.exists() and not path.exists():
+                    aside.rename(path)
+                raise
+            sync_folder(path.parent)
+            shutil.rmtree(aside, ignore_errors=True)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def locked_folder(path: Path) -> Iterator[Path]:
+    """A folder, made if need be, that one process or thread at a time has (where there are such locks, not on Windows).
+
+    Raises
+    ------
+    OSError
+        It cannot be made, or somebody else has it.
+    """
+    while True:
+        path.mkdir(parents=True, exist_ok=True)
+        if fcntl is None:
+            yield path
+            return
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OSError(error.errno, "another process is writing there", str(path)) from error
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):  # it was not renamed meanwhile
+                yield path
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The content of a file that others may have made: of a link, a pipe, or one that has no end, nothing is read.
+
+    Raises
+    ------
+    OSError
+        It cannot be read, is no plain file, or has more than `most` bytes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        if status.st_size > most:
+            raise OSError(errno.EFBIG, f"more than {most:,} bytes", str(path))
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(most)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        os.close(descriptor)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder that is a link or holds one: it must not have files elsewhere read or written.
+
+    Raises
+    ------
+    ImpactIndexError
+        It is, or does; or cannot be looked into.
+    """
+    try:
+        for entry in (folder, *(folder.iterdir() if folder.is_dir() else ())):
+            if entry.is_symlink():
+                raise ImpactIndexError(f"{entry}: a link; an index holds its own files")
+    except OSError as error:
+        raise ImpactIndexError(f"{folder}: {error.strerror or error}") from error
 
 
 def refuse_folder(path: str | Path) -> None:
@@ -138,10 +222,22 @@ def from_sealed_json(text: str) -> dict[str, Any]:
     ValueError
         It is not, to the letter, as it was written.
     """
-    values = json.loads(text)
+    try:
+        values = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested without end") from error
     if not isinstance(values, dict) or values.pop("sha256", None) is None or to_sealed_json(values) != text:
         raise ValueError("the checksum is another")
     return values
+
+
+def sync_tree(folder: Path) -> None:
+    """Make a folder durable with all that is in it."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            _sync(path)
 
 
 def sync_folder(folder: Path) -> None:

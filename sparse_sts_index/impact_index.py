@@ -56,7 +56,7 @@ class ImpactIndex:
         self.path = path
         self._check = check
         self._state = state
-        self._changes = changes
+        self._writable, self._changes = changes is not None, changes
         self._in_memory = in_memory
         self._closed, self._lock = False, threading.Lock()
 
@@ -329,7 +329,8 @@ class ImpactIndex:
             self._closed = True
         self._state.release()
         if self._changes is not None:
-            self._changes.close()
+            with contextlib.suppress(ImpactIndexError):  # what is committed is done, and the rest is dropped anyway
+                self._changes.close()
             self._changes = None
 
     def __enter__(self) -> Self:
@@ -342,9 +343,16 @@ class ImpactIndex:
 
     def check_writable(self) -> Changes:
         """Refuse an index that was not opened to be changed."""
-        if self._changes is None:
+        if not self._writable or self._closed:
             raise ImpactIndexError(f"{self.path} was not opened to be changed (writable=True)")
-        return self._changes
+        return self._changes or self._open_to_change()
+
+    def _open_to_change(self, before: State | None = None) -> Changes:
+        state, changes = open_to_change(self.path, self._in_memory, self._check, before)
+        clean(self.path, keep=changes.committed)
+        self._changes = changes
+        self._see(state)
+        return changes
 
     @contextlib.contextmanager
     def _changing(self, commit: bool) -> Iterator[tuple[State, Changes]]:
@@ -358,10 +366,11 @@ class ImpactIndex:
                     committed = True
                 state = changes.state(self._in_memory)
             except BaseException as error:
-                changes.close()
                 self._changes = None
-                state, self._changes = open_to_change(self.path, self._in_memory, self._check)
-                self._see(state)
+                with contextlib.suppress(ImpactIndexError):
+                    changes.close()
+                with contextlib.suppress(ImpactIndexError):  # the next change tries again
+                    self._open_to_change(before)
                 if committed and isinstance(error, ImpactIndexError):
                     return  # it is done; only the writer broke after it, and there is another one now
                 if isinstance(error, OSError):

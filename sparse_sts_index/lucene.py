@@ -157,9 +157,9 @@ class ImpactReader:
             A file is not as it was written.
         """
         known = set() if before is None else set(before._segments())
-        with crossing(self.directory):
-            for segment, reader in self._segments().items():
-                if segment not in known:
+        for segment, reader in self._segments().items():
+            if segment not in known:
+                with crossing(self.directory):
                     reader.checkIntegrity()
 
     def _segments(self) -> dict[str, Any]:
@@ -205,7 +205,13 @@ class ImpactReader:
             return []
         with crossing(self.directory):
             lines = self._texts()("\n".join(map(str, docids))).split("\n")
-        return [json.loads(line)["contents"] for line in lines]
+        try:
+            texts = [json.loads(line)["contents"] for line in lines]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            texts = []
+        if len(texts) != len(docids) or not all(isinstance(text, str) for text in texts):
+            raise ImpactIndexError(f"{self.directory}: a sentence that sparse-sts did not write")
+        return texts
 
     def find(self, ids: Sequence[str]) -> list[tuple[int, int] | None]:
         """Row and Lucene's document number of each id, or None where there is no such document."""
@@ -287,7 +293,10 @@ class ImpactShards(ImpactReader):
         return [self._numbered_on(matches) for matches in super().search(queries, limit)]
 
     def _numbered_on(self, matches: Matches) -> Matches:
-        rows = matches.rows + self._first_rows[np.searchsorted(self._ends, matches.docids, side="right")]
+        shards = np.searchsorted(self._ends, matches.docids, side="right")
+        rows = matches.rows + self._first_rows[shards]
+        if (matches.rows < 0).any() or (rows >= np.append(self._first_rows[1:], 1 << 62)[shards]).any():
+            raise ImpactIndexError(f"{self.directory}: a shard asks for another row than it has")
         order = np.lexsort((rows, -matches.scores))
         return Matches(rows[order], matches.docids[order], matches.scores[order])
 

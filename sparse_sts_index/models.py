@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 from sentence_transformers.util import load_file_path
+from transformers import dynamic_module_utils
 from transformers.utils import logging as transformers_logging
 
 from sparse_sts_index.errors import HubUnreachableError, ModelError
@@ -40,6 +41,7 @@ _MODULES = frozenset(
         *("Router", "StaticEmbedding", "SparseStaticEmbedding", "SparseAutoEncoder", "CSRSparsity"),
     )
 )
+_MOST_MODULES = 100
 #: Where a transformer keeps what it is to be loaded with.
 _SETTINGS = [
     f"sentence_{kind}_config.json"
@@ -178,6 +180,8 @@ def check_model(name: str, *, local_files_only: bool = True) -> None:
         listed = _json_file(name, "modules.json", local_files_only) or []
         modules = [(module["type"], module["path"]) for module in listed]
         for kind, path in modules:  # with those that are found on the way
+            if len(modules) > _MOST_MODULES:
+                raise ModelError(f"{name} has more than {_MOST_MODULES} modules, or one within itself")
             if PurePath(path).is_absolute() or ".." in PurePath(path).parts:
                 raise ModelError(f"{name} has a module elsewhere: {printable(path)}")
             if kind.endswith(".Router"):
@@ -224,7 +228,8 @@ def _load(kind: type[Loaded], source: str, local: bool, reachable: bool, device:
     local_files_only = local or not reachable
     check_model(source, local_files_only=local_files_only)
     kwargs = {**_MODEL_KWARGS, "use_safetensors": True} if local else _MODEL_KWARGS
-    return kind(source, device=device, local_files_only=local_files_only, model_kwargs=dict(kwargs))
+    with no_questions():
+        return kind(source, device=device, local_files_only=local_files_only, model_kwargs=dict(kwargs))
 
 
 def tiny_folder() -> Path:
@@ -268,6 +273,17 @@ def bundled_folder(name: str) -> Path | None:
 
 
 @contextmanager
+def no_questions() -> Iterator[None]:
+    """Keep transformers from asking on stdin whether to run code that comes with a model: it is not run."""
+    before = dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    try:
+        yield
+    finally:
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = before
+
+
+@contextmanager
 def no_progress_bars() -> Iterator[None]:
     """Keep transformers from drawing bars on stderr; a library has no business there."""
     bars: Any = transformers_logging
@@ -294,6 +310,8 @@ def _load_error(
     reason = printable((str(error).strip().splitlines() or [type(error).__name__])[0], 300)
     if "Weights only load failed" in reason:  # which goes on to say how to run what is in them
         reason = "its weights are a pickle with more in it than tensors"
+    if "trust_remote_code" in reason:
+        reason = "it comes with code of its own, which is not run"
     if local:
         return ModelError(f"cannot load the model in {name}: {reason}")
     causes = _causes(error)

@@ -305,6 +305,10 @@ def _read_parquet(path: Path, name: str, columns: Columns) -> Iterator[Record]:
             raise DataError(f"{name}: missing column: none of {known} (found: {_names(schema.names)})")
         if repeated := [column for column in wanted if schema.names.count(column) > 1]:
             raise DataError(f"{name}: two columns {repeated[0]}")
+        for column in wanted:
+            if not _is_plain(schema.field(column).type):
+                found = printable(str(schema.field(column).type), 50)
+                raise DataError(f"{name}: column {column} is {found}, neither text nor a number")
         # As dictionaries: a file of some kilobytes may say a thousand times a text of a gigabyte that it holds once.
         texts = [column for column in wanted if _is_text(schema.field(column).type)]
         with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
@@ -338,8 +342,17 @@ def _longest(column: Any) -> int:
 def _is_text(kind: Any) -> bool:
     import pyarrow
 
-    texts = pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_binary
-    return any(is_text(kind) for is_text in texts)
+    return any(is_text(kind) for is_text in (pyarrow.types.is_string, pyarrow.types.is_large_string))
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether values are texts or of a fixed size: what others may grow to is not looked at."""
+    import pyarrow
+
+    if pyarrow.types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    fixed = pyarrow.types.is_null, pyarrow.types.is_primitive, pyarrow.types.is_decimal
+    return _is_text(kind) or any(is_fixed(kind) for is_fixed in fixed)
 
 
 def _decoded(column: Any) -> Any:

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from sparse_sts_index.errors import ImpactIndexError, ModelError
+from sparse_sts_index.files import read_plain, refuse_links
 from sparse_sts_index.inverted import InvertedVectors
 from sparse_sts_index.lucene import ImpactReader, quoted
 from sparse_sts_index.manifest import Manifest
@@ -17,6 +18,7 @@ from sparse_sts_index.vocabulary import Vocabulary
 LUCENE_FOLDER, MANIFEST_FILE, VOCABULARY_FILE = "lucene", "manifest.json", "vocabulary.json"
 MANIFEST_KEY = "sparse-sts-manifest"
 _IN_MEMORY_DOCUMENTS, _QUERIES_THAT_PAY = 1 << 18, 20  # up to so many, after so many
+_MOST_VOCABULARY = 1 << 28  # bytes
 _ATTEMPTS = 10  # to open what a writer is replacing
 
 
@@ -124,6 +126,7 @@ def open_index_state(path: Path, in_memory: bool | None, check: bool, before: St
     attempts = 0
     while True:
         attempts += 1
+        refuse_links(path / LUCENE_FOLDER)
         reader = ImpactReader(path / LUCENE_FOLDER)
         try:
             text = reader.user_data.get(MANIFEST_KEY)
@@ -147,7 +150,7 @@ def read_vocabulary(path: Path, manifest: Manifest) -> bytes:
     """The content of the vocabulary's file, not looked into."""
     file = path / manifest.vectors.folder / VOCABULARY_FILE
     try:
-        return file.read_bytes()
+        return read_plain(file, _MOST_VOCABULARY)
     except OSError as error:
         raise ImpactIndexError(f"{file}: {error.strerror or error}") from error
 

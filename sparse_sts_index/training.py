@@ -57,7 +57,7 @@ from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.evaluation import evaluate_cosine
 from sparse_sts_index.losses import DistillationLoss, SparseSpladeLoss
-from sparse_sts_index.models import load_dense, load_splade, no_progress_bars
+from sparse_sts_index.models import load_dense, load_splade, no_progress_bars, no_questions
 from sparse_sts_index.pairs import Pairs
 from sparse_sts_index.progress import BEST_METRIC, Progress, TrainingProgress
 from sparse_sts_index.recipe import TrainingSettings
@@ -181,7 +181,7 @@ def train(
             callbacks=_callbacks(model, loss, settings, progress),
         )
         trainer.remove_callback(PrinterCallback)
-        with no_progress_bars(), warnings.catch_warnings():
+        with no_progress_bars(), no_questions(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse invariant checks", UserWarning)
             result = trainer.train(resume_from_checkpoint=checkpoint)
     except (pickle.UnpicklingError, SafetensorError) as error:  # of the model, the optimizer, the schedule, the seeds

@@ -250,8 +250,14 @@ class VectorStore(Vectors):
             raise self._damaged("weights.f32")
         return csr_array((weights, terms, indptr), (len(indptr) - 1, self._vocabulary))
 
+    def _check(self, rows: NDArray[np.int64]) -> None:
+        """Refuse rows that there are not: Lucene's half of a stranger's index may name any."""
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+            raise ImpactIndexError(f"{self._folder}: asked for another row than there is")
+
     def _entries(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """How many entries each row has, and where they all are."""
+        self._check(rows)
         ends = self._ends.take(rows)
         lengths = ends - _starts(self._ends, rows)
         entries = np.arange(lengths.sum())

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index.collection import shard_folders
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.files import from_sealed_json
+from sparse_sts_index.files import MOST_JSON, from_sealed_json, read_plain
 from sparse_sts_index.lucene import impact_query, only
 from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.state import MANIFEST_FILE, State
@@ -50,16 +50,18 @@ def _verify_documents(path: Path, state: State, rows: NDArray[np.int64], impacts
         terms = [state.quoted_terms[term] for term in impacts.indices[entries].tolist()]
         queries.append(only(impact_query(terms, weights), doc_id) if terms else only("*:*^0", doc_id))
         expected.append(float(sum(weight * weight for weight in weights)))
-    for doc_id, row, score, found in zip(ids, rows.tolist(), expected, state.reader.search(queries, 2), strict=True):
+    matches = state.reader.search(queries, 2)
+    for doc_id, row, score, found in zip(ids, rows.tolist(), expected, matches, strict=True):
         same = len(found) == 1 and found.rows[0] == row and abs(found.scores[0] - score) <= 1e-6 * score
         if not same:
             raise ImpactIndexError(f"{path}: document {doc_id!r} is not the same in Lucene and in the vectors")
+    state.reader.texts([int(found.docids[0]) for found in matches])  # refuses what cannot be read
 
 
 def _verify_copy(file: Path) -> None:
     """Of the manifest, which nobody but people and other programs read; a killed writer may have left an older one."""
     try:
         if file.is_file():
-            from_sealed_json(file.read_text(encoding="utf-8"))
+            from_sealed_json(read_plain(file, MOST_JSON).decode("utf-8"))
     except (OSError, ValueError) as error:
         raise ImpactIndexError(f"{file} is not as it was written; the next change writes it anew") from error

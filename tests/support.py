@@ -39,9 +39,9 @@ def chunk(ids: Sequence[str], vectors: csr_array, bits: int = 8) -> Chunk:
     return Chunk(documents, vectors, Quantizer(bits).quantize(vectors))
 
 
-def build(path: Path, ids: Sequence[str], vectors: csr_array, bits: int = 8) -> None:
+def build(path: Path, ids: Sequence[str], vectors: csr_array, bits: int = 8, *, overwrite: bool = False) -> None:
     manifest = Manifest.without_model(VOCABULARY, bits)
-    ImpactIndex.build(path, [chunk(ids, vectors, bits)], manifest, VOCABULARY)
+    ImpactIndex.build(path, [chunk(ids, vectors, bits)], manifest, VOCABULARY, overwrite=overwrite)
 
 
 def store(path: Path, vectors: csr_array, dead: Sequence[int]) -> VectorStore:

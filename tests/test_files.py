@@ -43,11 +43,10 @@ def names(folder: Path) -> list[str]:
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     for content in ("one", "two"):
         with folder_writer(tmp_path / "out") as folder:
-            folder.mkdir()
             (folder / "file").write_text(content)
         assert (tmp_path / "out" / "file").read_text() == content
     with pytest.raises(FileExistsError), folder_writer(tmp_path / "out") as folder:  # noqa: PT012
-        folder.mkdir()
+        (folder / "file").write_text("three")
         folder.mkdir()
     assert (tmp_path / "out" / "file").read_text() == "two"
     assert names(tmp_path) == ["out"]
@@ -65,9 +64,48 @@ def test_a_folder_that_cannot_take_its_place(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(Path, "rename", refuse)
     with pytest.raises(OSError, match="No space left"), folder_writer(tmp_path / "out") as folder:
-        folder.mkdir()
+        (folder / "file").write_text("after")
     assert (tmp_path / "out" / "file").read_text() == "before"
     assert names(tmp_path) == ["out"]
+
+
+def test_two_writers_of_one_folder(tmp_path: Path) -> None:
+    with folder_writer(tmp_path / "out") as folder:
+        (folder / "file").write_text("first")
+        with pytest.raises(OSError, match="another process is writing there"), folder_writer(tmp_path / "out"):
+            raise AssertionError
+    assert (tmp_path / "out" / "file").read_text() == "first"
+    with folder_writer(tmp_path / "out") as folder:
+        assert names(folder) == []
+        (folder / "file").write_text("second")
+    assert (tmp_path / "out" / "file").read_text() == "second"
+    assert names(tmp_path) == ["out"]
+
+
+def test_an_interrupt_between_two_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "file").write_text("before")
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        moved = rename(self, target)
+        if self.name == "out":
+            raise KeyboardInterrupt
+        return moved
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), folder_writer(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out" / "file").read_text() == "before"
+    assert names(tmp_path) == ["out"]
+
+
+def test_what_a_killed_writer_left_is_not_in_the_next_folder(tmp_path: Path) -> None:
+    (tmp_path / ".out.partial" / "sub").mkdir(parents=True)
+    (tmp_path / ".out.partial" / "file").write_text("left")
+    with folder_writer(tmp_path / "out"):
+        pass
+    assert names(tmp_path / "out") == []
 
 
 def test_who_was_killed_between_two_renames_has_lost_nothing(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import asyncio
 import gzip
 import io
 import json
+import os
 import shutil
 import tracemalloc
+import types
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,8 +33,10 @@ from sparse_sts_index import (
     ModelError,
     SparseStsEncoder,
     SparseStsIndex,
+    building,
     explain_traces,
     load_pairs,
+    models,
     read_corpus,
 )
 from sparse_sts_index.calibration import CALIBRATION_FILE, Calibration
@@ -45,12 +49,14 @@ from sparse_sts_index.errors import EngineError, ImpactIndexError, SparseStsErro
 from sparse_sts_index.export import write_chunks
 from sparse_sts_index.hub import hub_reachable
 from sparse_sts_index.impact_index import ImpactIndex
+from sparse_sts_index.impact_writer import ImpactWriter
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.models import check_model, load_dense, load_splade, tiny_folder
 from sparse_sts_index.records import MAX_ROW_BYTES
 from sparse_sts_index.server.app import create_app
 from sparse_sts_index.server.service import Service
 from sparse_sts_index.server.settings import ServerSettings
+from sparse_sts_index.state import State
 from sparse_sts_index.vectors import Extent, VectorStore, VectorWriter, remove_vectors
 from sparse_sts_index.vocabulary import Vocabulary
 
@@ -184,10 +190,12 @@ def test_names_too_long_for_a_file_system(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "parts"),
     [
-        ({"id": ["1"], "text": [["a"]]}, ["row 1: text must be a string, found list"]),
-        ({"id": ["1"], "text": [{"a": "b"}]}, ["row 1: text must be a string, found dict"]),
+        ({"id": ["1"], "text": [["a"]]}, ["column text is list<element: string>, neither text nor a number"]),
+        ({"id": ["1"], "text": [{"a": "b"}]}, ["column text is struct<a: string>, neither text nor a number"]),
         ({"id": ["1"], "text": [None]}, ["row 1: text must be a string, found nothing (null)"]),
-        ({"id": ["1"], "text": [b"\xff"]}, ["row 1: text must be a string, found bytes"]),
+        ({"id": ["1"], "text": [b"\xff"]}, ["column text is binary, neither text nor a number"]),
+        ({"id": ["1"], "text": pyarrow.array([b"a"], pyarrow.large_binary())}, ["column text is large_binary"]),
+        ({"id": ["1"], "text": ["a"], "title": [["a"]]}, ["column title is list<element: string>"]),
         ({"id": [1.5], "text": ["a"]}, ["row 1: id must be a string or an integer, found float"]),
         ({"number": [1], "body\x1b": ["a"]}, ["missing column: none of _id", r"found: number, body\x1b"]),
         ({"id": pyarrow.array([2**62], pyarrow.timestamp("ms")), "text": ["a"]}, ["not a readable parquet file"]),
@@ -423,6 +431,76 @@ def test_links_in_an_index_lead_nowhere(tmp_path: Path) -> None:
     assert (precious / "terms.i32").read_text() == "dear to me"
 
 
+def test_links_to_what_lucene_and_the_vocabulary_are_kept_in(tmp_path: Path) -> None:
+    """A build into another's index must not come out in one of ours; nothing without an end is read."""
+    vectors = random_vectors(np.random.default_rng(2), 3)
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    build(mine, ["a", "b", "c"], vectors)
+    theirs.mkdir()
+    (theirs / "lucene").symlink_to("../mine/lucene")
+    refused(lambda: build(theirs, ["d", "e", "f"], vectors, overwrite=True), "lucene: a link")
+    for writable in (False, True):
+        refused(lambda writable=writable: ImpactIndex.open(theirs, writable=writable), "lucene: a link")
+    with ImpactIndex.open(mine) as index:
+        assert index.verify() == 3
+    shutil.rmtree(theirs)
+    shutil.copytree(mine, theirs)
+    (segment,) = (theirs / "lucene").glob("*.cfs")
+    segment.unlink()
+    segment.symlink_to(mine / "lucene" / segment.name)
+    refused(lambda: ImpactIndex.open(theirs), "a link")
+    shutil.rmtree(theirs)
+    shutil.copytree(mine, theirs)
+    vocabulary = theirs / "vectors-000001" / "vocabulary.json"
+    vocabulary.unlink()
+    vocabulary.symlink_to("/dev/zero")
+    refused(lambda: ImpactIndex.open(theirs), "vocabulary.json")
+    vocabulary.unlink()
+    os.mkfifo(vocabulary)
+    refused(lambda: ImpactIndex.open(theirs), "vocabulary.json: not a plain file")
+    vocabulary.unlink()
+    with vocabulary.open("wb") as file:
+        file.truncate(1 << 40)
+    refused(lambda: ImpactIndex.open(theirs), "vocabulary.json: more than 268,435,456 bytes")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "parts"),
+    [
+        ("_raw", "no JSON", ["a sentence that sparse-sts did not write"]),
+        ("_raw", '{"id": "a",\n"contents": "a"}', ["a sentence that sparse-sts did not write"]),
+        ("_raw", '["a"]', ["a sentence that sparse-sts did not write"]),
+        ("_raw", '{"contents": 5}', ["a sentence that sparse-sts did not write"]),
+        ("_row", 3, ["another row than there is"]),
+        ("_row", -1, ["another row than there is"]),
+    ],
+)
+def test_what_lucene_holds_of_an_index_of_others(tmp_path: Path, field: str, value: Any, parts: list[str]) -> None:
+    """Its checksums are right, and yet it is not as we write it."""
+
+    class Theirs(ImpactWriter):
+        def _make_document(self) -> None:
+            super()._make_document()
+            ours = getattr(self, field)
+            setter = "setStringValue" if field == "_raw" else "setLongValue"
+            setattr(self, field, types.SimpleNamespace(**{setter: lambda _: getattr(ours, setter)(value)}))
+
+    vectors = random_vectors(np.random.default_rng(2), 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building, "ImpactWriter", Theirs)
+        build(tmp_path / "index", ["a", "b", "c"], vectors)
+    for in_memory in (False, True):
+        with ImpactIndex.open(tmp_path / "index", in_memory=in_memory) as index, index.using() as state:
+
+            def ask(index: ImpactIndex = index, state: State = state) -> list[Document]:
+                (found,) = index.search(state, vectors[[0]], 3)
+                return index.documents(state, np.array(found.rows))
+
+            if field == "_raw" or not in_memory:
+                refused(ask, *parts)
+            refused(index.verify, "index")
+
+
 # --- engines
 
 
@@ -581,9 +659,33 @@ def test_modules_of_ones_own(tmp_path: Path, kind: Any, parts: str) -> None:
 def test_modules_of_a_router(tmp_path: Path) -> None:
     router = ("sentence_transformers.models.Router", "1_SpladePooling")
     folder = hostile_model(tmp_path / "model", [router], {}, {})
-    for types in ({"a": "os.system"}, {"a": "sentence_transformers.SentenceTransformer"}, {"../../a": _POOLING}):
-        (folder / "1_SpladePooling" / "router_config.json").write_text(json.dumps({"types": types}))
+    for routes in ({"a": "os.system"}, {"a": "sentence_transformers.SentenceTransformer"}, {"../../a": _POOLING}):
+        (folder / "1_SpladePooling" / "router_config.json").write_text(json.dumps({"types": routes}))
         refused(lambda: load_splade(folder), "has a module")
+    for route in ("", "./"):
+        routes = {route: "sentence_transformers.models.Router"}
+        (folder / "1_SpladePooling" / "router_config.json").write_text(json.dumps({"types": routes}))
+        refused(lambda: load_splade(folder), "has more than 100 modules, or one within itself")
+
+
+@pytest.mark.parametrize("kind", sorted(models._MODULES))
+def test_code_that_comes_with_a_module(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked on stdin is not answered by a corpus that comes that way."""
+    automatic = {"AutoConfig": "code.C", "AutoModelForMaskedLM": "code.M", "AutoTokenizer": ["code.T", "code.T"]}
+    package = "sentence_transformers.sparse_encoder.models." if "S" in kind else "sentence_transformers.models."
+    folder = hostile_model(tmp_path / "model", [(package + kind, "0_M")], {}, {})
+    code = f"open({str(tmp_path / 'mark')!r}, 'w')\nclass T: pass\nclass C: pass\nclass M: pass\n"
+    (folder / "0_M").mkdir()
+    for place in (folder, folder / "0_M"):
+        shutil.copy(tiny_folder() / "model.safetensors", place)
+        shutil.copy(tiny_folder() / "tokenizer.json", place)
+        (place / "code.py").write_text(code)
+        (place / "config.json").write_text(json.dumps({"model_type": "their_own", "auto_map": automatic}))
+        (place / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Own", "auto_map": automatic}))
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 100))
+    with pytest.raises(ModelError):
+        load_splade(folder)
+    assert not (tmp_path / "mark").exists()
 
 
 def test_code_that_comes_with_a_model(tmp_path: Path) -> None:

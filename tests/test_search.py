@@ -264,6 +264,18 @@ def test_what_lucene_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             assert neighbours.bound >= 1
 
 
+def test_fewer_than_lucene_was_asked_for_are_all(tmp_path: Path) -> None:
+    """Nothing is behind the last of them that could be nearer."""
+    vectors = unit_vectors([[1, 0, *[0] * 38], [3, 4, *[0] * 38], [0, 1, *[0] * 38]])
+    build(tmp_path / "index", ["same", "near", "other"], vectors)
+    with ImpactIndex.open(tmp_path / "index", in_memory=False) as index, index.using() as state:
+        for mode in ("two-step", "approximate"):
+            (found,) = index.search(state, unit_vectors([[1, *[0] * 39]]), 2, mode)
+            assert found.ids == ["same", "near"]
+            assert found.certified
+            assert found.bound < 0.01
+
+
 def test_documents_that_lucene_cannot_find_are_found(tmp_path: Path) -> None:
     """All that they share with the query was rounded to nothing."""
     vectors = unit_vectors([[1, 0.001, *[0] * 38], [0, 1, *[0] * 38]])

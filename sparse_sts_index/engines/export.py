@@ -113,7 +113,6 @@ def export_files(
     write = _write_ciff if format == "ciff" else _write_parts
     try:
         with folder_writer(output) as folder:
-            folder.mkdir()
             documents = write(source, format, folder, progress)
             if not documents:
                 raise DataError("no documents to export")
