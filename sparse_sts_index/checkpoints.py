@@ -13,11 +13,20 @@ from typing import Any
 from transformers.trainer import TRAINER_STATE_NAME
 
 from sparse_sts_index.errors import TrainingError
-from sparse_sts_index.files import atomic_writer, tensors_written
+from sparse_sts_index.files import (
+    MOST_JSON,
+    atomic_writer,
+    from_sealed_json,
+    read_plain,
+    sync_tree,
+    tensors_written,
+    to_sealed_json,
+)
 from sparse_sts_index.models import check_model
 from sparse_sts_index.pairs import Pairs
 
 _REMOVED = ".removed-{}"
+_SEAL_FILE = "sha256.json"  # of a checkpoint: written last
 _IDENTITY_FILE = "run.json"  # of the run that the checkpoints beside it belong to
 
 
@@ -56,12 +65,42 @@ def check_output(
         raise TrainingError(f"cannot resume: {checkpoints / _IDENTITY_FILE} cannot be read") from error
     if changed := [f"{key} {before.get(key)} (now {now})" for key, now in identity.items() if now != before.get(key)]:
         raise TrainingError(f"cannot resume {output}: it was started with {', '.join(changed)}")
-    _check_models(Path(last))
+    _check_files(Path(last))
     return last
 
 
-def _check_models(checkpoint: Path) -> None:
-    """Refuse what would run code of its maker's: the trainer loads models without what :mod:`.models` sees to."""
+def seal(checkpoint: Path) -> None:
+    """Make a checkpoint durable, and complete: with the checksums of its files."""
+    sync_tree(checkpoint)
+    files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
+    sums = {path.relative_to(checkpoint).as_posix(): _sha256(path) for path in files if path.name != _SEAL_FILE}
+    with atomic_writer(checkpoint / _SEAL_FILE) as file:
+        file.write(to_sealed_json(sums))
+
+
+def _sealed(checkpoint: Path) -> dict[str, str] | None:
+    """The checksums of a checkpoint that is complete; None of one that was being written, or removed."""
+    try:
+        sums = from_sealed_json(read_plain(checkpoint / _SEAL_FILE, MOST_JSON).decode("utf-8"))
+    except (OSError, ValueError):
+        return None
+    complete = {TRAINER_STATE_NAME, "modules.json"} <= sums.keys() and all((checkpoint / n).is_file() for n in sums)
+    return sums if complete else None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_files(checkpoint: Path) -> None:
+    """Refuse files that are not as they were written, and what would run code of its maker's.
+
+    The trainer loads models without what :mod:`.models` sees to.
+    """
+    for name, expected in (_sealed(checkpoint) or {}).items():
+        if _sha256(checkpoint / name) != expected:
+            raise TrainingError(f"cannot resume: {checkpoint / name} is not as it was written")
     state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
     best = Path(state.get("best_model_checkpoint") or checkpoint)
     if best.resolve().parent != checkpoint.resolve().parent:
@@ -145,14 +184,6 @@ def pairs_sha256(train_pairs: Pairs, dev_pairs: Pairs, unlabelled: Sequence[str]
 
 
 def last_checkpoint(checkpoints: Path) -> str | None:
-    """The last checkpoint that is complete, if any: the trainer writes its own state last, and we remove as one."""
-    complete = [folder for folder in checkpoints.glob("checkpoint-[0-9]*") if _holds_state(folder)]
+    """The last checkpoint that is complete, if any."""
+    complete = [folder for folder in checkpoints.glob("checkpoint-[0-9]*") if _sealed(folder) is not None]
     return str(max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]))) if complete else None
-
-
-def _holds_state(checkpoint: Path) -> bool:
-    try:
-        state = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(state, dict) and (checkpoint / "modules.json").is_file()

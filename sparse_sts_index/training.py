@@ -49,6 +49,7 @@ from sparse_sts_index.checkpoints import (
     last_checkpoint,
     pairs_sha256,
     remove,
+    seal,
     writing_checkpoint,
 )
 from sparse_sts_index.correlation import check_gold
@@ -56,6 +57,7 @@ from sparse_sts_index.distillation import prepare_lessons, sequential_batches, t
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.evaluation import evaluate_cosine
+from sparse_sts_index.files import sync_tree
 from sparse_sts_index.losses import DistillationLoss, SparseSpladeLoss
 from sparse_sts_index.models import load_dense, load_splade, no_progress_bars, no_questions
 from sparse_sts_index.pairs import Pairs
@@ -184,7 +186,11 @@ def train(
         with no_progress_bars(), no_questions(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse invariant checks", UserWarning)
             result = trainer.train(resume_from_checkpoint=checkpoint)
-    except (pickle.UnpicklingError, SafetensorError) as error:  # of the model, the optimizer, the schedule, the seeds
+    except (
+        pickle.UnpicklingError,
+        SafetensorError,
+        EOFError,
+    ) as error:  # of the model, the optimizer, the schedule, the seeds
         raise TrainingError(
             f"cannot go on: a file in {checkpoint or checkpoints} is damaged, or no plain data"
         ) from error
@@ -286,6 +292,7 @@ class _Trainer(SparseEncoderTrainer):
         checkpoints = Path(str(self.args.output_dir))
         with writing_checkpoint(checkpoints):
             super()._save_checkpoint(model, trial)
+            seal(checkpoints / f"checkpoint-{self.state.global_step}")
             keep_last_and(self.state.best_model_checkpoint, checkpoints)
 
 
@@ -329,6 +336,7 @@ def _teacher(settings: TrainingSettings, pairs: Pairs, checkpoints: Path) -> Sen
         shutil.rmtree(partial, ignore_errors=True)
         with writing_checkpoint(checkpoints):
             teacher.save_pretrained(str(partial), create_model_card=False)
+            sync_tree(partial)
             partial.rename(tuned)
     return teacher
 

@@ -26,7 +26,7 @@ from sparse_sts_index import (
     training,
 )
 from sparse_sts_index.averaging import AveragedWeights
-from sparse_sts_index.checkpoints import last_checkpoint
+from sparse_sts_index.checkpoints import last_checkpoint, seal
 from sparse_sts_index.evaluation import evaluate_cosine
 from sparse_sts_index.models import tiny_folder
 from sparse_sts_index.progress import TrainingProgress
@@ -174,6 +174,24 @@ def test_a_run_that_ends_before_its_model_is_saved(
     assert {path.name for path in tmp_path.iterdir()} == {"model", "whole"}
 
 
+def test_a_checkpoint_with_a_flipped_bit(splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "model", *splits, SETTINGS, progress=_interrupt_at(4))
+    checkpoint = tmp_path / "model.checkpoints" / "checkpoint-3"
+    files = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != "sha256.json"]
+    assert len(files) > 8
+    for file in files:
+        kept = file.read_bytes()
+        place = len(kept) // 2
+        file.write_bytes(kept[:place] + bytes([kept[place] ^ 1]) + kept[place + 1 :])
+        with pytest.raises(TrainingError, match=f"cannot resume: .*{file.name} is not as it was written"):
+            train(tmp_path / "model", *splits, SETTINGS, resume=True)
+        file.write_bytes(kept)
+    (checkpoint / "sha256.json").write_text("{}")
+    with pytest.raises(TrainingError, match="nothing to resume"):
+        train(tmp_path / "model", *splits, SETTINGS, resume=True)
+
+
 def test_half_a_checkpoint_is_none(splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "model", *splits, SETTINGS, progress=_interrupt_at(4))
@@ -290,6 +308,7 @@ def test_a_checkpoint_of_a_stranger_runs_nothing(splits: tuple[Pairs, Pairs, Pai
         "seeds": lambda checkpoint: torch.save({"x": Touch(mark)}, checkpoint / "rng_state.pth"),
         "weights": lambda checkpoint: _pickle_by_its_own_settings(checkpoint, mark),
         "cut": lambda checkpoint: (checkpoint / "model.safetensors").write_bytes(b"\0" * 100),
+        "empty": lambda checkpoint: (checkpoint / "optimizer.pt").write_bytes(b""),
         "modules": lambda checkpoint: (checkpoint / "modules.json").write_text(
             json.dumps([{"idx": 0, "name": "0", "path": "", "type": "os.system"}])
         ),
@@ -301,6 +320,7 @@ def test_a_checkpoint_of_a_stranger_runs_nothing(splits: tuple[Pairs, Pairs, Pai
         shutil.rmtree(folder)
         shutil.copytree(kept, folder)
         damage(next(folder.glob("checkpoint-*")))
+        seal(next(folder.glob("checkpoint-*")))
         with pytest.raises((TrainingError, ModelError)) as refused:
             train(output, *splits, SETTINGS, resume=True)
         assert "\n" not in str(refused.value), name
