@@ -51,34 +51,51 @@ def kill_at(arguments: Sequence[object], call: int, **options: Any) -> Outcome:
         return command.end()
 
 
-def fail_at(arguments: Sequence[object], call: int, error: str, **options: Any) -> Outcome:
-    """A thread's so-many-th system call that would change files fails."""
-    calls = CHANGES.removeprefix("write,")  # with which Python and Java also talk
-    filters = [f"trace={calls}", f"inject={calls}:error={error}:when={call}"]
-    with _traced(Command(arguments, **options), filters, os.devnull) as command:
-        command.go()
-        return command.end()
+def fail_at(arguments: Sequence[object], call: int, error: str, within: Path, **options: Any) -> tuple[Outcome, int]:
+    """Every thread's so-many-th system call that would change files fails; how many of those were of files `within`."""
+    filters = [f"trace={CHANGES}", f"inject={CHANGES}:error={error}:when={call}"]
+    with tempfile.NamedTemporaryFile("r", prefix="soak-trace-") as trace:
+        with _traced(Command(arguments, **options), filters, trace.name) as command:
+            command.go()
+            outcome = command.end()
+        injected = [line for line in trace.read().splitlines() if "(INJECTED)" in line]
+    return outcome, sum(str(within) in line for line in injected)
 
 
 def count_calls(arguments: Sequence[object], **options: Any) -> int:
     """How many system calls that would change files the thread with the most of them makes."""
+    return max(max(numbers) for numbers in _calls(arguments, **options).values())
+
+
+def calls_within(arguments: Sequence[object], within: Path, **options: Any) -> list[int]:
+    """Which of a thread's system calls, by number, would change files that are `within`; of all threads."""
+    threads = _calls(arguments, within=within, **options).values()
+    return sorted({number for numbers in threads for number, ours in numbers.items() if ours})
+
+
+def _calls(arguments: Sequence[object], within: Path | None = None, **options: Any) -> dict[str, dict[int, bool]]:
+    """By thread and number: whether a call that would change files was of files `within`."""
     with tempfile.NamedTemporaryFile("r", prefix="soak-trace-") as trace:
         with _traced(Command(arguments, **options), [f"trace={CHANGES}"], trace.name) as command:
             command.go()
             outcome = command.end()
         assert outcome.status == 0, outcome
-        threads: dict[str, int] = {}
+        threads: dict[str, dict[int, bool]] = {}
         for line in trace.read().splitlines():
             thread = line.split(maxsplit=1)[0]
-            threads[thread] = threads.get(thread, 0) + ("resumed>" not in line and "+++" not in line)
-    return max(threads.values())
+            if "resumed>" not in line and "+++" not in line:
+                numbers = threads.setdefault(thread, {})
+                numbers[len(numbers) + 1] = within is not None and str(within) in line
+    return threads
 
 
 @contextlib.contextmanager
 def _traced(command: Command, filters: Sequence[str], trace: str) -> Iterator[Command]:
     process = str(command.process.pid)
     options = [option for expression in filters for option in ("-e", expression)]
-    tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", trace, *options, "-p", process], stderr=subprocess.DEVNULL)
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-y", "-qq", "-o", trace, *options, "-p", process], stderr=subprocess.DEVNULL
+    )
     status = Path(f"/proc/{process}/status")
     while "TracerPid:\t0\n" in status.read_text(encoding="utf-8"):
         assert tracer.poll() is None, "strace cannot attach"

@@ -119,17 +119,23 @@ def test_a_failing_call(
         shutil.copytree(setting.base, idx)
 
     restore()
-    before, calls = warm.call(look, idx), faulty.count_calls(arguments_of(name, idx), **options)
+    before, calls = warm.call(look, idx), faulty.calls_within(arguments_of(name, idx), idx, **options)
     after = warm.call(look, idx)
-    for moment in moments(rng, max(2, round(10 * share)), calls):
+    failed = 0
+    for moment in moments(rng, max(2, round(20 * share)), len(calls)):
         restore()
-        outcome = faulty.fail_at(arguments_of(name, idx), 1 + int(moment), error, **options)
-        what = f"{name}, {error} at call {1 + int(moment)}, {outcome}"
+        call = calls[int(moment)]
+        outcome, injected = faulty.fail_at(arguments_of(name, idx), call, error, idx, **options)
+        what = f"{name}, {error} at call {call}, {outcome}"
+        if not injected:
+            continue
         row.tried += 1
+        failed += outcome.status != 0
         if outcome.status and not faulty.one_line(outcome):
             row.unclear += 1
             faults.failed(what)
         check(faults, row, idx, [before] if outcome.status else [after], what)
+    row.notes = {"commands that failed": failed}
 
 
 def test_read_only(setting: Setting, faults: Faults, tmp_path: Path) -> None:  # noqa: F811
