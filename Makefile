@@ -46,9 +46,8 @@ lock: .venv-release/installed
 
 # Fails where no advisories can be had (--strict), rather than find nothing.
 audit: .venv-release/installed
-	$(TOOLS)/pip-audit --strict --disable-pip --requirement requirements/test.lock
-	$(TOOLS)/pip-audit --strict --disable-pip --requirement requirements/torch-pypi.lock
-	$(TOOLS)/pip-audit --strict --disable-pip --requirement requirements/release.lock
+	set -e; for lock in $(filter-out %/torch-cpu.lock,$(wildcard requirements/*.lock)); do \
+		$(TOOLS)/pip-audit --strict --disable-pip --requirement $$lock; done
 
 $(SBOM): .venv/installed .venv-release/installed release/sbom.py release/licences.toml
 	mkdir -p build
@@ -93,7 +92,7 @@ docs: .venv/installed-docs
 # Hostile input, for some twenty minutes (docs/threat-model.md); by coverage where there is an atheris for this Python.
 .PHONY: fuzz
 fuzz: .venv/installed
-	$(BIN)/python -m pip install --quiet --no-deps atheris==3.0.0 || echo "no atheris here: hypothesis alone"
+	$(BIN)/python $(LOCKED) requirements/fuzz.lock || echo "no atheris here: hypothesis alone"
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/fuzz/run.py
 
 # Faults, for about an hour (docs/faults.md): kills, full and failing disks, damage, small heaps, writers and readers.

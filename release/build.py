@@ -65,6 +65,8 @@ def build(folder: Path, epoch: int, **environment: str) -> dict[str, Path]:
 
 def main() -> None:
     """Build twice, compare, and copy to the folder that is named."""
+    if git("status", "--porcelain"):
+        sys.exit("commit first: what is built is the last commit")
     target = Path(sys.argv[1])
     target.mkdir(parents=True, exist_ok=True)
     os.umask(0o022)  # modes are in the wheel

@@ -1,4 +1,4 @@
-"""Complete the SBOM that cyclonedx-py has made of the test environment; print it, validated: `make sbom`.
+"""Complete the SBOM that cyclonedx-py has made of the test environment; print it, validated: `make licences`.
 
     sbom.py PYTHON_OF_THE_ENVIRONMENT < sbom.json > complete.json
 
@@ -40,7 +40,7 @@ while todo:
     try:
         requirements = metadata.requires(name) or []
     except metadata.PackageNotFoundError:
-        sys.exit(f"{name} is not installed: make clean, then make sbom")
+        sys.exit(f"{name} is not installed: make clean, then make licences")
     for requirement in map(Requirement, requirements):
         if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
             todo.append((requirement.name, tuple(requirement.extras)))

@@ -75,7 +75,8 @@ def main() -> None:
     consistent = (*options, "--constraints", "requirements/test.lock")  # it goes into the same environment
     resolve("-", stdin="torch", output=FOLDER / "torch-pypi.lock", options=consistent)
     resolve("docs/tools/requirements.txt", output=FOLDER / "docs.lock", options=consistent)
-    resolve("requirements/mutation.in", output=FOLDER / "mutation.lock", options=consistent)
+    for name in ("fuzz", "mutation"):
+        resolve(f"requirements/{name}.in", output=FOLDER / f"{name}.lock", options=consistent)
     for name in ("build", "release"):
         resolve(f"requirements/{name}.in", output=FOLDER / f"{name}.lock", options=options)
 

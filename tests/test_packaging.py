@@ -19,7 +19,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-LOCKS = ("build", "test", "torch-cpu", "torch-pypi", "docs", "mutation", "release")
+LOCKS = ("build", "test", "torch-cpu", "torch-pypi", "docs", "fuzz", "mutation", "release", "serve")
 LINUX = {"python_version": "3.11", "python_full_version": "3.11.7", "sys_platform": "linux", "platform_system": "Linux"}
 
 
