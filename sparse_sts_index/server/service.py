@@ -394,7 +394,7 @@ class Service:
         while True:
             await asyncio.sleep(self.settings.refresh)
             try:
-                if await self._call(self._search_thread, self.index.refresh):
+                if await self._call(self._write_thread, self.index.refresh):  # searches go on meanwhile
                     await self._call(self._search_thread, self._measure)
                     logger.info("refreshed", extra={"documents": len(self.index)})
                 if self._broken or self.index.manifest.model_fingerprint != self.encoder.fingerprint:

@@ -51,15 +51,15 @@ def kill_at(arguments: Sequence[object], call: int, **options: Any) -> Outcome:
         return command.end()
 
 
-def fail_at(arguments: Sequence[object], call: int, error: str, within: Path, **options: Any) -> tuple[Outcome, int]:
-    """Every thread's so-many-th system call that would change files fails; how many of those were of files `within`."""
+def fail_at(arguments: Sequence[object], call: int, error: str, within: Path, **options: Any) -> tuple[Outcome, bool]:
+    """Every thread's so-many-th system call that would change files fails; whether those were of files `within`."""
     filters = [f"trace={CHANGES}", f"inject={CHANGES}:error={error}:when={call}"]
     with tempfile.NamedTemporaryFile("r", prefix="soak-trace-") as trace:
         with _traced(Command(arguments, **options), filters, trace.name) as command:
             command.go()
             outcome = command.end()
         injected = [line for line in trace.read().splitlines() if "(INJECTED)" in line]
-    return outcome, sum(str(within) in line for line in injected)
+    return outcome, bool(injected) and all(str(within) in line for line in injected)
 
 
 def count_calls(arguments: Sequence[object], **options: Any) -> int:
