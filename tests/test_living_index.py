@@ -24,11 +24,20 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from scipy.sparse import csr_array
 from support import VOCABULARY, brute_force, build, chunk, random_vectors
 
-from sparse_sts_index import DataError, Document, ImpactIndexError, SparseStsEncoder, SparseStsIndex
-from sparse_sts_index.changes import clean
+from sparse_sts_index import (
+    DataError,
+    Document,
+    ImpactIndexError,
+    SparseStsEncoder,
+    SparseStsIndex,
+    building,
+    impact_index,
+)
+from sparse_sts_index.changes import Changes, clean
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.impact_writer import ImpactWriter
 from sparse_sts_index.lucene import ImpactReader
+from sparse_sts_index.state import State
 
 POOL = random_vectors(np.random.default_rng(0), 60)
 QUERIES = random_vectors(np.random.default_rng(1), 4)
@@ -451,6 +460,68 @@ def test_a_writer_that_breaks_just_after_the_commit(tmp_path: Path, monkeypatch:
         with pytest.raises(ImpactIndexError, match="out of heap"):
             index.delete(IDS[2:3], commit=False)
         assert len(index) == 2
+
+
+def test_a_writer_that_breaks_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot be closed, and no other opened at once: the next change tries again."""
+    path = tmp_path / "index"
+    build(path, IDS[:4], POOL[:4])
+
+    def broken(*_: object, **__: object) -> None:
+        raise ImpactIndexError("out of heap")
+
+    with ImpactIndex.open(path, writable=True) as index:
+        with monkeypatch.context() as patch:
+            patch.setattr(ImpactWriter, "delete", broken)
+            patch.setattr(impact_index, "open_to_change", broken)
+            for _ in range(2):
+                with pytest.raises(ImpactIndexError, match="out of heap"):
+                    index.delete(IDS[:1])
+                assert len(index) == 4
+        assert index.delete(IDS[:1]) == 1
+        assert index.verify() == 3
+        close = Changes.close
+        monkeypatch.setattr(Changes, "close", lambda self: (close(self), broken()))
+        assert index.delete(IDS[1:2]) == 1
+    monkeypatch.undo()
+    with ImpactIndex.open(path) as index:
+        assert index.verify() == 2
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+def test_another_build_just_before_this_one_has_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool, fails: bool
+) -> None:
+    path = tmp_path / "index"
+
+    def late(folder: Path) -> ImpactWriter:
+        monkeypatch.undo()
+        build(path, IDS[:4], POOL[:4])
+        if fails:
+            monkeypatch.setattr(Changes, "add", lambda *_: 1 / 0)
+        return ImpactWriter(folder)
+
+    monkeypatch.setattr(building, "ImpactWriter", late)
+    if overwrite and not fails:
+        build(path, IDS[:2], POOL[:2], overwrite=True)
+    else:
+        with pytest.raises(ZeroDivisionError if overwrite else ImpactIndexError):
+            build(path, IDS[:2], POOL[:2], overwrite=overwrite)
+    monkeypatch.undo()
+    with ImpactIndex.open(path) as index:
+        assert index.verify() == (2 if overwrite and not fails else 4)
+
+
+def test_a_refused_change_reads_nothing_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, checked = tmp_path / "index", []
+    build(path, IDS[:4], POOL[:4])
+    check = State.check
+    monkeypatch.setattr(State, "check", lambda self, before=None: (checked.append(before), check(self, before))[1])
+    with ImpactIndex.open(path, writable=True) as index:
+        with pytest.raises(DataError, match="already"):
+            index.write([chunk(IDS[:1], POOL[:1])], replace=False, commit=True)
+        assert [before is None for before in checked] == [True, False]
 
 
 def test_searches_while_others_refresh(tmp_path: Path) -> None:
