@@ -123,7 +123,7 @@ def folder_writer(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def locked_folder(path: Path) -> Iterator[Path]:
-    """A folder, made if need be, that one process or thread at a time has (where there are such locks, not on Windows).
+    """A folder, made if need be, that one process or thread at a time has, where there are such locks.
 
     Raises
     ------
@@ -141,6 +141,8 @@ def locked_folder(path: Path) -> Iterator[Path]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise OSError(error.errno, "another process is writing there", str(path)) from error
+            except OSError:
+                pass  # a file system without locks
             if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):  # it was not renamed meanwhile
                 yield path
                 return
