@@ -25,15 +25,19 @@ def building(
     """An index that appears when the block ends well; parameters and errors are those of :meth:`ImpactIndex.build`."""
     start = time.monotonic() if start is None else start
     check_target(path, overwrite)
-    ours = False  # whether all that is in the folder is of this build
+    ours = not _holds_index(path)  # whether all that comes into the folder is of this build
     made = [folder for folder in (path / LUCENE_FOLDER, path, *path.parents) if not folder.exists()]
     changes: Changes | None = None
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lucene = ImpactWriter(path / LUCENE_FOLDER)
         try:
-            check_target(path, overwrite)  # once more: now nobody else can build there
-            ours = not _holds_index(path)
+            lucene = ImpactWriter(path / LUCENE_FOLDER)
+        except ImpactIndexError:
+            ours = False  # it may be of another build, which has the lock
+            raise
+        try:
+            ours = not _holds_index(path)  # once more: now nobody else can build there
+            check_target(path, overwrite)
             changes = Changes(path, manifest, lucene, vocabulary)
         except BaseException:
             lucene.close()
