@@ -131,6 +131,8 @@ def load_splade(name: str | Path, *, device: str | None = None) -> SparseEncoder
         raise _load_error(str(name), local, reachable, error) from error
     if not any(isinstance(module, SpladePooling) for module in model.modules()):
         raise ModelError(f"{name} is not a SPLADE model: it has no masked-language-model head (sparse-sts grow)")
+    if not any(hasattr(model[0], method) for method in ("preprocess", "tokenize")):
+        raise ModelError(f"{name} is not a SPLADE model: its first module takes no text")
     return fuse(model)
 
 

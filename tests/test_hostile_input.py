@@ -656,6 +656,12 @@ def test_modules_of_ones_own(tmp_path: Path, kind: Any, parts: str) -> None:
     assert not (tmp_path / "mark").exists()
 
 
+def test_a_model_of_pooling_alone(tmp_path: Path) -> None:
+    """Found by fuzzing: it loaded, and failed at the first sentence."""
+    folder = hostile_model(tmp_path / "model", [(_POOLING, "1_SpladePooling")], {}, {})
+    refused(lambda: load_splade(folder), "its first module takes no text")
+
+
 def test_modules_of_a_router(tmp_path: Path) -> None:
     router = ("sentence_transformers.models.Router", "1_SpladePooling")
     folder = hostile_model(tmp_path / "model", [router], {}, {})
