@@ -12,6 +12,7 @@ from pathlib import Path
 from sparse_sts_index.changes import VECTORS_FOLDER, Changes, clean
 from sparse_sts_index.errors import DataError, ImpactIndexError
 from sparse_sts_index.files import refuse_links, sync_folder
+from sparse_sts_index.fork_guard import JAVA
 from sparse_sts_index.impact_writer import ImpactWriter
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.state import LUCENE_FOLDER, MANIFEST_FILE
@@ -52,6 +53,8 @@ def building(
         for folder in made:
             sync_folder(folder.parent)
     except BaseException as error:
+        if JAVA.inherited:  # a child that ends within the block; the build is its parent's
+            raise
         if changes is not None:
             with contextlib.suppress(ImpactIndexError):
                 changes.close()

@@ -24,6 +24,7 @@ from transformers import PretrainedConfig
 
 from sparse_sts_index.calibration import Calibration
 from sparse_sts_index.errors import ModelError
+from sparse_sts_index.fork_guard import TORCH
 from sparse_sts_index.fused import FusedSparseEncoder, TermWeights, fuse, term_weights
 from sparse_sts_index.models import BUNDLED, load_splade, tokenizer_vocabulary
 from sparse_sts_index.precision import Precision, encoding_precision
@@ -201,6 +202,7 @@ class SparseStsEncoder:
         DataError, ValueError
             See :meth:`encode`.
         """
+        TORCH.enter()
         sentences = _checked(sentences)
         batches: list[tuple[NDArray[np.int64], dict[str, Any]]] = []
         if self._fused:
@@ -282,6 +284,7 @@ class SparseStsEncoder:
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
+        TORCH.enter()
         model = self.model
         model.eval()
         # One autocast for all: it keeps the weights' bfloat16 form while it lasts.

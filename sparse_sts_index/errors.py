@@ -37,6 +37,10 @@ class JavaError(SparseStsError):
     """No Java 21 or newer, or a Java virtual machine that does not start."""
 
 
+class ForkError(SparseStsError):
+    """Java or torch used in a process that was forked after their first use, which they do not survive."""
+
+
 class ClusterError(SparseStsError):
     """A Spark that does not start, or a job of it that fails for no reason of this library's."""
 

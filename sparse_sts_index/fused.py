@@ -23,6 +23,7 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
+from sparse_sts_index.fork_guard import TORCH
 from sparse_sts_index.splade_head import DecoderScreen, max_logits
 
 _TERM_WEIGHTS = "term_weights"  # the feature under which forward(..., sparse=True) leaves its result
@@ -129,7 +130,13 @@ class FusedSparseEncoder(SparseEncoder):
         dict
             `input`, with the result added. Term weights are float32, also in a model of half precision or under
             autocast; the dense ones are of the model's type.
+
+        Raises
+        ------
+        ForkError
+            torch was used before this process was forked.
         """
+        TORCH.enter()
         mask = input.get("attention_mask")
         if not self.fused or not isinstance(mask, Tensor) or mask.ndim != 2 or "input_ids" not in input:
             output: dict[str, Any] = super().forward(input, **kwargs)
@@ -204,6 +211,7 @@ def fuse(model: SparseEncoder) -> SparseEncoder:
     SparseEncoder
         The model; a :class:`FusedSparseEncoder` now.
     """
+    TORCH.enter()
     if type(model) is SparseEncoder:
         model.__class__ = FusedSparseEncoder
     return model

@@ -26,6 +26,7 @@ from sparse_sts_index.changes import Changes, clean, open_to_change
 from sparse_sts_index.collection import is_collection, open_state
 from sparse_sts_index.corpus import Chunk, Document
 from sparse_sts_index.errors import DataError, ImpactIndexError
+from sparse_sts_index.fork_guard import JAVA
 from sparse_sts_index.jvm import detach_thread
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.overlap import overlap
@@ -151,7 +152,10 @@ class ImpactIndex:
         ------
         ImpactIndexError
             The index is closed.
+        ForkError
+            This process was forked after it, or another index, was opened.
         """
+        JAVA.enter()
         with self._lock:
             if self._closed:
                 raise ImpactIndexError(f"{self.path} is closed")
@@ -322,7 +326,9 @@ class ImpactIndex:
             return verify(self.path, state, progress)
 
     def close(self) -> None:
-        """Release the files; drops changes that are not committed."""
+        """Release the files; drops changes that are not committed. Does nothing in a forked process."""
+        if JAVA.inherited:
+            return
         with self._lock:
             if self._closed:
                 return
@@ -343,6 +349,7 @@ class ImpactIndex:
 
     def check_writable(self) -> Changes:
         """Refuse an index that was not opened to be changed."""
+        JAVA.enter()
         if not self._writable or self._closed:
             raise ImpactIndexError(f"{self.path} was not opened to be changed (writable=True)")
         return self._changes or self._open_to_change()
@@ -366,6 +373,8 @@ class ImpactIndex:
                     committed = True
                 state = changes.state(self._in_memory)
             except BaseException as error:
+                if JAVA.inherited:  # a child that ends within the block; the changes are its parent's
+                    raise
                 self._changes = None
                 with contextlib.suppress(ImpactIndexError):
                     changes.close()

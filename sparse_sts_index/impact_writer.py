@@ -12,15 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from sparse_sts_index.handles import bound, collect, constant, fill, quiet_threads, run
-from sparse_sts_index.jvm import java_class
+from sparse_sts_index.jvm import hold, java_call, java_class
 from sparse_sts_index.lucene import CONTENTS, ID, LUCENE, RAW, ROW, ImpactReader, crossing, open_directory
 from sparse_sts_index.vocabulary import DELIMITER
 
 _WRITE_BUFFER_MB = 128.0
 # pyjnius picks among constructors by the number of arguments alone where it must choose; this names the one meant.
 _TEXT_FIELD = "(Ljava/lang/String;Ljava/lang/CharSequence;Lorg/apache/lucene/index/IndexableFieldType;)V"
-_LEAVES_AT_A_TIME = 100  # a method of Java takes 255 arguments at most
 
 
 class ImpactWriter:
@@ -45,7 +43,7 @@ class ImpactWriter:
     def __init__(self, directory: Path, *, create: bool = True) -> None:
         self._directory = directory
         with crossing(directory):
-            quiet_threads()  # those that merge
+            java_call("quietThreads")()  # those that merge
             self._store = open_directory(directory)
             config = java_class(LUCENE + "index.IndexWriterConfig")(_impact_analyzer())
             modes = java_class(LUCENE + "index.IndexWriterConfig$OpenMode")
@@ -54,6 +52,7 @@ class ImpactWriter:
             config.setRAMBufferSizeMB(_WRITE_BUFFER_MB)
             config.setCommitOnClose(False)
             self._writer = java_class(LUCENE + "index.IndexWriter")(self._store, config)
+        hold(self)
         try:
             with crossing(directory):
                 self._make_document()
@@ -130,18 +129,9 @@ class ImpactWriter:
                     self._writer.addDocument(self._document)
 
     def add_reader(self, reader: ImpactReader) -> None:
-        """Append the documents of a reader that are not deleted, in a few segments; their rows stay as they are."""
+        """Append the documents of a reader that are not deleted; their rows stay as they are."""
         with crossing(self._directory):
-            codec_reader = java_class(LUCENE + "index.SlowCodecReaderWrapper")
-            leaves = [leaf.reader() for leaf in reader._reader.leaves().toArray()]
-            # pyjnius takes the other addIndexes, of directories, whatever it is given.
-            readers = "([Lorg/apache/lucene/index/CodecReader;)J"
-            for start in range(0, len(leaves), _LEAVES_AT_A_TIME):
-                some = [codec_reader.wrap(leaf) for leaf in leaves[start : start + _LEAVES_AT_A_TIME]]
-                add = collect(bound(LUCENE + "index.IndexWriter", self._writer, "addIndexes", readers), len(some))
-                for leaf in some:
-                    add = fill(add, 0, constant(LUCENE + "index.CodecReader", leaf))
-                run(add)
+            java_call("addIndexes", self._writer, reader._reader)()
 
     def number(self, ids: Sequence[str], rows: NDArray[np.int64]) -> None:
         """Say anew which rows the documents with these ids have."""

@@ -22,6 +22,7 @@ from sparse_sts_index.corpus import Chunk, Document, check_ids
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import ModelError, ModelMismatchError
 from sparse_sts_index.explain import TermContribution, explain_pair
+from sparse_sts_index.fork_guard import JAVA
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.join import Linkage, check_threshold, similar_rows
 from sparse_sts_index.jvm import java_version, start_jvm
@@ -165,7 +166,7 @@ class SparseStsIndex:
         """Of the state that is seen."""
         return self._vectors.manifest
 
-    @cached_property
+    @property
     def encoder(self) -> SparseStsEncoder:
         """The encoder, loaded on first use and checked against the manifest.
 
@@ -175,7 +176,14 @@ class SparseStsIndex:
             It is not the model the index was built with.
         ModelError
             It does not load.
+        ForkError
+            This process was forked after the index was opened.
         """
+        JAVA.enter()  # before a model is loaded for an index that cannot be searched
+        return self._encoder
+
+    @cached_property
+    def _encoder(self) -> SparseStsEncoder:
         manifest = self.manifest
         if isinstance(self._model, SparseStsEncoder):
             encoder = self._model
@@ -443,7 +451,7 @@ class SparseStsIndex:
         before = self.manifest.model_fingerprint
         changed = self._vectors.refresh()
         if self.manifest.model_fingerprint != before:  # built anew with another model, to be checked again
-            self.__dict__.pop("encoder", None)
+            self.__dict__.pop("_encoder", None)
         return changed
 
     def compact(self, *, progress: Callable[[int], None] | None = None) -> None:

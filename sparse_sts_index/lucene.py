@@ -16,16 +16,15 @@ weights gets the dot product of weights and impacts. ``DelimitedTermFrequencyTok
 term list itself, which spares writing each term as often as it weighs.
 
 A search is one call into Java: a query in the syntax of Lucene's classic query parser goes in, which parses it in some
-20 microseconds, and numbers come out (see :mod:`sparse_sts_index.handles`).
+20 microseconds, and numbers come out (see ``java/LuceneCalls.java``).
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,20 +35,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.handles import (
-    bound,
-    constant,
-    constructor,
-    fill,
-    function,
-    getter,
-    joined,
-    method,
-    per_line,
-    static,
-    then,
-)
-from sparse_sts_index.jvm import java_cast, java_class, java_exception, jvm_lock
+from sparse_sts_index.fork_guard import JAVA
+from sparse_sts_index.jvm import hold, java_call, java_cast, java_class, java_exception, jvm_lock
 
 ID, CONTENTS, RAW, ROW = "id", "contents", "raw", "row"
 LUCENE = "org.apache.lucene."
@@ -112,13 +99,11 @@ class ImpactReader:
             searcher_class.setMaxClauseCount(_NO_MORE_DOCS)  # an untrained SPLADE has thousands of active terms
             self._searcher = searcher_class(self._reader, signature=_READER)
             self._searcher.setSimilarity(java_class("io.anserini.search.similarity.ImpactSimilarity")())
-        self._search = functools.lru_cache(maxsize=64)(self._make_search)
-        self._texts = functools.cache(self._make_texts)
+            self._search, self._raw = java_call("search", self._searcher), java_call("raw", self._reader)
+        hold(self)
 
     def close(self) -> None:
         """Release the files."""
-        self._search.cache_clear()
-        self._texts.cache_clear()
         with crossing(self.directory):
             self._reader.close()
             if self._store is not None:
@@ -191,11 +176,10 @@ class ImpactReader:
         found: list[Matches] = []
         with crossing(self.directory):
             limit = min(limit, max(1, self._reader.maxDoc()))
-            search = self._search(limit, len(queries) > 1)
         some = max(1, _HITS_AT_A_TIME // limit)
         for start in range(0, len(queries), some):
             with crossing(self.directory):
-                lines = search("\n".join(queries[start : start + some])).split("\n")
+                lines = self._search(str(limit), "\n".join(queries[start : start + some])).split("\n")
             found.extend(map(_matches, lines))
         return found
 
@@ -204,7 +188,7 @@ class ImpactReader:
         if not docids:
             return []
         with crossing(self.directory):
-            lines = self._texts()("\n".join(map(str, docids))).split("\n")
+            lines = self._raw("\n".join(map(str, docids))).split("\n")
         try:
             texts = [json.loads(line)["contents"] for line in lines]
         except (ValueError, KeyError, TypeError, RecursionError):
@@ -217,46 +201,6 @@ class ImpactReader:
         """Row and Lucene's document number of each id, or None where there is no such document."""
         found = self.search([id_query(doc_id) for doc_id in ids], 1)
         return [(int(match.rows[0]), int(match.docids[0])) if len(match) else None for match in found]
-
-    def _make_search(self, limit: int, parallel: bool) -> Callable[[str], str]:
-        """Query to numbers: parse, search, and fetch the rows of what is found."""
-        string, query, top = (
-            "Ljava/lang/String;",
-            "Lorg/apache/lucene/search/Query;",
-            "Lorg/apache/lucene/search/TopDocs;",
-        )
-        parser, searcher = LUCENE + "queryparser.classic.QueryParser", LUCENE + "search.IndexSearcher"
-        analyzer = java_class(LUCENE + "analysis.core.KeywordAnalyzer")()
-        new_parser = constructor(parser, f"({string}Lorg/apache/lucene/analysis/Analyzer;)V")
-        new_parser = fill(new_parser, 1, constant(LUCENE + "analysis.Analyzer", analyzer))
-        new_parser = fill(new_parser, 0, constant("java.lang.String", CONTENTS))
-        parse = fill(method(parser, "parse", f"({string}){query}"), 0, new_parser)
-        search = bound(searcher, self._searcher, "search", f"({query}I){top}")
-        search = fill(search, 1, constant("int", limit))
-        # Sorting what is found by score and row costs less than searching in that order, and tells the rows as well.
-        rescorer = java_class(LUCENE + "search.SortRescorer")(_score_row_docid())
-        rescore = bound(
-            LUCENE + "search.SortRescorer",
-            rescorer,
-            "rescore",
-            f"(Lorg/apache/lucene/search/IndexSearcher;{top}I){top}",
-        )
-        rescore = fill(rescore, 2, constant("int", limit))
-        rescore = fill(rescore, 0, constant(searcher, self._searcher))
-        steps = (search, rescore, _hits_to_text())
-        return function(per_line(functools.reduce(then, steps, parse), parallel=parallel))
-
-    def _make_texts(self) -> Callable[[str], str]:
-        """Document number to what is stored of it."""
-        fields, document = LUCENE + "index.StoredFields", "Lorg/apache/lucene/document/Document;"
-        stored = bound(
-            LUCENE + "index.IndexReader", self._reader, "storedFields", "()Lorg/apache/lucene/index/StoredFields;"
-        )
-        read = fill(method(fields, "document", f"(I){document}"), 0, stored)
-        number = static("java.lang.Integer", "parseInt", "(Ljava/lang/String;)I")
-        raw = method(LUCENE + "document.Document", "get", "(Ljava/lang/String;)Ljava/lang/String;")
-        raw = fill(raw, 1, constant("java.lang.String", RAW))
-        return function(per_line(then(then(number, read), raw), parallel=False))
 
 
 class ImpactShards(ImpactReader):
@@ -343,31 +287,15 @@ def query_terms(impacts: csr_array, row: int, terms: Sequence[str]) -> tuple[lis
 
 
 def _matches(line: str) -> Matches:
-    numbers = line.replace("[", "").replace("]", "").split(",") if line else []
-    fields = np.array(list(map(float, numbers)))
+    fields = np.array(list(map(float, line.split(",") if line else [])))
     rows, docids = fields[1::3].astype(np.int64), fields[2::3].astype(np.int64)
     return Matches(rows, docids, fields[0::3])
-
-
-def _hits_to_text() -> Any:
-    """The sort fields of each hit, ``[score, row, docid]``, with commas between."""
-    hits = getter(LUCENE + "search.TopDocs", "scoreDocs", "[Lorg.apache.lucene.search.ScoreDoc;")
-    stream = static("java.util.Arrays", "stream", "([Ljava/lang/Object;)Ljava/util/stream/Stream;")
-    fields = getter(LUCENE + "search.FieldDoc", "fields", "[Ljava.lang.Object;")
-    array = static("java.util.Arrays", "toString", "([Ljava/lang/Object;)Ljava/lang/String;")
-    return joined(then(hits, stream), then(fields, array), ",")
 
 
 def open_directory(path: Path) -> Any:
     """Lucene's view of a folder, to be closed."""
     path = path.absolute()  # Java resolves relative paths from where the process was when Java started
     return java_class(LUCENE + "store.FSDirectory").open(java_class("java.nio.file.Paths").get(str(path)))
-
-
-def _score_row_docid() -> Any:
-    sort_field = java_class(LUCENE + "search.SortField")
-    by_row = sort_field(ROW, java_class(LUCENE + "search.SortField$Type").LONG)
-    return java_class(LUCENE + "search.Sort")(sort_field.FIELD_SCORE, by_row, sort_field.FIELD_DOC)
 
 
 @contextmanager
@@ -378,7 +306,15 @@ def crossing(directory: Path) -> Iterator[None]:
     method that all objects of the class share, so two threads (or an argument that calls the same method of another
     object) would mix up receivers. For the latter reason nothing here nests such calls. A thread that has called stays
     attached to the virtual machine until it calls ``jnius.detach()``: use few threads that live long.
+
+    Raises
+    ------
+    ImpactIndexError
+        Lucene threw an exception.
+    ForkError
+        Java was used before this process was forked.
     """
+    JAVA.enter()
     try:
         with jvm_lock:
             yield

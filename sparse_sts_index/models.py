@@ -25,6 +25,7 @@ from transformers import dynamic_module_utils
 from transformers.utils import logging as transformers_logging
 
 from sparse_sts_index.errors import HubUnreachableError, ModelError
+from sparse_sts_index.fork_guard import TORCH
 from sparse_sts_index.fused import fuse
 from sparse_sts_index.hub import hub_access
 from sparse_sts_index.records import printable
@@ -115,6 +116,7 @@ def load_splade(name: str | Path, *, device: str | None = None) -> SparseEncoder
     HubUnreachableError
         Neither a folder nor in the local cache while the hub is out of reach.
     """
+    TORCH.enter()
     if str(name) == MINILM:
         raise ModelError(f"{MINILM!r} is a dense model; sparse-sts grow gives it a SPLADE head")
     path = tiny_folder() if str(name) == TINY else Path(name)
@@ -154,6 +156,7 @@ def load_dense(name: str | Path, *, device: str | None = None) -> SentenceTransf
     HubUnreachableError
         Neither a folder nor in the local cache while the hub is out of reach.
     """
+    TORCH.enter()
     source, hint = str(name), ""
     try:
         source = str(bundled_folder(source) or source)

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from sparse_sts_index.corpus import Chunk, Document
+from sparse_sts_index.fork_guard import JAVA
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.quantizer import Quantizer, l2_normalize
@@ -123,6 +124,8 @@ def semantic_search_lucene(
 
 
 def _remove(index: ImpactIndex, folder: str) -> None:
+    if JAVA.inherited:  # the folder is the parent's
+        return
     index.close()
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sparse_sts_index.errors import ImpactIndexError, ModelError
 from sparse_sts_index.files import read_plain, refuse_links
+from sparse_sts_index.fork_guard import JAVA
 from sparse_sts_index.inverted import InvertedVectors
 from sparse_sts_index.lucene import ImpactReader, quoted
 from sparse_sts_index.manifest import Manifest
@@ -111,7 +112,9 @@ class State:
             self._users += 1
 
     def release(self) -> None:
-        """One user less; the last one closes the files."""
+        """One user less; the last one closes the files, which in a forked process are the parent's."""
+        if JAVA.inherited:
+            return
         with self._lock:
             self._users -= 1
             if self._users:
