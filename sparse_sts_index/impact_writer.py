@@ -43,7 +43,6 @@ class ImpactWriter:
     def __init__(self, directory: Path, *, create: bool = True) -> None:
         self._directory = directory
         with crossing(directory):
-            java_call("quietThreads")()  # those that merge
             self._store = open_directory(directory)
             config = java_class(LUCENE + "index.IndexWriterConfig")(_impact_analyzer())
             modes = java_class(LUCENE + "index.IndexWriterConfig$OpenMode")
@@ -51,7 +50,7 @@ class ImpactWriter:
             config.setSimilarity(java_class("io.anserini.search.similarity.ImpactSimilarity")())
             config.setRAMBufferSizeMB(_WRITE_BUFFER_MB)
             config.setCommitOnClose(False)
-            self._writer = java_class(LUCENE + "index.IndexWriter")(self._store, config)
+            self._writer = java_call("openWriter")(self._store, config)
         hold(self)
         try:
             with crossing(directory):
@@ -131,7 +130,7 @@ class ImpactWriter:
     def add_reader(self, reader: ImpactReader) -> None:
         """Append the documents of a reader that are not deleted; their rows stay as they are."""
         with crossing(self._directory):
-            java_call("addIndexes", self._writer, reader._reader)()
+            java_call("addIndexes")(self._writer, reader._reader)
 
     def number(self, ids: Sequence[str], rows: NDArray[np.int64]) -> None:
         """Say anew which rows the documents with these ids have."""

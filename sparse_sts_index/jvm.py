@@ -146,14 +146,15 @@ def java_call(name: str, *objects: Any) -> Callable[..., Any]:
     name : str
         A public method in ``java/LuceneCalls.java``.
     *objects : Java objects
-        Its first arguments. The others are given to what is returned, and have to be str.
+        Its first arguments. What is returned takes the rest: one str, or two or more str and Java objects. (pyjnius
+        cannot pass none, and takes a single object for a list.)
     """
     JAVA.enter()
     handle = _lucene_calls()[name]
     for value in objects:
         handle = handle.bindTo(value)
 
-    def call(*arguments: str) -> Any:
+    def call(*arguments: Any) -> Any:
         return handle.invokeWithArguments(*arguments)
 
     return call

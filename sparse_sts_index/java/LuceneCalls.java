@@ -10,6 +10,7 @@ import org.apache.lucene.analysis.core.KeywordAnalyzer;
 import org.apache.lucene.index.CodecReader;
 import org.apache.lucene.index.IndexReader;
 import org.apache.lucene.index.IndexWriter;
+import org.apache.lucene.index.IndexWriterConfig;
 import org.apache.lucene.index.LeafReaderContext;
 import org.apache.lucene.index.SlowCodecReaderWrapper;
 import org.apache.lucene.queryparser.classic.ParseException;
@@ -20,6 +21,7 @@ import org.apache.lucene.search.ScoreDoc;
 import org.apache.lucene.search.Sort;
 import org.apache.lucene.search.SortField;
 import org.apache.lucene.search.SortRescorer;
+import org.apache.lucene.store.Directory;
 
 /**
  * Lucene in one call from Python instead of a hundred. A call costs some microseconds, and so does every object that
@@ -91,12 +93,13 @@ public final class LuceneCalls {
     }
 
     /**
-     * Keeps Java's threads from writing to stderr when they fail, unless a handler is set already. Whoever waits for a
-     * thread's work gets its failure anyway.
+     * Opens a writer, and keeps its merge threads from writing to stderr when they fail: whoever waits for a merge gets
+     * its failure anyway. Java has one such handler for all threads; one that is set already stays.
      */
-    public static void quietThreads() {
+    public static IndexWriter openWriter(Directory directory, IndexWriterConfig config) throws IOException {
         if (Thread.getDefaultUncaughtExceptionHandler() == null) {
             Thread.setDefaultUncaughtExceptionHandler((thread, error) -> {});
         }
+        return new IndexWriter(directory, config);
     }
 }
