@@ -8,7 +8,7 @@ LOCKED := -m pip install --quiet --require-hashes --no-deps --requirement
 SBOM := build/sparse-sts-index.cdx.json
 IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: audit clean demo dist licences lock release smoke test
+.PHONY: audit clean demo dist jar licences lock release smoke test
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -43,6 +43,10 @@ endef
 # The locks anew, from pyproject.toml and constraints.txt; `make lock LOCK=--upgrade` renews what only others ask for.
 lock: .venv-release/installed
 	$(TOOLS)/python requirements/lock.py $(LOCK)
+
+# The project's own Java, compiled by a JDK 21 or newer; the jar is committed.
+jar: .venv/installed
+	$(BIN)/python release/jar.py
 
 # Fails where no advisories can be had (--strict), rather than find nothing.
 audit: .venv-release/installed

@@ -57,7 +57,9 @@ def build(jar: Path, javac: Path, release: int, class_path: Path) -> None:
             entries[file.relative_to(folder).as_posix()] = file.read_bytes()
     with zipfile.ZipFile(jar, "w") as archive:  # not compressed: zlib's releases differ in what they write
         for name, content in entries.items():
-            archive.writestr(zipfile.ZipInfo(name, _LONG_AGO), content)
+            entry = zipfile.ZipInfo(name, _LONG_AGO)
+            entry.create_system = 3  # on Windows, too
+            archive.writestr(entry, content)
 
 
 def main() -> None:

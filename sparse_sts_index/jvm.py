@@ -252,7 +252,7 @@ def _after_fork_in_child() -> None:
     config = sys.modules.get("jnius_config")
     if config is not None and config.vm_running and not JAVA.inherited:
         JAVA.enter(os.getppid())  # started by other code
-    for holder in (_keep_alive, *_holders):
+    for holder in (_keep_alive, _java_class, _lucene_calls, *_holders):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(holder))
 
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import warm
+from support import build, unit_vectors
 
 from sparse_sts_index import JavaError, jvm
 
@@ -66,3 +70,58 @@ def test_control_c_stays_with_python_and_the_environment_as_it_was() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.stdout.startswith("interrupted under Java ")
     assert run.stderr == ""
+
+
+_FOREIGN = """
+import sys
+import jnius_config
+from sparse_sts_index import jvm
+jnius_config.add_classpath(*sys.argv[2:])
+import jnius
+from sparse_sts_index.impact_index import ImpactIndex
+with ImpactIndex.open(sys.argv[1]) as index:
+    print(index.verify(), index.get("1").text)
+"""
+
+
+def foreign_jvm(path: Path, *class_path: Path) -> subprocess.CompletedProcess[str]:
+    """What becomes of an index in a process whose Java other code has started."""
+    environment = os.environ | {"JAVA_HOME": str(jvm.find_java().home)}
+    command = [sys.executable, "-c", _FOREIGN, path, *class_path]
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120, env=environment)
+
+
+def test_foreign_jvm_with_anserini_is_used(tmp_path: Path) -> None:
+    build(tmp_path / "index", ["1"], unit_vectors([[1.0] * 40]))
+    run = foreign_jvm(tmp_path / "index", jvm.anserini_jar())
+    assert run.stdout == "1 text of 1\n", run.stderr
+
+
+def test_foreign_jvm_without_anserini_is_refused_in_one_line(tmp_path: Path) -> None:
+    build(tmp_path / "index", ["1"], unit_vectors([[1.0] * 40]))
+    run = foreign_jvm(tmp_path / "index")
+    assert run.returncode == 1
+    error = run.stderr.splitlines()[-1]
+    assert error.startswith("sparse_sts_index.errors.JavaError: other code of this process has started Java in a way")
+    assert error.endswith("call sparse_sts_index.jvm.start_jvm() first")
+
+
+INSTALLED = [java for home in sorted(Path("/usr/lib/jvm").glob("*")) if (java := jvm._java_at(home)) is not None]
+NEW_ENOUGH = [java for java in INSTALLED if java.major >= jvm.MINIMUM_JAVA and not java.home.is_symlink()]
+
+
+@pytest.mark.skipif(not NEW_ENOUGH, reason="no Java 21 or newer in /usr/lib/jvm")
+@pytest.mark.parametrize("java", NEW_ENOUGH, ids=lambda java: java.home.name)
+def test_commands_on_an_installed_java(java: jvm.Java, tmp_path: Path) -> None:
+    for arguments, expected in (
+        ("index sample --model tiny --output idx", ""),
+        ("search idx --format trec Three-girls-paint-a-fence.", "1 Q0 s0770 1 "),
+        ("delete idx s0001", ""),
+        ("compact idx", ""),
+        ("verify idx", "idx: 999 sentences"),
+    ):
+        outcome = warm.run(arguments.split(), folder=tmp_path, JAVA_HOME=str(java.home))
+        assert outcome.status == 0, outcome
+        assert outcome.stdout.startswith(expected)
+        assert "WARNING" not in outcome.stderr
+    assert json.loads((tmp_path / "idx" / "manifest.json").read_text())["software"]["java"].startswith(f"{java.major}")

@@ -1,0 +1,257 @@
+"""Forked processes: Java and torch are refused at once, and a child that uses neither ends as it should.
+
+One process of its own forks one child after the other. What it is asked about each: how it ended, and in what time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import warm
+from support import build, random_vectors
+
+from sparse_sts_index import ForkError, SparseStsEncoder
+
+_REFUSED = 7
+
+_FORK = """
+import json, os, signal, sys, threading, time
+from multiprocessing import get_context
+from sparse_sts_index import fork_guard, jvm
+from sparse_sts_index.errors import ForkError, JavaError
+from sparse_sts_index.impact_index import ImpactIndex
+
+path, outcomes = sys.argv[1], {}
+
+def fork(name, child):
+    "Note how a child ends, an interpreter's usual end included."
+    began = time.monotonic()
+    process = os.fork()
+    if process == 0:
+        try:
+            child()
+        except ForkError:
+            sys.exit(7)
+        sys.exit(0)
+    done = status = 0
+    while not done and time.monotonic() - began < 10:
+        done, status = os.waitpid(process, os.WNOHANG)
+        time.sleep(0.005)
+    if not done:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+    outcomes[name] = [os.waitstatus_to_exitcode(status) if done else -1, time.monotonic() - began]
+
+def get(index):
+    return index.get("1").text
+"""
+
+_INDEX = """
+def own():
+    with ImpactIndex.open(path) as mine:
+        assert get(mine) == "text of 1"
+
+fork("nothing used before", own)
+index = ImpactIndex.open(path)
+fork("opened", lambda: get(index))
+get(index)
+fork("used", lambda: get(index))
+fork("opened again", own)
+fork("java", lambda: jvm.java_class("java.lang.System"))
+fork("closed", index.close)
+fork("unused", lambda: None)
+
+def within():
+    with ImpactIndex.open(path) as inner:
+        fork("ends within a block", lambda: None)
+        assert get(inner) == "text of 1"
+within()
+
+def reading():
+    chunks = index.read()
+    next(chunks)
+    fork("ends within a reading", lambda: None)
+    assert list(chunks) == []
+reading()
+
+def get_by_id(doc_id):
+    return index.get(doc_id).text
+began = time.monotonic()
+with get_context("fork").Pool(2) as workers:
+    try:
+        workers.map_async(get_by_id, ["1", "2"]).get(timeout=10)
+        status = 0
+    except ForkError:
+        status = 7
+outcomes["pool"] = [status, time.monotonic() - began]
+
+held, done = threading.Event(), threading.Event()
+def hold():
+    with jvm.jvm_lock, index._lock:
+        held.set()
+        done.wait()
+holder = threading.Thread(target=hold)
+holder.start()
+held.wait()
+fork("locks held", lambda: get(index))
+fork("locks held, unused", lambda: None)
+fork("locks held, closed", index.close)
+done.set()
+holder.join()
+assert get(index) == "text of 1"
+"""
+
+_CHANGES = """
+from support import chunk, random_vectors
+import numpy as np
+
+def chunks(name):
+    yield chunk([name], random_vectors(np.random.default_rng(1), 1))
+    fork(name, lambda: None)
+
+with ImpactIndex.open(path, writable=True) as index:
+    documents = len(index)
+    index.write(chunks("ends within an addition"), replace=False, commit=True)
+    assert len(index) == documents + 1 and index.verify() == documents + 1
+from support import VOCABULARY
+from sparse_sts_index.manifest import Manifest
+ImpactIndex.build(path + "-new", chunks("ends within a build"), Manifest.without_model(VOCABULARY, 8), VOCABULARY)
+with ImpactIndex.open(path + "-new") as built:
+    assert built.verify() == 1
+"""
+
+#: While Java collects garbage: a child that frees a Java object waits for the end of a safepoint that never comes.
+_BUSY = """
+index, stop = ImpactIndex.open(path), threading.Event()
+def collect():
+    with jvm.jvm_lock:
+        system = jvm.java_class("java.lang.System")
+        while not stop.is_set():
+            system.gc()
+collecting = threading.Thread(target=collect)
+collecting.start()
+for number in range(20):
+    fork(str(number), lambda: None)
+stop.set()
+collecting.join()
+"""
+
+_OTHERS = """
+import jnius_config
+jnius_config.add_classpath(str(jvm.anserini_jar()))
+os.environ["JAVA_HOME"] = str(jvm.find_java().home)
+import jnius
+fork("java of other code", lambda: ImpactIndex.open(path))
+with ImpactIndex.open(path) as index:
+    assert get(index) == "text of 1"
+"""
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("fork") / "index"
+    build(path, [str(row) for row in range(200)], random_vectors(np.random.default_rng(0), 200))
+    return path
+
+
+def run(script: str, index: Path) -> dict[str, tuple[int, float]]:
+    """What became of each child."""
+    code = f"{_FORK}\n{script}\nprint(json.dumps(outcomes))"
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(index)], capture_output=True, text=True, timeout=150, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return {name: (status, seconds) for name, (status, seconds) in json.loads(done.stdout).items()}
+
+
+@pytest.fixture(scope="module")
+def outcomes(index: Path) -> dict[str, tuple[int, float]]:
+    return run(_INDEX, index)
+
+
+@pytest.mark.parametrize("case", ["opened", "used", "opened again", "java", "pool", "locks held"])
+def test_use_in_a_forked_process_is_refused(outcomes: dict[str, tuple[int, float]], case: str) -> None:
+    assert outcomes[case][0] == _REFUSED
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "nothing used before",
+        "closed",
+        "unused",
+        "ends within a block",
+        "ends within a reading",
+        "locks held, unused",
+        "locks held, closed",
+    ],
+)
+def test_other_forked_processes_end_normally(outcomes: dict[str, tuple[int, float]], case: str) -> None:
+    assert outcomes[case][0] == 0
+
+
+def test_a_child_leaves_the_changes_of_its_parent_alone(index: Path) -> None:
+    outcomes = run(_CHANGES, index)
+    assert {name: status for name, (status, _) in outcomes.items()} == {
+        "ends within an addition": 0,
+        "ends within a build": 0,
+    }
+
+
+def test_a_child_frees_no_java_objects(index: Path) -> None:
+    assert {status for status, _ in run(_BUSY, index).values()} == {0}
+
+
+def test_java_of_other_code_is_refused_after_a_fork(index: Path) -> None:
+    assert run(_OTHERS, index)["java of other code"][0] == _REFUSED
+
+
+def _encode_in_children() -> list[str]:
+    """Ask for vectors in a child, of the parent's model and of one of its own."""
+    model = SparseStsEncoder.load("tiny")
+    assert model.encode(["a cat"]).nnz
+    calls = {"encode": lambda: model.encode(["a dog"]), "load": lambda: SparseStsEncoder.load("tiny")}
+    calls["forward"] = lambda: model.model.encode(["a dog"])
+    return [_in_child(call) for call in calls.values()]
+
+
+def _in_child(call: object) -> str:
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        try:
+            call()  # type: ignore[operator]
+            os.write(writing, b"done")
+        except ForkError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        return pipe.read()
+
+
+def test_models_are_refused_in_a_forked_process() -> None:
+    for message in warm.call(_encode_in_children):
+        assert message.startswith("torch was used before this process was forked and does not work in it; ")
+
+
+def _remove_corpus_in_child() -> bool:
+    import torch
+
+    from sparse_sts_index.search_engines import LuceneCorpus
+
+    corpus = LuceneCorpus(torch.eye(3, 40).to_sparse_coo())
+    _in_child(corpus.close)
+    return len(corpus.index) == 3 and corpus.index.path.is_dir()
+
+
+def test_a_temporary_index_stays_its_parents() -> None:
+    assert warm.call(_remove_corpus_in_child)
