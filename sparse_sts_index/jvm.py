@@ -99,7 +99,8 @@ def start_jvm() -> None:
             java, jar = find_java(), anserini_jar()
             os.environ["JAVA_HOME"] = str(java.home)  # where pyjnius looks
             jnius_config.add_classpath(str(jar))
-            jnius_config.add_options("-Xrs")
+            # Lucene 10 calls the operating system, which newer releases of Java warn of, and then forbid (JEP 472).
+            jnius_config.add_options("-Xrs", "--enable-native-access=ALL-UNNAMED")
             if java.major >= 24:  # which warns of what Lucene 9.9 unmaps its files with
                 jnius_config.add_options("--sun-misc-unsafe-memory-access=allow")
         try:
