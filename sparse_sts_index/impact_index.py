@@ -150,10 +150,8 @@ class ImpactIndex:
 
         Raises
         ------
-        ImpactIndexError
-            The index is closed.
-        ForkError
-            This process was forked after it, or another index, was opened.
+        ImpactIndexError, ForkError
+            The index is closed; this process was forked after an index was opened.
         """
         JAVA.enter()
         with self._lock:

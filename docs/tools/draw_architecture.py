@@ -48,7 +48,7 @@ BOXES = [
         "One index, and its changes",
         "impact_index.py building.py verification.py | changes.py state.py manifest.py",
     ),
-    ("part", 236, 468, 206, 80, "Impacts, sentences", "lucene.py handles.py | impact_writer.py jvm.py"),
+    ("part", 236, 468, 206, 80, "Impacts, sentences", "lucene.py jvm.py | impact_writer.py"),
     ("part", 458, 468, 206, 80, "Float vectors, ids", "vectors.py"),
     ("main", 280, 610, 340, 86, "Answers", "search.py inverted.py | join.py"),
     ("main", 280, 746, 340, 86, "Sentences in, sentences out", "index.py results.py | explain.py trace.py"),
