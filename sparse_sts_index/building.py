@@ -24,6 +24,7 @@ def building(
     path: Path, manifest: Manifest, vocabulary: Vocabulary, *, overwrite: bool, start: float | None = None
 ) -> Iterator[Changes]:
     """An index that appears when the block ends well; parameters and errors are those of :meth:`ImpactIndex.build`."""
+    JAVA.check()
     start = time.monotonic() if start is None else start
     check_target(path, overwrite)
     ours = not _holds_index(path)  # whether all that comes into the folder is of this build

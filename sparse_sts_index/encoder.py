@@ -141,12 +141,17 @@ class SparseStsEncoder:
         config: PretrainedConfig = transformer.config
         return config
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of all that decides a vector: weights, pooling, tokenization, maximum length.
 
         Equal for copies of one model wherever they are saved, different after any training step.
         """
+        TORCH.enter()  # before the lock of cached_property
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         config = self._config
         pooling = next(module for module in self.model.modules() if isinstance(module, SpladePooling))
         settings = {
@@ -202,7 +207,7 @@ class SparseStsEncoder:
         DataError, ValueError
             See :meth:`encode`.
         """
-        TORCH.enter()
+        TORCH.check()
         sentences = _checked(sentences)
         batches: list[tuple[NDArray[np.int64], dict[str, Any]]] = []
         if self._fused:

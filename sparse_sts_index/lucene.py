@@ -36,7 +36,7 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.fork_guard import JAVA
-from sparse_sts_index.jvm import hold, java_call, java_cast, java_class, java_exception, jvm_lock
+from sparse_sts_index.jvm import java_call, java_cast, java_class, java_exception, jvm_lock, start_jvm
 
 ID, CONTENTS, RAW, ROW = "id", "contents", "raw", "row"
 LUCENE = "org.apache.lucene."
@@ -100,10 +100,11 @@ class ImpactReader:
             self._searcher = searcher_class(self._reader, signature=_READER)
             self._searcher.setSimilarity(java_class("io.anserini.search.similarity.ImpactSimilarity")())
             self._search, self._raw = java_call("search", self._searcher), java_call("raw", self._reader)
-        hold(self)
 
     def close(self) -> None:
-        """Release the files."""
+        """Release the files, which in a forked process are the parent's."""
+        if JAVA.inherited:
+            return
         with crossing(self.directory):
             self._reader.close()
             if self._store is not None:
@@ -311,10 +312,12 @@ def crossing(directory: Path) -> Iterator[None]:
     ------
     ImpactIndexError
         Lucene threw an exception.
+    JavaError
+        Java does not start.
     ForkError
         Java was used before this process was forked.
     """
-    JAVA.enter()
+    start_jvm()
     try:
         with jvm_lock:
             yield

@@ -116,7 +116,7 @@ def load_splade(name: str | Path, *, device: str | None = None) -> SparseEncoder
     HubUnreachableError
         Neither a folder nor in the local cache while the hub is out of reach.
     """
-    TORCH.enter()
+    TORCH.check()
     if str(name) == MINILM:
         raise ModelError(f"{MINILM!r} is a dense model; sparse-sts grow gives it a SPLADE head")
     path = tiny_folder() if str(name) == TINY else Path(name)
@@ -156,7 +156,7 @@ def load_dense(name: str | Path, *, device: str | None = None) -> SentenceTransf
     HubUnreachableError
         Neither a folder nor in the local cache while the hub is out of reach.
     """
-    TORCH.enter()
+    TORCH.check()
     source, hint = str(name), ""
     try:
         source = str(bundled_folder(source) or source)
@@ -233,6 +233,7 @@ def _load(kind: type[Loaded], source: str, local: bool, reachable: bool, device:
     local_files_only = local or not reachable
     check_model(source, local_files_only=local_files_only)
     kwargs = {**_MODEL_KWARGS, "use_safetensors": True} if local else _MODEL_KWARGS
+    TORCH.enter()
     with no_questions():
         return kind(source, device=device, local_files_only=local_files_only, model_kwargs=dict(kwargs))
 

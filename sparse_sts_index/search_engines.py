@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from sparse_sts_index.corpus import Chunk, Document
-from sparse_sts_index.fork_guard import JAVA
+from sparse_sts_index.fork_guard import JAVA, TORCH
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.quantizer import Quantizer, l2_normalize
@@ -134,6 +134,8 @@ def _to_csr(embeddings: torch.Tensor) -> csr_array:
     """Unit vectors as csr_array of float32, shape (n, vocab)."""
     import torch
 
+    JAVA.check()
+    TORCH.enter()
     if embeddings.layout != torch.sparse_coo or embeddings.ndim > 2:
         raise ValueError("embeddings must be a sparse COO tensor, of one row or two dimensions")
     if embeddings.ndim == 1:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,7 @@ import pytest
 import warm
 from support import build, random_vectors
 
-from sparse_sts_index import ForkError, SparseStsEncoder
+from sparse_sts_index import ForkError, ModelError, SparseStsEncoder, semantic_search_lucene
 
 _REFUSED = 7
 
@@ -25,7 +28,7 @@ _FORK = """
 import json, os, signal, sys, threading, time
 from multiprocessing import get_context
 from sparse_sts_index import fork_guard, jvm
-from sparse_sts_index.errors import ForkError, JavaError
+from sparse_sts_index.errors import ForkError, ImpactIndexError
 from sparse_sts_index.impact_index import ImpactIndex
 
 path, outcomes = sys.argv[1], {}
@@ -135,10 +138,17 @@ def collect():
         system = jvm.java_class("java.lang.System")
         while not stop.is_set():
             system.gc()
+errors = []
+with ImpactIndex.open(path, writable=True):
+    try:
+        ImpactIndex.open(path, writable=True)
+    except ImpactIndexError as error:
+        errors.append(error)  # with the half-made writer, in its traceback
 collecting = threading.Thread(target=collect)
 collecting.start()
-for number in range(20):
+for number in range(10):
     fork(str(number), lambda: None)
+    fork(f"{number}, dropped", errors.clear)
 stop.set()
 collecting.join()
 """
@@ -219,17 +229,33 @@ def test_java_of_other_code_is_refused_after_a_fork(index: Path) -> None:
 def _encode_in_children() -> list[str]:
     """Ask for vectors in a child, of the parent's model and of one of its own."""
     model = SparseStsEncoder.load("tiny")
-    assert model.encode(["a cat"]).nnz
-    calls = {"encode": lambda: model.encode(["a dog"]), "load": lambda: SparseStsEncoder.load("tiny")}
-    calls["forward"] = lambda: model.model.encode(["a dog"])
-    return [_in_child(call) for call in calls.values()]
+    embeddings = model.model.encode(["a cat"])
+    calls = (
+        lambda: model.encode(["a dog"]),
+        lambda: model.trace(["a dog"]),
+        lambda: model.fingerprint,
+        lambda: SparseStsEncoder.load("tiny"),
+        lambda: model.model.encode(["a dog"]),
+        lambda: semantic_search_lucene(embeddings, embeddings),
+    )
+    return [_in_child(call) for call in calls]
 
 
-def _in_child(call: object) -> str:
+def _load_in_child() -> str:
+    """Load a model in a child, after the parent has failed to."""
+    try:
+        SparseStsEncoder.load("/no/such/model")
+    except ModelError:
+        return _in_child(lambda: SparseStsEncoder.load("tiny").encode(["a cat"]))
+    return "loaded"
+
+
+def _in_child(call: Callable[[], object]) -> str:
     reading, writing = os.pipe()
-    if os.fork() == 0:
+    process = os.fork()
+    if process == 0:
         try:
-            call()  # type: ignore[operator]
+            call()
             os.write(writing, b"done")
         except ForkError as error:
             os.write(writing, str(error).encode())
@@ -237,12 +263,19 @@ def _in_child(call: object) -> str:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
+        if not select.select([pipe], [], [], 60)[0]:
+            os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
         return pipe.read()
 
 
 def test_models_are_refused_in_a_forked_process() -> None:
     for message in warm.call(_encode_in_children):
         assert message.startswith("torch was used before this process was forked and does not work in it; ")
+
+
+def test_a_failure_to_load_is_no_use() -> None:
+    assert warm.call(_load_in_child) == "done"
 
 
 def _remove_corpus_in_child() -> bool:

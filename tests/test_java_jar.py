@@ -19,7 +19,8 @@ SOURCE = JAVA_JAR.with_name("LuceneCalls.java")
 @pytest.fixture
 def builder() -> ModuleType:
     spec = importlib.util.spec_from_file_location("jar", Path(__file__).parents[1] / "release" / "jar.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -106,6 +106,29 @@ def test_foreign_jvm_without_anserini_is_refused_in_one_line(tmp_path: Path) -> 
     assert error.endswith("call sparse_sts_index.jvm.start_jvm() first")
 
 
+_NOT_BY_PYJNIUS = """
+import ctypes, sys
+from sparse_sts_index.jvm import start_jvm
+
+class Arguments(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_int), ("count", ctypes.c_int), ("all", ctypes.c_void_p), ("lax", ctypes.c_bool)]
+
+machine, environment = ctypes.c_void_p(), ctypes.c_void_p()
+create = ctypes.CDLL(sys.argv[1]).JNI_CreateJavaVM
+assert create(ctypes.byref(machine), ctypes.byref(environment), ctypes.byref(Arguments(0x10006, 0, None, False))) == 0
+start_jvm()
+"""
+
+
+def test_jvm_of_another_library_than_pyjnius_is_refused_in_one_line() -> None:
+    """As JPype starts one; pyjnius would start a second one in the same process, which may crash."""
+    for home in {jvm.find_java().home, *(java.home for java in NEW_ENOUGH)}:
+        command = [sys.executable, "-c", _NOT_BY_PYJNIUS, home / "lib" / "server" / "libjvm.so"]
+        run = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
+        assert run.returncode == 1, run.stderr
+        assert run.stderr.splitlines()[-1].endswith("call sparse_sts_index.jvm.start_jvm() first")
+
+
 INSTALLED = [java for home in sorted(Path("/usr/lib/jvm").glob("*")) if (java := jvm._java_at(home)) is not None]
 NEW_ENOUGH = [java for java in INSTALLED if java.major >= jvm.MINIMUM_JAVA and not java.home.is_symlink()]
 
