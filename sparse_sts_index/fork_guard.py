@@ -40,8 +40,8 @@ class ForkGuard:
         """
         if self.inherited:
             raise ForkError(
-                f"{self._name} was used before this process was forked and does not work in it; load models and open "
-                "indexes after the fork, or start the process by spawn (multiprocessing.get_context('spawn'))"
+                f"{self._name} was used before this process was forked and does not work in it; fork before a model is "
+                "loaded or an index opened, or start the process by spawn (multiprocessing.get_context('spawn'))"
             )
 
     def enter(self) -> None:

@@ -10,7 +10,7 @@ from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -476,6 +476,11 @@ class SparseStsIndex:
 
     def __len__(self) -> int:
         return len(self._vectors)
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(
+            f"an open index cannot be pickled: send its path ({self.path}), and open it in the other process"
+        )
 
     def close(self) -> None:
         """Release the index's files; drops changes that are not committed."""

@@ -112,9 +112,9 @@ def start_jvm() -> None:
     with jvm_lock:
         if _started:
             return
-        home_before = os.environ.get("JAVA_HOME")
+        before = {name: os.environ.pop(name, None) for name in ("JAVA_HOME", "JVM_PATH")}  # where pyjnius looks
         if java is not None:
-            os.environ["JAVA_HOME"] = str(java.home)  # where pyjnius looks
+            os.environ["JAVA_HOME"] = str(java.home)
             jnius_config.add_classpath(str(jar))
             jnius_config.add_options(*_OPTIONS)
         try:
@@ -124,10 +124,8 @@ def start_jvm() -> None:
                 raise JavaError(_FOREIGN) from error
             raise JavaError(f"the Java virtual machine does not start with Anserini: {error}") from error
         finally:
-            if home_before is None:
-                os.environ.pop("JAVA_HOME", None)
-            else:
-                os.environ["JAVA_HOME"] = home_before
+            os.environ.pop("JAVA_HOME", None)
+            os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _load_classes() -> dict[str, Any]:

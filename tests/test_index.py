@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import signal
 import subprocess
@@ -235,3 +236,8 @@ def test_manifest_json_is_a_copy(tmp_path: Path, tiny: SparseStsEncoder) -> None
     manifest.unlink()
     with SparseStsIndex.open(tmp_path / "index") as index:
         assert index.manifest.documents == 3
+
+
+def test_pickling_an_index_says_what_to_do(sample_index: SparseStsIndex) -> None:
+    with pytest.raises(TypeError, match="an open index cannot be pickled: send its path"):
+        pickle.dumps(sample_index)

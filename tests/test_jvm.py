@@ -72,6 +72,14 @@ def test_control_c_stays_with_python_and_the_environment_as_it_was() -> None:
     assert run.stderr == ""
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the fake Java has Linux's layout")
+def test_jvm_path_does_not_overrule_the_java_that_was_found(tmp_path: Path) -> None:
+    code = "import os; from sparse_sts_index.jvm import java_version; java_version(); print(os.environ['JVM_PATH'])"
+    environment = os.environ | {"JVM_PATH": str(tmp_path / "libjvm.so")}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
+    assert run.stdout.strip() == environment["JVM_PATH"], run.stderr
+
+
 _FOREIGN = """
 import sys
 import jnius_config
