@@ -27,7 +27,7 @@ class ForkGuard:
 
     @property
     def inherited(self) -> bool:
-        """Whether this process was forked from the one that first used it."""
+        """True if this process was forked after the first use."""
         return self._process is not None and self._process != os.getpid()
 
     def check(self) -> None:

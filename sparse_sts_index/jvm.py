@@ -147,7 +147,7 @@ def _load_classes() -> dict[str, Any]:
 
 
 def _java_not_by_pyjnius() -> bool:
-    """Whether JPype, say, has started a virtual machine in this process. Known on Linux only."""
+    """Return True if another library, such as JPype, has started a virtual machine here (detected on Linux only)."""
     try:
         maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
     except OSError:

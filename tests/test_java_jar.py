@@ -13,8 +13,6 @@ import pytest
 
 from sparse_sts_index.jvm import JAVA_JAR, anserini_jar
 
-SOURCE = JAVA_JAR.with_name("LuceneCalls.java")
-
 
 @pytest.fixture
 def builder() -> ModuleType:
@@ -26,10 +24,10 @@ def builder() -> ModuleType:
     return module
 
 
-def test_jar_is_made_of_the_source_beside_it() -> None:
+def test_jar_is_made_of_the_source_beside_it(builder: ModuleType) -> None:
     with zipfile.ZipFile(JAVA_JAR) as jar:
-        recorded = jar.read(f"META-INF/{SOURCE.name}.sha256").decode()
-    assert recorded == hashlib.sha256(SOURCE.read_bytes()).hexdigest(), "make jar"
+        recorded = jar.read(f"META-INF/{builder.SOURCE.name}.sha256").decode()
+    assert recorded == hashlib.sha256(builder.SOURCE.read_bytes()).hexdigest(), "make jar"
 
 
 def test_classes_are_of_java_21() -> None:

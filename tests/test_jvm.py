@@ -93,7 +93,7 @@ with ImpactIndex.open(sys.argv[1]) as index:
 
 
 def foreign_jvm(path: Path, *class_path: Path) -> subprocess.CompletedProcess[str]:
-    """What becomes of an index in a process whose Java other code has started."""
+    """Open and verify an index in a process whose virtual machine was started by other code."""
     environment = os.environ | {"JAVA_HOME": str(jvm.find_java().home)}
     command = [sys.executable, "-c", _FOREIGN, path, *class_path]
     return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120, env=environment)
@@ -129,7 +129,7 @@ start_jvm()
 
 
 def test_jvm_of_another_library_than_pyjnius_is_refused_in_one_line() -> None:
-    """As JPype starts one; pyjnius would start a second one in the same process, which may crash."""
+    """JPype starts a virtual machine like this. pyjnius would start a second one, which may crash the process."""
     for home in {jvm.find_java().home, *(java.home for java in NEW_ENOUGH)}:
         command = [sys.executable, "-c", _NOT_BY_PYJNIUS, home / "lib" / "server" / "libjvm.so"]
         run = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
