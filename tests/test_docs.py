@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import runpy
 import subprocess
 import sys
 import unicodedata
@@ -98,39 +97,11 @@ def test_every_public_name_is_in_the_reference() -> None:
         assert hasattr(importlib.import_module(module), attribute), path
 
 
-def test_long_modules_have_a_reason() -> None:
-    text = (DOCS / "architecture.md").read_text("utf-8").partition("## Modules of more than 400 lines")[2]
-    modules = [path for folder in ("sparse_sts_index", "cli") for path in (ROOT / folder).rglob("*.py")]
-    long = [path.relative_to(ROOT) for path in modules if len(path.read_text("utf-8").splitlines()) > 400]
-    told = {Path(path if "cli/" in path else f"sparse_sts_index/{path}") for path in re.findall(r"`(\S+\.py)`", text)}
-    assert told == set(long)
-
-
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_python_compiles(page: Path) -> None:
     for fence in _FENCE.finditer(page.read_text(encoding="utf-8")):
         if fence["language"] == "python":
             ast.parse(fence["code"])
-
-
-@pytest.mark.parametrize("page", ["architecture.md", "tour.md"])
-def test_modules_that_are_told_of_are_there(page: str) -> None:
-    text = "".join(path.read_text("utf-8") for path in (DOCS / page, DOCS / "images" / "architecture.svg"))
-    sources = {folder: ROOT / folder for folder in ("sparse_sts_index", "cli", "docs", "tests")}
-    named = set(re.findall(r"\b((?:\w+/)*\w+)\.py\b", text))
-    assert len(named) > 20
-
-    def found(module: str) -> bool:
-        folder, _, rest = module.partition("/")
-        places = [sources[folder] / rest] if folder in sources else [sources["sparse_sts_index"] / module]
-        return any(place.with_suffix(".py").is_file() or (place / "__init__.py").is_file() for place in places)
-
-    assert not sorted(module for module in named if not found(module))
-
-
-def test_the_picture_is_what_the_script_draws() -> None:
-    script = runpy.run_path(str(DOCS / "tools" / "draw_architecture.py"))
-    assert script["draw"]() == (DOCS / "images" / "architecture.svg").read_text(encoding="utf-8")
 
 
 def test_no_module_imports_one_that_imports_it() -> None:
