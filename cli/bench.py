@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
+from sparse_sts_index._utils.files import atomic_writer, refuse_folder
+from sparse_sts_index._utils.json import plain
 from sparse_sts_index.corpus import read_corpus
 from sparse_sts_index.errors import DataError, HubUnreachableError, ModelError
-from sparse_sts_index.files import atomic_writer, refuse_folder
 from sparse_sts_index.pairs import load_pairs
-from sparse_sts_index.plain import plain
 from sparse_sts_index.precision import Precision
 
 from .options import (

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparse_sts_index.files import atomic_writer, refuse_folder
-from sparse_sts_index.hub import DEFAULT_DATASET
+from sparse_sts_index._utils.files import atomic_writer, refuse_folder
+from sparse_sts_index._utils.hub import DEFAULT_DATASET
 from sparse_sts_index.pairs import load_pairs
 from sparse_sts_index.precision import Precision
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sparse_sts_index._utils.files import atomic_writer, refuse_folder
 from sparse_sts_index.corpus import read_corpus
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.files import atomic_writer, refuse_folder
 from sparse_sts_index.precision import Precision
 from sparse_sts_index.records import STDIN
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
+from sparse_sts_index._utils.hub import DEFAULT_DATASET
 from sparse_sts_index.corpus import count_documents
 from sparse_sts_index.explain import TermContribution
-from sparse_sts_index.hub import DEFAULT_DATASET
 from sparse_sts_index.precision import PRECISIONS
 from sparse_sts_index.records import FORMATS, STDIN
 from sparse_sts_index.sample import SAMPLE

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparse_sts_index._utils.files import atomic_writer
 from sparse_sts_index.errors import DataError, ModelError
-from sparse_sts_index.files import atomic_writer
 
 if TYPE_CHECKING:
     from sparse_sts_index.encoder import SparseStsEncoder

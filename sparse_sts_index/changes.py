@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array
 
+from sparse_sts_index._utils.files import atomic_writer, refuse_links, to_sealed_json
 from sparse_sts_index.collection import VectorShards
 from sparse_sts_index.corpus import Document
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.files import atomic_writer, refuse_links, to_sealed_json
 from sparse_sts_index.impact_writer import ImpactWriter
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.quantizer import Quantizer

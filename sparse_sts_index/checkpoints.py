@@ -12,8 +12,7 @@ from typing import Any
 
 from transformers.trainer import TRAINER_STATE_NAME
 
-from sparse_sts_index.errors import TrainingError
-from sparse_sts_index.files import (
+from sparse_sts_index._utils.files import (
     MOST_JSON,
     atomic_writer,
     from_sealed_json,
@@ -22,6 +21,7 @@ from sparse_sts_index.files import (
     tensors_written,
     to_sealed_json,
 )
+from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.models import check_model
 from sparse_sts_index.pairs import Pairs
 

@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
+from sparse_sts_index._utils.files import MOST_JSON, atomic_writer, from_sealed_json, read_plain, to_sealed_json
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.files import MOST_JSON, atomic_writer, from_sealed_json, read_plain, to_sealed_json
 from sparse_sts_index.lucene import ImpactShards
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.state import VOCABULARY_FILE, State, open_index_state

@@ -22,9 +22,9 @@ from sentence_transformers.util import batch_to_device
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from sparse_sts_index._utils.fork_guard import TORCH
 from sparse_sts_index.calibration import Calibration
 from sparse_sts_index.errors import ModelError
-from sparse_sts_index.fork_guard import TORCH
 from sparse_sts_index.fused import FusedSparseEncoder, TermWeights, fuse, term_weights
 from sparse_sts_index.models import BUNDLED, load_splade, tokenizer_vocabulary
 from sparse_sts_index.precision import Precision, encoding_precision

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sparse_sts_index._utils.json import plain
 from sparse_sts_index.calibration import Calibration
 from sparse_sts_index.correlation import (
     Correlation,
@@ -23,7 +24,6 @@ from sparse_sts_index.correlation import (
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.lucene import impact_query, only, query_terms, quoted
 from sparse_sts_index.pairs import Pairs
-from sparse_sts_index.plain import plain
 from sparse_sts_index.quantizer import Quantizer, cosine_error_bound, pairwise_dot
 from sparse_sts_index.scratch import scratch_index
 

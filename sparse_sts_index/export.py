@@ -33,7 +33,7 @@ def export_vectors(
     documents : iterable of Document
     encoder : SparseStsEncoder
     file : text file
-        See :func:`sparse_sts_index.files.atomic_writer` for one that is never left half-written.
+        See :func:`sparse_sts_index._utils.files.atomic_writer` for one that is never left half-written.
     quantizer : Quantizer, optional
         Default: 8 bits.
     progress : callable, optional

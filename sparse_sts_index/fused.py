@@ -23,7 +23,7 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
-from sparse_sts_index.fork_guard import TORCH
+from sparse_sts_index._utils.fork_guard import TORCH
 from sparse_sts_index.splade_head import DecoderScreen, max_logits
 
 _TERM_WEIGHTS = "term_weights"  # the feature under which forward(..., sparse=True) leaves its result

@@ -21,15 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sparse_sts_index._utils.fork_guard import JAVA
+from sparse_sts_index._utils.pipeline import overlap
 from sparse_sts_index.building import building
 from sparse_sts_index.changes import Changes, clean, open_to_change
 from sparse_sts_index.collection import is_collection, open_state
 from sparse_sts_index.corpus import Chunk, Document
 from sparse_sts_index.errors import DataError, ImpactIndexError
-from sparse_sts_index.fork_guard import JAVA
 from sparse_sts_index.jvm import detach_thread
 from sparse_sts_index.manifest import Manifest
-from sparse_sts_index.overlap import overlap
 from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.records import check_unicode
 from sparse_sts_index.search import Mode, Neighbours, search

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from sparse_sts_index.fork_guard import JAVA
+from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.jvm import java_call, java_class
 from sparse_sts_index.lucene import CONTENTS, ID, LUCENE, RAW, ROW, ImpactReader, crossing, open_directory
 from sparse_sts_index.vocabulary import DELIMITER

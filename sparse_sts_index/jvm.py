@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import JavaError
-from sparse_sts_index.fork_guard import JAVA
 
 MINIMUM_JAVA = 21  # what Lucene 9.9 as built by Anserini, and Lucene 10, ask for
 

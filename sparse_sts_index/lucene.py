@@ -34,8 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.fork_guard import JAVA
 from sparse_sts_index.jvm import java_call, java_cast, java_class, java_exception, jvm_lock, start_jvm
 
 ID, CONTENTS, RAW, ROW = "id", "contents", "raw", "row"

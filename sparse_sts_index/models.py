@@ -24,10 +24,10 @@ from sentence_transformers.util import load_file_path
 from transformers import dynamic_module_utils
 from transformers.utils import logging as transformers_logging
 
+from sparse_sts_index._utils.fork_guard import TORCH
+from sparse_sts_index._utils.hub import hub_access
 from sparse_sts_index.errors import HubUnreachableError, ModelError
-from sparse_sts_index.fork_guard import TORCH
 from sparse_sts_index.fused import fuse
-from sparse_sts_index.hub import hub_access
 from sparse_sts_index.records import printable
 
 #: The name of the small SPLADE model that pip can bring.

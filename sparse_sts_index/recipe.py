@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from sparse_sts_index.hub import DEFAULT_BASE_MODEL
+from sparse_sts_index._utils.hub import DEFAULT_BASE_MODEL
 from sparse_sts_index.precision import Precision
 
 

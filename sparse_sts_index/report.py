@@ -7,10 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from sparse_sts_index._utils.files import atomic_writer
 from sparse_sts_index.benchmark import Benchmark
 from sparse_sts_index.charts import charts
 from sparse_sts_index.errors import DataError, MissingExtraError
-from sparse_sts_index.files import atomic_writer
 
 REPORT_HTML, REPORT_JSON = "report.html", "report.json"
 

@@ -7,9 +7,9 @@ import json
 import threading
 from pathlib import Path
 
+from sparse_sts_index._utils.files import read_plain, refuse_links
+from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import ImpactIndexError, ModelError
-from sparse_sts_index.files import read_plain, refuse_links
-from sparse_sts_index.fork_guard import JAVA
 from sparse_sts_index.inverted import InvertedVectors
 from sparse_sts_index.lucene import ImpactReader, quoted
 from sparse_sts_index.manifest import Manifest

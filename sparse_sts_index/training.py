@@ -40,6 +40,7 @@ from transformers import (
 )
 from transformers.integrations import integration_utils
 
+from sparse_sts_index._utils.files import sync_tree
 from sparse_sts_index.averaging import AveragedWeights
 from sparse_sts_index.checkpoints import (
     begin,
@@ -57,7 +58,6 @@ from sparse_sts_index.distillation import prepare_lessons, sequential_batches, t
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.evaluation import evaluate_cosine
-from sparse_sts_index.files import sync_tree
 from sparse_sts_index.losses import DistillationLoss, SparseSpladeLoss
 from sparse_sts_index.models import load_dense, load_splade, no_progress_bars, no_questions
 from sparse_sts_index.pairs import Pairs

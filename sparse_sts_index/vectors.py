@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sparse_sts_index._utils.files import sync_folder
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.files import sync_folder
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "terms.i32": np.dtype("<i4"),

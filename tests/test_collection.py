@@ -22,8 +22,8 @@ from sparse_sts_index.cli.main import main
 from support import build, chunk, random_vectors, store
 
 from sparse_sts_index import DataError, ImpactIndexError, SparseStsEncoder, SparseStsIndex, collection, read_corpus
+from sparse_sts_index._utils.files import from_sealed_json, to_sealed_json
 from sparse_sts_index.collection import Collection, Shard, VectorShards, manifest_sha256
-from sparse_sts_index.files import from_sealed_json, to_sealed_json
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.impact_writer import ImpactWriter
 from sparse_sts_index.join import similar_rows, similar_rows_between

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sparse_sts_index import DataError, Document, Quantizer, SparseStsEncoder, convert, read_corpus
+from sparse_sts_index._utils.pipeline import THREAD_NAME
 from sparse_sts_index.convert import encode_documents
-from sparse_sts_index.overlap import THREAD_NAME
 
 
 def test_chunks_are_those_of_one_go(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

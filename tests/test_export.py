@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sparse_sts_index import DataError, Document, Quantizer, SparseStsEncoder, export_vectors
-from sparse_sts_index.files import atomic_writer
+from sparse_sts_index._utils.files import atomic_writer
 
 DOCUMENTS = [Document("ü 1", "A cat sleeps."), Document("2", 'Tabs\tand "quotes" 😀\n')]
 

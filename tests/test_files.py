@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparse_sts_index.files import folder_writer, from_sealed_json, to_sealed_json
+from sparse_sts_index._utils.files import folder_writer, from_sealed_json, to_sealed_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

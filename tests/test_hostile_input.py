@@ -39,6 +39,7 @@ from sparse_sts_index import (
     models,
     read_corpus,
 )
+from sparse_sts_index._utils.hub import hub_reachable
 from sparse_sts_index.calibration import CALIBRATION_FILE, Calibration
 from sparse_sts_index.collection import COLLECTION_FILE, Collection
 from sparse_sts_index.corpus import check_ids, count_documents
@@ -47,7 +48,6 @@ from sparse_sts_index.engines.terms import escape, unescape
 from sparse_sts_index.engines.url import parse_url
 from sparse_sts_index.errors import EngineError, ImpactIndexError, SparseStsError
 from sparse_sts_index.export import write_chunks
-from sparse_sts_index.hub import hub_reachable
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.impact_writer import ImpactWriter
 from sparse_sts_index.manifest import Manifest
@@ -550,7 +550,7 @@ def test_a_hub_that_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "is_offline_mode", lambda: False)
-    monkeypatch.setattr("sparse_sts_index.hub.getproxies", dict)
+    monkeypatch.setattr("sparse_sts_index._utils.hub.getproxies", dict)
     monkeypatch.delenv("ALL_PROXY", raising=False)
     for endpoint in ("http://host:port", "http://[::1", "http://" + "a" * 100 + ".x", ""):
         monkeypatch.setattr(constants, "ENDPOINT", endpoint)

@@ -23,7 +23,7 @@ from sparse_sts_index import (
     SparseStsIndex,
     read_corpus,
 )
-from sparse_sts_index.files import from_sealed_json
+from sparse_sts_index._utils.files import from_sealed_json
 from sparse_sts_index.impact_writer import ImpactWriter
 
 SMALL = ["A cat sleeps on the mat.", "Stocks fell sharply on Monday.", "A kitten naps on a rug."]

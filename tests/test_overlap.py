@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sparse_sts_index.overlap import THREAD_NAME, overlap
+from sparse_sts_index._utils.pipeline import THREAD_NAME, overlap
 
 
 def test_results_in_order_with_stages_nested() -> None:

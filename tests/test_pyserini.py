@@ -19,7 +19,7 @@ from sparse_sts_index import (
     load_pairs,
     read_corpus,
 )
-from sparse_sts_index.files import atomic_writer
+from sparse_sts_index._utils.files import atomic_writer
 from sparse_sts_index.jvm import anserini_jar, find_java, start_jvm
 from sparse_sts_index.lucene import ImpactReader, impact_query, only, query_terms, quoted
 

@@ -14,12 +14,12 @@ from typing import IO, Any
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
+from sparse_sts_index._utils.files import folder_writer
 from sparse_sts_index.engines import engine_class, lucene_features, milvus, qdrant, solr
 from sparse_sts_index.engines.base import Metadata, Point, points_of
 from sparse_sts_index.engines.ciff import write_ciff
 from sparse_sts_index.engines.source import Source
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.files import folder_writer
 from sparse_sts_index.quantizer import Quantizer
 
 MANIFEST = "manifest.json"

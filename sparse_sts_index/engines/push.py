@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sparse_sts_index._utils.files import atomic_writer, refuse_folder
 from sparse_sts_index.engines.base import Busy, Engine, Metadata, Point, points_of
 from sparse_sts_index.engines.retry import BackOff
 from sparse_sts_index.engines.source import Source
 from sparse_sts_index.errors import DataError, ModelMismatchError
-from sparse_sts_index.files import atomic_writer, refuse_folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from sparse_sts_index._utils.json import plain
 from sparse_sts_index.corpus import Document
 from sparse_sts_index.errors import DataError, SparseStsError
 from sparse_sts_index.explain import PairExplanation
-from sparse_sts_index.plain import plain
 from sparse_sts_index.records import printable
 from sparse_sts_index.server import schemas
 from sparse_sts_index.server.gate import Gate, logger, problem

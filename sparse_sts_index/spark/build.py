@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparse_sts_index._utils.files import sync_folder
 from sparse_sts_index.collection import (
     COLLECTION_FILE,
     SETTINGS,
@@ -37,7 +38,6 @@ from sparse_sts_index.collection import (
 from sparse_sts_index.convert import CHUNK, encode_documents
 from sparse_sts_index.corpus import Document
 from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
-from sparse_sts_index.files import sync_folder
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.precision import Precision

@@ -200,7 +200,7 @@ def test_what_indexes_and_models_say_of_themselves(name: str) -> None:
 def test_collections_whose_seal_is_right() -> None:
     """Whoever writes an index can seal it as well."""
     try:
-        from sparse_sts_index.files import to_sealed_json
+        from sparse_sts_index._utils.files import to_sealed_json
     except ImportError:
         pytest.skip("collections are not sealed")
 
