@@ -27,7 +27,7 @@ import numpy as np
 from scipy.sparse import vstack
 
 from sparse_sts_index import SparseStsIndex
-from sparse_sts_index.corpus import Chunk
+from sparse_sts_index.data.documents import Chunk
 from sparse_sts_index.engines import connect
 from sparse_sts_index.engines.base import vectors_of
 from sparse_sts_index.engines.push import push

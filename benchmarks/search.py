@@ -414,7 +414,7 @@ def save_hits(path: Path, results: list[Found]) -> None:
 
 
 def build_ours(documents: csr_array, folder: Path) -> None:
-    from sparse_sts_index.corpus import Chunk, Document
+    from sparse_sts_index.data.documents import Chunk, Document
     from sparse_sts_index.impact_index import ImpactIndex
     from sparse_sts_index.manifest import Manifest
     from sparse_sts_index.quantizer import Quantizer

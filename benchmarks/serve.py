@@ -38,7 +38,7 @@ from typing import Any
 
 import harness
 
-from sparse_sts_index.corpus import read_corpus
+from sparse_sts_index.data.documents import read_corpus
 
 K = 10
 BATCHING, ONE_BY_ONE = "batching", "no batching"

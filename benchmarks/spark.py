@@ -37,7 +37,7 @@ from typing import Any
 import harness
 import numpy as np
 
-from sparse_sts_index.corpus import read_corpus
+from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.impact_index import ImpactIndex
 
 COMMAND = [str(Path(sys.executable).with_name("sparse-sts"))]

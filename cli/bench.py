@@ -11,9 +11,9 @@ from tqdm import tqdm
 
 from sparse_sts_index._utils.files import atomic_writer, refuse_folder
 from sparse_sts_index._utils.json import plain
-from sparse_sts_index.corpus import read_corpus
+from sparse_sts_index.data.documents import read_corpus
+from sparse_sts_index.data.pairs import load_pairs
 from sparse_sts_index.errors import DataError, HubUnreachableError, ModelError
-from sparse_sts_index.pairs import load_pairs
 from sparse_sts_index.precision import Precision
 
 from .options import (

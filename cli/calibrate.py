@@ -9,8 +9,8 @@ import click
 
 from sparse_sts_index.calibration import CALIBRATION_FILE
 from sparse_sts_index.calibration import calibrate as fit
+from sparse_sts_index.data.pairs import load_pairs
 from sparse_sts_index.errors import ModelError
-from sparse_sts_index.pairs import load_pairs
 
 from .options import dataset_option, model_option, overwrite_option, precision_option, score_range_option, split_option
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from sparse_sts_index.corpus import read_corpus
+from sparse_sts_index.data.documents import read_corpus
 
 from .options import Command, corpus_format_option, known_total, model_option, progress_bar
 

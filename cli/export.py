@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import click
 
 from sparse_sts_index._utils.files import atomic_writer, refuse_folder
-from sparse_sts_index.corpus import read_corpus
+from sparse_sts_index.data.documents import read_corpus
+from sparse_sts_index.data.records import STDIN
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.precision import Precision
-from sparse_sts_index.records import STDIN
 
 from .options import (
     corpus_format_option,

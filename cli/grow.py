@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from sparse_sts_index.corpus import read_corpus
+from sparse_sts_index.data.documents import read_corpus
 
 from .options import corpus_format_option, overwrite_option
 

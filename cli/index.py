@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparse_sts_index.corpus import read_corpus
+from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.precision import Precision
 
 from .options import (

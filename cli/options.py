@@ -14,11 +14,11 @@ import click
 from tqdm import tqdm
 
 from sparse_sts_index._utils.hub import DEFAULT_DATASET
-from sparse_sts_index.corpus import count_documents
+from sparse_sts_index.data.documents import count_documents
+from sparse_sts_index.data.records import FORMATS, STDIN
+from sparse_sts_index.data.sample import SAMPLE
 from sparse_sts_index.explain import TermContribution
 from sparse_sts_index.precision import PRECISIONS
-from sparse_sts_index.records import FORMATS, STDIN
-from sparse_sts_index.sample import SAMPLE
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

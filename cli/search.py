@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sparse_sts_index.corpus import QUERY_CHUNK, Document, check_ids, chunks, read_corpus
+from sparse_sts_index.data.documents import QUERY_CHUNK, Document, check_ids, chunks, read_corpus
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.precision import Precision
 

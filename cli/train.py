@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from sparse_sts_index.corpus import read_corpus
+from sparse_sts_index.data.documents import read_corpus
+from sparse_sts_index.data.pairs import Pairs, load_pairs
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.pairs import Pairs, load_pairs
 from sparse_sts_index.precision import PRECISIONS
 from sparse_sts_index.recipe import DEFAULT_RECIPE, RECIPES, TrainingSettings
 

@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparse_sts_index.corpus import Document, read_corpus
+    from sparse_sts_index.data.documents import Document, read_corpus
+    from sparse_sts_index.data.pairs import Pairs, load_pairs
     from sparse_sts_index.encoder import SparseStsEncoder
     from sparse_sts_index.errors import (
         ClusterError,
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from sparse_sts_index.fused import fuse
     from sparse_sts_index.index import SparseStsIndex
     from sparse_sts_index.manifest import Manifest
-    from sparse_sts_index.pairs import Pairs, load_pairs
     from sparse_sts_index.pyserini_encoder import PyseriniQueryEncoder
     from sparse_sts_index.quantizer import Quantizer
     from sparse_sts_index.recipe import TrainingSettings
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from sparse_sts_index.vocabulary import Vocabulary
 
 _MODULES = {
-    "corpus": ("Document", "read_corpus"),
+    "data.documents": ("Document", "read_corpus"),
     "encoder": ("SparseStsEncoder",),
     "errors": (
         "ClusterError",
@@ -66,7 +66,7 @@ _MODULES = {
     "fused": ("fuse",),
     "index": ("SparseStsIndex",),
     "manifest": ("Manifest",),
-    "pairs": ("Pairs", "load_pairs"),
+    "data.pairs": ("Pairs", "load_pairs"),
     "pyserini_encoder": ("PyseriniQueryEncoder",),
     "quantizer": ("Quantizer",),
     "recipe": ("TrainingSettings",),

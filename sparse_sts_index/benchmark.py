@@ -28,6 +28,7 @@ from scipy.sparse import csr_array
 from sparse_sts_index._utils.json import plain
 from sparse_sts_index.baselines import Baseline
 from sparse_sts_index.correlation import Correlation, Interval, check_gold, correlation, spearman_interval
+from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.evaluation import Evaluation, evaluate
 from sparse_sts_index.explain import TermContribution, explain_pair
@@ -35,7 +36,6 @@ from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.jvm import java_version
 from sparse_sts_index.lucene import impact_query, lucene_version, query_terms, quoted
-from sparse_sts_index.pairs import Pairs
 from sparse_sts_index.quantizer import Quantizer, pairwise_dot
 from sparse_sts_index.tradeoff import TradeOff, trade_off
 

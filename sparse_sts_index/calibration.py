@@ -21,8 +21,8 @@ from sparse_sts_index._utils.files import atomic_writer
 from sparse_sts_index.errors import DataError, ModelError
 
 if TYPE_CHECKING:
+    from sparse_sts_index.data.pairs import Pairs
     from sparse_sts_index.encoder import SparseStsEncoder
-    from sparse_sts_index.pairs import Pairs
 
 #: The file in the model's folder.
 CALIBRATION_FILE = "sparse_sts_calibration.json"

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.files import atomic_writer, refuse_links, to_sealed_json
 from sparse_sts_index.collection import VectorShards
-from sparse_sts_index.corpus import Document
+from sparse_sts_index.data.documents import Document
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.impact_writer import ImpactWriter
 from sparse_sts_index.manifest import Manifest

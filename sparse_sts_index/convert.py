@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
 from sparse_sts_index._utils.pipeline import overlap
-from sparse_sts_index.corpus import Chunk, Document, check_ids, chunks
+from sparse_sts_index.data.documents import Chunk, Document, check_ids, chunks
 from sparse_sts_index.encoder import SparseStsEncoder, TokenizedSentences
 from sparse_sts_index.quantizer import Quantizer
 

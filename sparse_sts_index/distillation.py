@@ -36,8 +36,8 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback
 
 from sparse_sts_index.calibration import isotonic
+from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.pairs import Pairs
 
 #: Sentences that join a pair, and pairs in a row whose companions are a group of neighbours.
 COMPANIONS, GROUP_ROWS = 2, 4

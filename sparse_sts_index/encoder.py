@@ -24,12 +24,12 @@ from transformers import PretrainedConfig
 
 from sparse_sts_index._utils.fork_guard import TORCH
 from sparse_sts_index.calibration import Calibration
+from sparse_sts_index.data.records import check_unicode
 from sparse_sts_index.errors import ModelError
 from sparse_sts_index.fused import FusedSparseEncoder, TermWeights, fuse, term_weights
 from sparse_sts_index.models import BUNDLED, load_splade, tokenizer_vocabulary
 from sparse_sts_index.precision import Precision, encoding_precision
 from sparse_sts_index.quantizer import keep_largest, l2_normalize, pairwise_dot
-from sparse_sts_index.records import check_unicode
 from sparse_sts_index.trace import Span, Trace, words_of_tokens
 from sparse_sts_index.vocabulary import Vocabulary
 

@@ -21,9 +21,9 @@ from sparse_sts_index.correlation import (
     correlation,
     spearman_interval,
 )
+from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.lucene import impact_query, only, query_terms, quoted
-from sparse_sts_index.pairs import Pairs
 from sparse_sts_index.quantizer import Quantizer, cosine_error_bound, pairwise_dot
 from sparse_sts_index.scratch import scratch_index
 

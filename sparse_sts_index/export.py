@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import IO
 
 from sparse_sts_index.convert import encode_documents
-from sparse_sts_index.corpus import Chunk, Document
+from sparse_sts_index.data.documents import Chunk, Document
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.quantizer import Quantizer

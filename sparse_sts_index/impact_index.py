@@ -26,12 +26,12 @@ from sparse_sts_index._utils.pipeline import overlap
 from sparse_sts_index.building import building
 from sparse_sts_index.changes import Changes, clean, open_to_change
 from sparse_sts_index.collection import is_collection, open_state
-from sparse_sts_index.corpus import Chunk, Document
+from sparse_sts_index.data.documents import Chunk, Document
+from sparse_sts_index.data.records import check_unicode
 from sparse_sts_index.errors import DataError, ImpactIndexError
 from sparse_sts_index.jvm import detach_thread
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.quantizer import Quantizer
-from sparse_sts_index.records import check_unicode
 from sparse_sts_index.search import Mode, Neighbours, search
 from sparse_sts_index.state import LUCENE_FOLDER, State
 from sparse_sts_index.verification import verify

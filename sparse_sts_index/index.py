@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.building import check_target
 from sparse_sts_index.convert import encode_documents
-from sparse_sts_index.corpus import Chunk, Document, check_ids
+from sparse_sts_index.data.documents import Chunk, Document, check_ids
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import ModelError, ModelMismatchError
 from sparse_sts_index.explain import TermContribution, explain_pair

@@ -10,7 +10,7 @@ from typing import overload
 import numpy as np
 
 from sparse_sts_index.calibration import Calibration
-from sparse_sts_index.corpus import Document
+from sparse_sts_index.data.documents import Document
 from sparse_sts_index.explain import TermContribution
 from sparse_sts_index.join import Linkage
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.fork_guard import JAVA, TORCH
-from sparse_sts_index.corpus import Chunk, Document
+from sparse_sts_index.data.documents import Chunk, Document
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.quantizer import Quantizer, l2_normalize

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index import Document, Manifest, Quantizer, Vocabulary
-from sparse_sts_index.corpus import Chunk
+from sparse_sts_index.data.documents import Chunk
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.quantizer import l2_normalize
 from sparse_sts_index.vectors import Extent, VectorStore, VectorWriter

@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from sparse_sts_index import DataError, Document, read_corpus
-from sparse_sts_index.corpus import count_documents
+from sparse_sts_index.data.documents import count_documents
 
 Write = Callable[..., Path]
 

@@ -42,7 +42,8 @@ from sparse_sts_index import (
 from sparse_sts_index._utils.hub import hub_reachable
 from sparse_sts_index.calibration import CALIBRATION_FILE, Calibration
 from sparse_sts_index.collection import COLLECTION_FILE, Collection
-from sparse_sts_index.corpus import check_ids, count_documents
+from sparse_sts_index.data.documents import check_ids, count_documents
+from sparse_sts_index.data.records import MAX_ROW_BYTES
 from sparse_sts_index.engines.packing import pack, unpack
 from sparse_sts_index.engines.terms import escape, unescape
 from sparse_sts_index.engines.url import parse_url
@@ -52,7 +53,6 @@ from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.impact_writer import ImpactWriter
 from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.models import check_model, load_dense, load_splade, tiny_folder
-from sparse_sts_index.records import MAX_ROW_BYTES
 from sparse_sts_index.server.app import create_app
 from sparse_sts_index.server.service import Service
 from sparse_sts_index.server.settings import ServerSettings

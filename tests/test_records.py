@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparse_sts_index.data.records import Columns, read_records
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.records import Columns, read_records
 
 COLUMNS = Columns(frozenset({"a", "b"}), ("a", "b"))
 Write = Callable[..., Path]
@@ -118,7 +118,7 @@ def test_reading_is_streamed(write: Write) -> None:
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1))
 def test_csv_round_trip(rows: list[tuple[str, str]]) -> None:
     """Whatever Python's csv module writes is read back, but for rows that are blank."""
-    from sparse_sts_index.records import _read_delimited
+    from sparse_sts_index.data.records import _read_delimited
 
     try:
         "".join(cell for row in rows for cell in row).encode()

@@ -305,7 +305,7 @@ def test_what_is_wrong_with_the_input_is_said_with_its_line(spark: SparkSession,
     for files, message in (
         (str(tmp_path / "none*"), "no such file: .*none"),
         (str(Path(__file__)), "formats unknown or mixed"),
-        (str(Path(__file__).parents[1] / "sparse_sts_index/sample/*.csv"), "csv cannot be read in pieces"),
+        (str(Path(__file__).parents[1] / "sparse_sts_index/data/sample/*.csv"), "csv cannot be read in pieces"),
     ):
         with pytest.raises(DataError, match=message):
             SparkCorpus(spark, files)

@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 
 from scipy.sparse import csr_array
 
-from sparse_sts_index.corpus import Chunk
+from sparse_sts_index.data.documents import Chunk
 from sparse_sts_index.engines.url import Target
 from sparse_sts_index.errors import EngineError, MissingExtraError
 from sparse_sts_index.manifest import Manifest

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sparse_sts_index.collection import is_collection
 from sparse_sts_index.convert import encode_documents
-from sparse_sts_index.corpus import Chunk, Document
+from sparse_sts_index.data.documents import Chunk, Document
 from sparse_sts_index.engines.base import Metadata
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.quantizer import Quantizer

@@ -14,10 +14,10 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from sparse_sts_index._utils.json import plain
-from sparse_sts_index.corpus import Document
+from sparse_sts_index.data.documents import Document
+from sparse_sts_index.data.records import printable
 from sparse_sts_index.errors import DataError, SparseStsError
 from sparse_sts_index.explain import PairExplanation
-from sparse_sts_index.records import printable
 from sparse_sts_index.server import schemas
 from sparse_sts_index.server.gate import Gate, logger, problem
 from sparse_sts_index.server.metrics import CONTENT_TYPE

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from sparse_sts_index.corpus import Document
+from sparse_sts_index.data.documents import Document
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import SparseStsError
 from sparse_sts_index.explain import PairExplanation, explain_traces

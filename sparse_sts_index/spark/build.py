@@ -36,7 +36,7 @@ from sparse_sts_index.collection import (
     open_collection,
 )
 from sparse_sts_index.convert import CHUNK, encode_documents
-from sparse_sts_index.corpus import Document
+from sparse_sts_index.data.documents import Document
 from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.manifest import Manifest

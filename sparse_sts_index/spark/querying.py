@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index.collection import shard_folders
-from sparse_sts_index.corpus import QUERY_CHUNK, Document, chunks
+from sparse_sts_index.data.documents import QUERY_CHUNK, Document, chunks
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.join import check_threshold, similar_rows, similar_rows_between

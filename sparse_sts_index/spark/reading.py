@@ -13,9 +13,9 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from sparse_sts_index.corpus import COLUMN_NAMES, Document, document_of
+from sparse_sts_index.data.documents import COLUMN_NAMES, Document, document_of
+from sparse_sts_index.data.records import Record, file_format, read_lines
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.records import Record, file_format, read_lines
 
 if TYPE_CHECKING:
     from pyspark import RDD
@@ -42,7 +42,7 @@ class SparkCorpus:
         A path or a glob, local or of any file system that Spark knows, such as ``hdfs://`` or ``s3a://``.
     format : {"jsonl", "txt", "parquet"}, optional
         Default: by the suffix; text may be compressed. Columns and errors are those of
-        :func:`sparse_sts_index.corpus.read_corpus`.
+        :func:`sparse_sts_index.data.documents.read_corpus`.
 
     Raises
     ------

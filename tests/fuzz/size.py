@@ -37,7 +37,7 @@ def lines_file(folder: Path, format: str) -> Path:
 
 
 def read(folder: Path, format: str, ids: bool) -> dict[str, Any]:
-    from sparse_sts_index.corpus import check_ids, read_corpus
+    from sparse_sts_index.data.documents import check_ids, read_corpus
 
     documents = read_corpus(lines_file(folder, format))
     before, start = peak(), time.perf_counter()
@@ -48,7 +48,7 @@ def read(folder: Path, format: str, ids: bool) -> dict[str, Any]:
 
 
 def refused(path: Path) -> dict[str, Any]:
-    from sparse_sts_index.corpus import count_documents
+    from sparse_sts_index.data.documents import count_documents
     from sparse_sts_index.errors import DataError
 
     start = time.perf_counter()

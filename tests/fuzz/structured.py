@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from support import build, random_vectors
 
 from sparse_sts_index import Document, SparseStsEncoder, read_corpus
-from sparse_sts_index.corpus import check_ids
+from sparse_sts_index.data.documents import check_ids
 from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.models import load_splade, tiny_folder
 

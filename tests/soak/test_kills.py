@@ -19,7 +19,7 @@ from looking import View, look
 from safetensors.numpy import load_file
 
 from sparse_sts_index import read_corpus
-from sparse_sts_index.sample import SAMPLE_FOLDER
+from sparse_sts_index.data.sample import SAMPLE_FOLDER
 
 CHUNK = 64  # sentences encoded together; the usual 2,048 would make a single step of each command
 INDEXED, ADDED = 300, 150

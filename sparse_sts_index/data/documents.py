@@ -9,9 +9,17 @@ from pathlib import Path
 
 from scipy.sparse import csr_array
 
+from sparse_sts_index.data.records import (
+    Columns,
+    Record,
+    check_unicode,
+    kind,
+    missing_column,
+    read_records,
+    required_text,
+)
+from sparse_sts_index.data.sample import SAMPLE, SAMPLE_COLLECTION
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.records import Columns, Record, check_unicode, kind, missing_column, read_records, required_text
-from sparse_sts_index.sample import SAMPLE, SAMPLE_COLLECTION
 
 #: Queries that are encoded together, where there are many.
 QUERY_CHUNK = 256

@@ -1,0 +1,1 @@
+"""Input that users provide: records, documents, pairs and the embedded sample."""
