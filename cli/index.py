@@ -24,7 +24,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from sparse_sts_index.manifest import Manifest
+    from sparse_sts_index.storage.manifest import Manifest
 
 
 @click.command()
@@ -114,8 +114,8 @@ def index(
 @overwrite_option
 def merge(output: Path, indexes: tuple[Path, ...], overwrite: bool) -> None:
     """Make OUTPUT one index of all sentences in each INDEX, or collection of shards; nothing is encoded again."""
-    from sparse_sts_index.impact_index import ImpactIndex
-    from sparse_sts_index.merge import merge as merge_indexes
+    from sparse_sts_index.storage.impact_index import ImpactIndex
+    from sparse_sts_index.storage.merging import merge as merge_indexes
 
     with progress_bar(None, "merging") as progress:
         merge_indexes(output, indexes, overwrite=overwrite, progress=progress)

@@ -28,7 +28,7 @@ def push(index: Path, url: str, batch_size: int, journal: Path | None, overwrite
     from sparse_sts_index.engines.push import push as push_source
     from sparse_sts_index.engines.retry import BackOff
     from sparse_sts_index.engines.source import Source
-    from sparse_sts_index.impact_index import ImpactIndex
+    from sparse_sts_index.storage.impact_index import ImpactIndex
 
     source = Source.of_index(ImpactIndex.open(index))
     engine = connect(url, token)

@@ -17,7 +17,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparse_sts_index.jvm import JAVA_JAR, MINIMUM_JAVA, anserini_jar
+from sparse_sts_index.storage.lucene.jvm import JAVA_JAR, MINIMUM_JAVA, anserini_jar
 
 SOURCE = JAVA_JAR.with_name("LuceneCalls.java")
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold

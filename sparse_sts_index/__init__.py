@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from sparse_sts_index.export import export_vectors
     from sparse_sts_index.fused import fuse
     from sparse_sts_index.index import SparseStsIndex
-    from sparse_sts_index.manifest import Manifest
     from sparse_sts_index.pyserini_encoder import PyseriniQueryEncoder
     from sparse_sts_index.quantizer import Quantizer
     from sparse_sts_index.recipe import TrainingSettings
     from sparse_sts_index.results import Group, Groups, Hit, Hits, Pair
     from sparse_sts_index.search_engines import LuceneCorpus, semantic_search_lucene
+    from sparse_sts_index.storage.manifest import Manifest
     from sparse_sts_index.trace import Trace
     from sparse_sts_index.training import train
     from sparse_sts_index.vocabulary import Vocabulary
@@ -65,7 +65,7 @@ _MODULES = {
     "export": ("export_vectors",),
     "fused": ("fuse",),
     "index": ("SparseStsIndex",),
-    "manifest": ("Manifest",),
+    "storage.manifest": ("Manifest",),
     "data.pairs": ("Pairs", "load_pairs"),
     "pyserini_encoder": ("PyseriniQueryEncoder",),
     "quantizer": ("Quantizer",),

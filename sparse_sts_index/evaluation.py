@@ -23,9 +23,9 @@ from sparse_sts_index.correlation import (
 )
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoder import SparseStsEncoder
-from sparse_sts_index.lucene import impact_query, only, query_terms, quoted
 from sparse_sts_index.quantizer import Quantizer, cosine_error_bound, pairwise_dot
-from sparse_sts_index.scratch import scratch_index
+from sparse_sts_index.storage.lucene.reader import impact_query, only, query_terms, quoted
+from sparse_sts_index.storage.lucene.temporary import scratch_index
 
 
 @dataclass(frozen=True, slots=True)

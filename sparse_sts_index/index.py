@@ -17,23 +17,23 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.fork_guard import JAVA
-from sparse_sts_index.building import check_target
 from sparse_sts_index.convert import encode_documents
 from sparse_sts_index.data.documents import Chunk, Document, check_ids
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import ModelError, ModelMismatchError
 from sparse_sts_index.explain import TermContribution, explain_pair
-from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.join import Linkage, check_threshold, similar_rows
-from sparse_sts_index.jvm import java_version, start_jvm
-from sparse_sts_index.lucene import lucene_version
-from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.models import TINY
 from sparse_sts_index.precision import Precision
 from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.results import Groups, Hit, Hits, Pair, scored
 from sparse_sts_index.search import Mode, Neighbours, check_search, check_vectors
-from sparse_sts_index.state import State
+from sparse_sts_index.storage.builder import check_target
+from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.lucene.jvm import java_version, start_jvm
+from sparse_sts_index.storage.lucene.reader import lucene_version
+from sparse_sts_index.storage.manifest import Manifest
+from sparse_sts_index.storage.snapshot import State
 
 _PACKAGES = ("sparse-sts-index", "sentence-transformers", "transformers", "torch", "pyserini")
 
@@ -455,15 +455,15 @@ class SparseStsIndex:
         return changed
 
     def compact(self, *, progress: Callable[[int], None] | None = None) -> None:
-        """Free the room of deleted and replaced documents; see :meth:`.impact_index.ImpactIndex.compact`."""
+        """Free the room of deleted and replaced documents; see :meth:`.storage.impact_index.ImpactIndex.compact`."""
         self._vectors.compact(progress=progress)
 
     def verify(self, *, progress: Callable[[int], None] | None = None) -> int:
-        """Check the whole index against itself; see :meth:`.impact_index.ImpactIndex.verify`."""
+        """Check the whole index against itself; see :meth:`.storage.impact_index.ImpactIndex.verify`."""
         return self._vectors.verify(progress=progress)
 
     def read(self, *, skip: int = 0) -> Iterator[Chunk]:
-        """All documents with their vectors and impacts; see :meth:`.impact_index.ImpactIndex.read`."""
+        """All documents with their vectors and impacts; see :meth:`.storage.impact_index.ImpactIndex.read`."""
         return self._vectors.read(skip=skip)
 
     def get(self, doc_id: str) -> Document | None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sparse_sts_index.vectors import Vectors
+from sparse_sts_index.storage.vector_files import Vectors
 
 _BLOCK = 64  # documents in a group
 
@@ -33,7 +33,7 @@ class InvertedVectors:
         self._length = -(-len(store) // _BLOCK) * _BLOCK
 
     def scores(self, terms: Sequence[int], weights: Sequence[float]) -> NDArray[np.float64]:
-        """Dot products of a query with all rows, as :meth:`~sparse_sts_index.vectors.Vectors.scores` has them.
+        """Dot products of a query with all rows, as :meth:`~.storage.vector_files.Vectors.scores` has them.
 
         Parameters
         ----------

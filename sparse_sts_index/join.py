@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
-from sparse_sts_index.vectors import Vectors
+from sparse_sts_index.storage.vector_files import Vectors
 
 _FLOAT32 = 2e-6  # what cosines of float32 vectors may lack
 _ENTRIES = 1 << 22  # of partial products in memory at a time
@@ -219,7 +219,7 @@ def _blocks(costs: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
 def _cosines(
     vectors: csr_array, first: NDArray[np.int64], others: csr_array, second: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """As :meth:`~sparse_sts_index.vectors.Vectors.scores` computes them, some pairs at a time."""
+    """As :meth:`~sparse_sts_index.storage.vector_files.Vectors.scores` computes them, some pairs at a time."""
     parts = [np.zeros(0)]
     for start in range(0, len(first), 1 << 16):
         some = slice(start, start + (1 << 16))

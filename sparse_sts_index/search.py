@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index.inverted import InvertedVectors, best_rows
-from sparse_sts_index.lucene import ImpactReader, impact_query
-from sparse_sts_index.vectors import Vectors
+from sparse_sts_index.storage.lucene.reader import ImpactReader, impact_query
+from sparse_sts_index.storage.vector_files import Vectors
 
 Mode = Literal["exact", "two-step", "approximate"]
 
@@ -192,7 +192,7 @@ def search(
     inverted : InvertedVectors, optional
         The store by term: then it answers, and not Lucene. Exactly, whatever the mode: that takes no longer.
     terms : sequence of str, length vocab
-        Lucene terms, :func:`~sparse_sts_index.lucene.quoted`.
+        Lucene terms, :func:`~sparse_sts_index.storage.lucene.reader.quoted`.
     scale : int
         What the documents' impacts are divided by to give weights.
     error : float

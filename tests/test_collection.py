@@ -21,17 +21,18 @@ from scipy.sparse import vstack
 from sparse_sts_index.cli.main import main
 from support import build, chunk, random_vectors, store
 
-from sparse_sts_index import DataError, ImpactIndexError, SparseStsEncoder, SparseStsIndex, collection, read_corpus
+from sparse_sts_index import DataError, ImpactIndexError, SparseStsEncoder, SparseStsIndex, read_corpus
 from sparse_sts_index._utils.files import from_sealed_json, to_sealed_json
-from sparse_sts_index.collection import Collection, Shard, VectorShards, manifest_sha256
-from sparse_sts_index.impact_index import ImpactIndex
-from sparse_sts_index.impact_writer import ImpactWriter
 from sparse_sts_index.join import similar_rows, similar_rows_between
-from sparse_sts_index.lucene import ImpactReader, ImpactShards
-from sparse_sts_index.merge import merge
 from sparse_sts_index.results import Hit, Hits, merge_hits
 from sparse_sts_index.search import Mode
-from sparse_sts_index.state import State, open_index_state
+from sparse_sts_index.storage import shards
+from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.lucene.reader import ImpactReader, ImpactShards
+from sparse_sts_index.storage.lucene.writer import ImpactWriter
+from sparse_sts_index.storage.merging import merge
+from sparse_sts_index.storage.shards import Collection, Shard, VectorShards, manifest_sha256
+from sparse_sts_index.storage.snapshot import State, open_index_state
 
 IDS = [f"d{number:02}" for number in np.random.default_rng(2).permutation(60)]
 POOL = random_vectors(np.random.default_rng(0), 60)
@@ -251,7 +252,7 @@ def test_a_collection_that_is_replaced_while_it_is_opened(sharded: Path, monkeyp
             shutil.rmtree(folder, ignore_errors=True)
         return open_index_state(folder, *options)
 
-    monkeypatch.setattr(collection, "open_index_state", replaced_meanwhile)
+    monkeypatch.setattr(shards, "open_index_state", replaced_meanwhile)
     with ImpactIndex.open(sharded) as index:
         assert index.verify() == 59
 

@@ -30,7 +30,7 @@ from sparse_sts_index.engines.remote import RemoteIndex
 from sparse_sts_index.engines.retry import BackOff
 from sparse_sts_index.engines.solr import schema
 from sparse_sts_index.engines.source import Source
-from sparse_sts_index.impact_index import ImpactIndex
+from sparse_sts_index.storage.impact_index import ImpactIndex
 
 COUNT = 90
 NAMES = ("elasticsearch", "opensearch", "solr")

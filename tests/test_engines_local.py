@@ -27,7 +27,7 @@ from sparse_sts_index.engines.push import push
 from sparse_sts_index.engines.remote import RemoteIndex
 from sparse_sts_index.engines.retry import BackOff
 from sparse_sts_index.engines.source import Source
-from sparse_sts_index.impact_index import ImpactIndex
+from sparse_sts_index.storage.impact_index import ImpactIndex
 
 ENGINES = ("milvus", "qdrant")
 COUNT = 130

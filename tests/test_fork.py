@@ -27,9 +27,9 @@ _REFUSED = 7
 _FORK = """
 import json, os, signal, sys, threading, time
 from multiprocessing import get_context
-from sparse_sts_index import jvm
+from sparse_sts_index.storage.lucene import jvm
 from sparse_sts_index.errors import ForkError, ImpactIndexError
-from sparse_sts_index.impact_index import ImpactIndex
+from sparse_sts_index.storage.impact_index import ImpactIndex
 
 path, outcomes = sys.argv[1], {}
 
@@ -122,7 +122,7 @@ with ImpactIndex.open(path, writable=True) as index:
     index.write(chunks("ends within an addition"), replace=False, commit=True)
     assert len(index) == documents + 1 and index.verify() == documents + 1
 from support import VOCABULARY
-from sparse_sts_index.manifest import Manifest
+from sparse_sts_index.storage.manifest import Manifest
 ImpactIndex.build(path + "-new", chunks("ends within a build"), Manifest.without_model(VOCABULARY, 8), VOCABULARY)
 with ImpactIndex.open(path + "-new") as built:
     assert built.verify() == 1

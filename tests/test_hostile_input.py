@@ -33,7 +33,6 @@ from sparse_sts_index import (
     ModelError,
     SparseStsEncoder,
     SparseStsIndex,
-    building,
     explain_traces,
     load_pairs,
     models,
@@ -41,7 +40,6 @@ from sparse_sts_index import (
 )
 from sparse_sts_index._utils.hub import hub_reachable
 from sparse_sts_index.calibration import CALIBRATION_FILE, Calibration
-from sparse_sts_index.collection import COLLECTION_FILE, Collection
 from sparse_sts_index.data.documents import check_ids, count_documents
 from sparse_sts_index.data.records import MAX_ROW_BYTES
 from sparse_sts_index.engines.packing import pack, unpack
@@ -49,15 +47,17 @@ from sparse_sts_index.engines.terms import escape, unescape
 from sparse_sts_index.engines.url import parse_url
 from sparse_sts_index.errors import EngineError, ImpactIndexError, SparseStsError
 from sparse_sts_index.export import write_chunks
-from sparse_sts_index.impact_index import ImpactIndex
-from sparse_sts_index.impact_writer import ImpactWriter
-from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.models import check_model, load_dense, load_splade, tiny_folder
 from sparse_sts_index.server.app import create_app
 from sparse_sts_index.server.service import Service
 from sparse_sts_index.server.settings import ServerSettings
-from sparse_sts_index.state import State
-from sparse_sts_index.vectors import Extent, VectorStore, VectorWriter, remove_vectors
+from sparse_sts_index.storage import builder
+from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.lucene.writer import ImpactWriter
+from sparse_sts_index.storage.manifest import Manifest
+from sparse_sts_index.storage.shards import COLLECTION_FILE, Collection
+from sparse_sts_index.storage.snapshot import State
+from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter, remove_vectors
 from sparse_sts_index.vocabulary import Vocabulary
 
 Write = Callable[..., Path]
@@ -487,7 +487,7 @@ def test_what_lucene_holds_of_an_index_of_others(tmp_path: Path, field: str, val
 
     vectors = random_vectors(np.random.default_rng(2), 3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "ImpactWriter", Theirs)
+        patch.setattr(builder, "ImpactWriter", Theirs)
         build(tmp_path / "index", ["a", "b", "c"], vectors)
     for in_memory in (False, True):
         with ImpactIndex.open(tmp_path / "index", in_memory=in_memory) as index, index.using() as state:

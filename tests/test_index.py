@@ -24,7 +24,7 @@ from sparse_sts_index import (
     read_corpus,
 )
 from sparse_sts_index._utils.files import from_sealed_json
-from sparse_sts_index.impact_writer import ImpactWriter
+from sparse_sts_index.storage.lucene.writer import ImpactWriter
 
 SMALL = ["A cat sleeps on the mat.", "Stocks fell sharply on Monday.", "A kitten naps on a rug."]
 
@@ -183,7 +183,7 @@ _KILLED_BUILD = """
     import numpy as np
     from pathlib import Path
     from scipy.sparse import csr_array
-    from sparse_sts_index.impact_writer import ImpactWriter
+    from sparse_sts_index.storage.lucene.writer import ImpactWriter
     moment, folder = sys.argv[1], Path(sys.argv[2])
     with ImpactWriter(folder) as writer:
         for number in range(20_000):

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from sparse_sts_index.jvm import JAVA_JAR, anserini_jar
+from sparse_sts_index.storage.lucene.jvm import JAVA_JAR, anserini_jar
 
 
 @pytest.fixture

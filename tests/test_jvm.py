@@ -10,7 +10,8 @@ import pytest
 import warm
 from support import build, unit_vectors
 
-from sparse_sts_index import JavaError, jvm
+from sparse_sts_index import JavaError
+from sparse_sts_index.storage.lucene import jvm
 
 
 def fake_java(folder: Path, version: str) -> Path:
@@ -59,7 +60,7 @@ def test_control_c_stays_with_python_and_the_environment_as_it_was() -> None:
     """In a process of its own: start the JVM, interrupt it, see KeyboardInterrupt."""
     code = (
         "import os, signal\n"
-        "from sparse_sts_index.jvm import start_jvm, java_version\n"
+        "from sparse_sts_index.storage.lucene.jvm import start_jvm, java_version\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # as a shell's background jobs do not have it
         "before = dict(os.environ); start_jvm(); start_jvm(); assert dict(os.environ) == before\n"
         "try:\n"
@@ -74,7 +75,8 @@ def test_control_c_stays_with_python_and_the_environment_as_it_was() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the fake Java has Linux's layout")
 def test_jvm_path_does_not_overrule_the_java_that_was_found(tmp_path: Path) -> None:
-    code = "import os; from sparse_sts_index.jvm import java_version; java_version(); print(os.environ['JVM_PATH'])"
+    imports = "import os; from sparse_sts_index.storage.lucene.jvm import java_version"
+    code = f"{imports}; java_version(); print(os.environ['JVM_PATH'])"
     environment = os.environ | {"JVM_PATH": str(tmp_path / "libjvm.so")}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=environment)
     assert run.stdout.strip() == environment["JVM_PATH"], run.stderr
@@ -83,10 +85,10 @@ def test_jvm_path_does_not_overrule_the_java_that_was_found(tmp_path: Path) -> N
 _FOREIGN = """
 import sys
 import jnius_config
-from sparse_sts_index import jvm
+from sparse_sts_index.storage.lucene import jvm
 jnius_config.add_classpath(*sys.argv[2:])
 import jnius
-from sparse_sts_index.impact_index import ImpactIndex
+from sparse_sts_index.storage.impact_index import ImpactIndex
 with ImpactIndex.open(sys.argv[1]) as index:
     print(index.verify(), index.get("1").text)
 """
@@ -111,12 +113,12 @@ def test_foreign_jvm_without_anserini_is_refused_in_one_line(tmp_path: Path) -> 
     assert run.returncode == 1
     error = run.stderr.splitlines()[-1]
     assert error.startswith("sparse_sts_index.errors.JavaError: other code of this process has started Java in a way")
-    assert error.endswith("call sparse_sts_index.jvm.start_jvm() first")
+    assert error.endswith("call sparse_sts_index.storage.lucene.jvm.start_jvm() first")
 
 
 _NOT_BY_PYJNIUS = """
 import ctypes, sys
-from sparse_sts_index.jvm import start_jvm
+from sparse_sts_index.storage.lucene.jvm import start_jvm
 
 class Arguments(ctypes.Structure):
     _fields_ = [("version", ctypes.c_int), ("count", ctypes.c_int), ("all", ctypes.c_void_p), ("lax", ctypes.c_bool)]
@@ -134,7 +136,7 @@ def test_jvm_of_another_library_than_pyjnius_is_refused_in_one_line() -> None:
         command = [sys.executable, "-c", _NOT_BY_PYJNIUS, home / "lib" / "server" / "libjvm.so"]
         run = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
         assert run.returncode == 1, run.stderr
-        assert run.stderr.splitlines()[-1].endswith("call sparse_sts_index.jvm.start_jvm() first")
+        assert run.stderr.splitlines()[-1].endswith("call sparse_sts_index.storage.lucene.jvm.start_jvm() first")
 
 
 INSTALLED = [java for home in sorted(Path("/usr/lib/jvm").glob("*")) if (java := jvm._java_at(home)) is not None]

@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from support import random_vectors, store, unit_vectors
 
 from sparse_sts_index import join
-from sparse_sts_index.vectors import VectorStore
+from sparse_sts_index.storage.vector_files import VectorStore
 
 THRESHOLDS = [1.0, 0.999, 0.97, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.1]
 _FLOAT32 = 2e-6

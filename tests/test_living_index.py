@@ -24,20 +24,13 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from scipy.sparse import csr_array
 from support import VOCABULARY, brute_force, build, chunk, random_vectors
 
-from sparse_sts_index import (
-    DataError,
-    Document,
-    ImpactIndexError,
-    SparseStsEncoder,
-    SparseStsIndex,
-    building,
-    impact_index,
-)
-from sparse_sts_index.changes import Changes, clean
-from sparse_sts_index.impact_index import ImpactIndex
-from sparse_sts_index.impact_writer import ImpactWriter
-from sparse_sts_index.lucene import ImpactReader
-from sparse_sts_index.state import State
+from sparse_sts_index import DataError, Document, ImpactIndexError, SparseStsEncoder, SparseStsIndex
+from sparse_sts_index.storage import builder, impact_index
+from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.lucene.reader import ImpactReader
+from sparse_sts_index.storage.lucene.writer import ImpactWriter
+from sparse_sts_index.storage.snapshot import State
+from sparse_sts_index.storage.transaction import Changes, clean
 
 POOL = random_vectors(np.random.default_rng(0), 60)
 QUERIES = random_vectors(np.random.default_rng(1), 4)
@@ -164,7 +157,7 @@ _KILLED = """
     import numpy as np
     sys.path.insert(0, sys.argv[3])
     from support import chunk, random_vectors
-    from sparse_sts_index.impact_index import ImpactIndex
+    from sparse_sts_index.storage.impact_index import ImpactIndex
     pool = random_vectors(np.random.default_rng(0), 60)
     rng = np.random.default_rng(int(sys.argv[2]))
     with ImpactIndex.open(sys.argv[1], writable=True) as index:
@@ -224,7 +217,8 @@ def test_a_second_writer_is_refused_and_readers_are_not(tmp_path: Path) -> None:
     path = tmp_path / "index"
     build(path, IDS[:3], POOL[:3])
     with ImpactIndex.open(path, writable=True) as writer:
-        script = "import sys\nfrom sparse_sts_index.impact_index import ImpactIndex\nImpactIndex.open(sys.argv[1], {})"
+        imports = "import sys\nfrom sparse_sts_index.storage.impact_index import ImpactIndex"
+        script = imports + "\nImpactIndex.open(sys.argv[1], {})"
         reads = subprocess.run([sys.executable, "-c", script.format("writable=False"), path], capture_output=True)
         assert reads.returncode == 0
         refused = subprocess.run(
@@ -502,7 +496,7 @@ def test_another_build_just_before_this_one_has_the_lock(
             monkeypatch.setattr(Changes, "add", lambda *_: 1 / 0)
         return ImpactWriter(folder)
 
-    monkeypatch.setattr(building, "ImpactWriter", late)
+    monkeypatch.setattr(builder, "ImpactWriter", late)
     if overwrite and not fails:
         build(path, IDS[:2], POOL[:2], overwrite=True)
     else:

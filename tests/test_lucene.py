@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from sparse_sts_index import ImpactIndexError, SparseStsEncoder, Vocabulary
-from sparse_sts_index.impact_writer import ImpactWriter
-from sparse_sts_index.lucene import ImpactReader, impact_query, only, query_terms, quoted
+from sparse_sts_index.storage.lucene.reader import ImpactReader, impact_query, only, query_terms, quoted
+from sparse_sts_index.storage.lucene.writer import ImpactWriter
 
 TERMS = tuple("abcdefghijkl")
 

@@ -20,8 +20,8 @@ from sparse_sts_index import (
     read_corpus,
 )
 from sparse_sts_index._utils.files import atomic_writer
-from sparse_sts_index.jvm import anserini_jar, find_java, start_jvm
-from sparse_sts_index.lucene import ImpactReader, impact_query, only, query_terms, quoted
+from sparse_sts_index.storage.lucene.jvm import anserini_jar, find_java, start_jvm
+from sparse_sts_index.storage.lucene.reader import ImpactReader, impact_query, only, query_terms, quoted
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from support import brute_force, build, random_vectors, store, unit_vectors
 
 from sparse_sts_index import DataError, Quantizer, SparseStsEncoder, SparseStsIndex, load_pairs, read_corpus
 from sparse_sts_index import search as search_module
-from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.inverted import InvertedVectors, best_rows
-from sparse_sts_index.lucene import ImpactReader
 from sparse_sts_index.search import STEPS, Step
-from sparse_sts_index.vectors import VectorStore
+from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.lucene.reader import ImpactReader
+from sparse_sts_index.storage.vector_files import VectorStore
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8, 16])

@@ -33,10 +33,10 @@ from sparse_sts_index import (
     SparseStsIndex,
     read_corpus,
 )
-from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.spark import querying, session
 from sparse_sts_index.spark.build import build_collection
 from sparse_sts_index.spark.reading import SparkCorpus
+from sparse_sts_index.storage.impact_index import ImpactIndex
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -16,13 +16,13 @@ import pytest
 pytest.importorskip("pyspark")
 
 from sparse_sts_index import DataError, Document, ImpactIndexError, Quantizer, SparseStsEncoder, SparseStsIndex
-from sparse_sts_index.collection import Collection, Shard
-from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.index import describe
-from sparse_sts_index.jvm import detach_thread
 from sparse_sts_index.spark import build, querying, reading, session
 from sparse_sts_index.spark.build import Plan, prepare, publish
 from sparse_sts_index.spark.worker import encoder_of
+from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.lucene.jvm import detach_thread
+from sparse_sts_index.storage.shards import Collection, Shard
 
 TEXTS = ["a cat", "a dog", "a bird", "a cat", "a man", "a cat or a dog"]
 DOCUMENTS = [Document(f"id {n}", text) for n, text in enumerate(TEXTS)]

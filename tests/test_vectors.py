@@ -8,7 +8,7 @@ from scipy.sparse import csr_array, vstack
 from support import random_vectors
 
 from sparse_sts_index import ImpactIndexError
-from sparse_sts_index.vectors import Extent, VectorStore, VectorWriter
+from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

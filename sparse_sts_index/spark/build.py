@@ -26,7 +26,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_sts_index._utils.files import sync_folder
-from sparse_sts_index.collection import (
+from sparse_sts_index.convert import CHUNK, encode_documents
+from sparse_sts_index.data.documents import Document
+from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
+from sparse_sts_index.precision import Precision
+from sparse_sts_index.quantizer import Quantizer
+from sparse_sts_index.spark.reading import SparkCorpus
+from sparse_sts_index.spark.worker import encoder_of
+from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.manifest import Manifest
+from sparse_sts_index.storage.shards import (
     COLLECTION_FILE,
     SETTINGS,
     Collection,
@@ -35,15 +44,6 @@ from sparse_sts_index.collection import (
     manifest_sha256,
     open_collection,
 )
-from sparse_sts_index.convert import CHUNK, encode_documents
-from sparse_sts_index.data.documents import Document
-from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
-from sparse_sts_index.impact_index import ImpactIndex
-from sparse_sts_index.manifest import Manifest
-from sparse_sts_index.precision import Precision
-from sparse_sts_index.quantizer import Quantizer
-from sparse_sts_index.spark.reading import SparkCorpus
-from sparse_sts_index.spark.worker import encoder_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

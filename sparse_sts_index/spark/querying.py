@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from sparse_sts_index.collection import shard_folders
 from sparse_sts_index.data.documents import QUERY_CHUNK, Document, chunks
-from sparse_sts_index.impact_index import ImpactIndex
 from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.join import check_threshold, similar_rows, similar_rows_between
-from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.results import Hits, Pair, merge_hits, scored
 from sparse_sts_index.search import Mode, check_search
 from sparse_sts_index.spark.worker import encoder_of
-from sparse_sts_index.state import State
+from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.manifest import Manifest
+from sparse_sts_index.storage.shards import shard_folders
+from sparse_sts_index.storage.snapshot import State
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

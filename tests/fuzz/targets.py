@@ -22,16 +22,16 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from sparse_sts_index.calibration import CALIBRATION_FILE, Calibration
-from sparse_sts_index.collection import COLLECTION_FILE, Collection, Shard
 from sparse_sts_index.data.documents import check_ids, read_corpus
 from sparse_sts_index.data.pairs import load_pairs
 from sparse_sts_index.engines.packing import pack, unpack
 from sparse_sts_index.engines.terms import escape, unescape
 from sparse_sts_index.engines.url import parse_url
 from sparse_sts_index.errors import SparseStsError
-from sparse_sts_index.manifest import Manifest
-from sparse_sts_index.state import vocabulary_of
-from sparse_sts_index.vectors import Extent, VectorStore, VectorWriter
+from sparse_sts_index.storage.manifest import Manifest
+from sparse_sts_index.storage.shards import COLLECTION_FILE, Collection, Shard
+from sparse_sts_index.storage.snapshot import vocabulary_of
+from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter
 from sparse_sts_index.vocabulary import Vocabulary
 
 FOLDER = Path(tempfile.mkdtemp(prefix="sparse-sts-fuzz-"))

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import vstack
 
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.impact_index import ImpactIndex
+from sparse_sts_index.storage.impact_index import ImpactIndex
 
 QUERIES, K = 25, 10
 

@@ -15,8 +15,8 @@ import warm
 from conftest import Faults
 from support import build, chunk, random_vectors
 
-from sparse_sts_index.impact_index import ImpactIndex
-from sparse_sts_index.jvm import java_class
+from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.lucene.jvm import java_class
 
 COMMITS = 10_000  # a week of one a minute
 DOCUMENTS, READERS = 500, 2

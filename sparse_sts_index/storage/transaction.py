@@ -14,13 +14,13 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.files import atomic_writer, refuse_links, to_sealed_json
-from sparse_sts_index.collection import VectorShards
 from sparse_sts_index.data.documents import Document
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.impact_writer import ImpactWriter
-from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.quantizer import Quantizer
-from sparse_sts_index.state import (
+from sparse_sts_index.storage.lucene.writer import ImpactWriter
+from sparse_sts_index.storage.manifest import Manifest
+from sparse_sts_index.storage.shards import VectorShards
+from sparse_sts_index.storage.snapshot import (
     LUCENE_FOLDER,
     MANIFEST_FILE,
     MANIFEST_KEY,
@@ -30,7 +30,7 @@ from sparse_sts_index.state import (
     read_vocabulary,
     vocabulary_of,
 )
-from sparse_sts_index.vectors import Extent, Vectors, VectorStore, VectorWriter, remove_vectors
+from sparse_sts_index.storage.vector_files import Extent, Vectors, VectorStore, VectorWriter, remove_vectors
 from sparse_sts_index.vocabulary import Vocabulary
 
 _ROWS = 1 << 14  # at a time

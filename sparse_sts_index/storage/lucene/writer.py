@@ -1,4 +1,4 @@
-"""Write impacts into Lucene; the form of the index is told in :mod:`sparse_sts_index.lucene`."""
+"""Write impacts into Lucene; the form of the index is told in :mod:`sparse_sts_index.storage.lucene.reader`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.fork_guard import JAVA
-from sparse_sts_index.jvm import java_call, java_class
-from sparse_sts_index.lucene import CONTENTS, ID, LUCENE, RAW, ROW, ImpactReader, crossing, open_directory
+from sparse_sts_index.storage.lucene.jvm import java_call, java_class
+from sparse_sts_index.storage.lucene.reader import (
+    CONTENTS,
+    ID,
+    LUCENE,
+    RAW,
+    ROW,
+    ImpactReader,
+    crossing,
+    open_directory,
+)
 from sparse_sts_index.vocabulary import DELIMITER
 
 _WRITE_BUFFER_MB = 128.0

@@ -4,7 +4,7 @@ A collection is a folder with ``collection.json``, which names its shards in ord
 their own, built with the same model and settings, no document id in two of them. The rows of a shard follow those of
 the one before it, and Lucene's ``MultiReader`` numbers the documents likewise, so everything above this module works on
 a collection as it does on an index, and gives the same ids, cosines and ties. It is only read; to change it, change
-what it is built from, or fold it into one index (:mod:`sparse_sts_index.merge`).
+what it is built from, or fold it into one index (:mod:`sparse_sts_index.storage.merging`).
 
 ``collection.json`` carries a checksum of each shard's manifest, which in turn carries those of its vectors: a shard
 that was changed since is refused, not searched.
@@ -30,10 +30,10 @@ from scipy.sparse import csr_array, vstack
 
 from sparse_sts_index._utils.files import MOST_JSON, atomic_writer, from_sealed_json, read_plain, to_sealed_json
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.lucene import ImpactShards
-from sparse_sts_index.manifest import Manifest
-from sparse_sts_index.state import VOCABULARY_FILE, State, open_index_state
-from sparse_sts_index.vectors import Extent, Vectors
+from sparse_sts_index.storage.lucene.reader import ImpactShards
+from sparse_sts_index.storage.manifest import Manifest
+from sparse_sts_index.storage.snapshot import VOCABULARY_FILE, State, open_index_state
+from sparse_sts_index.storage.vector_files import Extent, Vectors
 
 COLLECTION_FILE = "collection.json"
 FORMAT_VERSION = 1
@@ -156,7 +156,7 @@ def shard_folders(path: Path) -> list[Path]:
 
 
 def open_state(path: Path, in_memory: bool | None, check: bool, before: State | None = None) -> State:
-    """The last committed state of an index or a collection; see :meth:`.state.State.check`.
+    """The last committed state of an index or a collection; see :meth:`.snapshot.State.check`.
 
     Raises
     ------

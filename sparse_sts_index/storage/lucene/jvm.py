@@ -42,7 +42,7 @@ _OPTIONS = (
 _JNI_EEXIST = "JVM failed to start: -5"  # pyjnius's words: the process has a virtual machine that it did not start
 _FOREIGN = (
     "other code of this process has started Java in a way that sparse-sts cannot use (not by pyjnius, without "
-    f"Anserini, or older than Java {MINIMUM_JAVA}); call sparse_sts_index.jvm.start_jvm() first"
+    f"Anserini, or older than Java {MINIMUM_JAVA}); call sparse_sts_index.storage.lucene.jvm.start_jvm() first"
 )
 
 

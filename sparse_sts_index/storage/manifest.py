@@ -10,7 +10,7 @@ from typing import Any
 
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.precision import Precision
-from sparse_sts_index.vectors import Extent
+from sparse_sts_index.storage.vector_files import Extent
 from sparse_sts_index.vocabulary import Vocabulary
 
 #: Version of the on-disk form. Raised whenever an older reader would misread an index.

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from scipy.sparse import csr_array
 
-from sparse_sts_index.impact_writer import ImpactWriter
-from sparse_sts_index.lucene import ImpactReader
+from sparse_sts_index.storage.lucene.reader import ImpactReader
+from sparse_sts_index.storage.lucene.writer import ImpactWriter
 
 
 @contextmanager

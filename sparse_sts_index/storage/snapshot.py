@@ -11,9 +11,9 @@ from sparse_sts_index._utils.files import read_plain, refuse_links
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import ImpactIndexError, ModelError
 from sparse_sts_index.inverted import InvertedVectors
-from sparse_sts_index.lucene import ImpactReader, quoted
-from sparse_sts_index.manifest import Manifest
-from sparse_sts_index.vectors import Vectors, VectorStore
+from sparse_sts_index.storage.lucene.reader import ImpactReader, quoted
+from sparse_sts_index.storage.manifest import Manifest
+from sparse_sts_index.storage.vector_files import Vectors, VectorStore
 from sparse_sts_index.vocabulary import Vocabulary
 
 LUCENE_FOLDER, MANIFEST_FILE, VOCABULARY_FILE = "lucene", "manifest.json", "vocabulary.json"

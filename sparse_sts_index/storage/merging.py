@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from sparse_sts_index.building import building, check_target
-from sparse_sts_index.collection import check_alike
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.impact_index import ImpactIndex
-from sparse_sts_index.state import State
-from sparse_sts_index.vectors import Extent
+from sparse_sts_index.storage.builder import building, check_target
+from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.shards import check_alike
+from sparse_sts_index.storage.snapshot import State
+from sparse_sts_index.storage.vector_files import Extent
 
 _ROWS = 1 << 16  # at a time
 

@@ -1,6 +1,6 @@
 """A living collection of unit vectors with their sentences: impacts in Lucene, floats beside them.
 
-What is visible is what Lucene's last commit says: its user data carry the :class:`~sparse_sts_index.manifest.Manifest`,
+What is visible is what Lucene's last commit says: its user data carry the :class:`~.storage.manifest.Manifest`,
 which says how much of the vector files counts. So both change in one atomic rename. A writer appends vectors, makes
 them durable, and commits; killed at any point, it leaves what was committed before, whole. Readers keep the state that
 they opened; one writer at a time, held to that by Lucene's lock.
@@ -23,18 +23,18 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index._utils.pipeline import overlap
-from sparse_sts_index.building import building
-from sparse_sts_index.changes import Changes, clean, open_to_change
-from sparse_sts_index.collection import is_collection, open_state
 from sparse_sts_index.data.documents import Chunk, Document
 from sparse_sts_index.data.records import check_unicode
 from sparse_sts_index.errors import DataError, ImpactIndexError
-from sparse_sts_index.jvm import detach_thread
-from sparse_sts_index.manifest import Manifest
 from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.search import Mode, Neighbours, search
-from sparse_sts_index.state import LUCENE_FOLDER, State
-from sparse_sts_index.verification import verify
+from sparse_sts_index.storage.builder import building
+from sparse_sts_index.storage.lucene.jvm import detach_thread
+from sparse_sts_index.storage.manifest import Manifest
+from sparse_sts_index.storage.shards import is_collection, open_state
+from sparse_sts_index.storage.snapshot import LUCENE_FOLDER, State
+from sparse_sts_index.storage.transaction import Changes, clean, open_to_change
+from sparse_sts_index.storage.verification import verify
 from sparse_sts_index.vocabulary import Vocabulary
 
 _CHUNK = 2048  # documents read back at a time

@@ -1,13 +1,13 @@
 """Impacts in Lucene: search them, and read them back.
 
-The only module that names Lucene's classes, but for :mod:`sparse_sts_index.impact_writer`, which writes. The index is
+The only module that names Lucene's classes, but for :mod:`.storage.lucene.writer`, which writes. The index is
 what Anserini itself would have built with ``-impact -pretokenized`` from the same vectors, so that any Pyserini or
 Anserini reads it, and one field more:
 
 * ``id``: the document id, stored, indexed and as doc values (by which Anserini breaks ties);
 * ``contents``: the impacts, as term frequencies, without norms or positions;
 * ``raw``: stored JSON with ``id`` and ``contents``, the sentence;
-* ``row``: doc values, where the document's float vector is (see :mod:`sparse_sts_index.vectors`).
+* ``row``: doc values, where the document's float vector is (see :mod:`sparse_sts_index.storage.vector_files`).
 
 Unlike Anserini, which drops a document with no terms, such a document keeps its place here.
 
@@ -36,7 +36,7 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.jvm import java_call, java_cast, java_class, java_exception, jvm_lock, start_jvm
+from sparse_sts_index.storage.lucene.jvm import java_call, java_cast, java_class, java_exception, jvm_lock, start_jvm
 
 ID, CONTENTS, RAW, ROW = "id", "contents", "raw", "row"
 LUCENE = "org.apache.lucene."

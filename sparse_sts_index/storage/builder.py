@@ -11,11 +11,11 @@ from pathlib import Path
 
 from sparse_sts_index._utils.files import refuse_links, sync_folder
 from sparse_sts_index._utils.fork_guard import JAVA
-from sparse_sts_index.changes import VECTORS_FOLDER, Changes, clean
 from sparse_sts_index.errors import DataError, ImpactIndexError
-from sparse_sts_index.impact_writer import ImpactWriter
-from sparse_sts_index.manifest import Manifest
-from sparse_sts_index.state import LUCENE_FOLDER, MANIFEST_FILE
+from sparse_sts_index.storage.lucene.writer import ImpactWriter
+from sparse_sts_index.storage.manifest import Manifest
+from sparse_sts_index.storage.snapshot import LUCENE_FOLDER, MANIFEST_FILE
+from sparse_sts_index.storage.transaction import VECTORS_FOLDER, Changes, clean
 from sparse_sts_index.vocabulary import Vocabulary
 
 

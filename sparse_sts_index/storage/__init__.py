@@ -1,0 +1,1 @@
+"""One index on disk: manifest, vector files, Lucene files, snapshots and transactions."""

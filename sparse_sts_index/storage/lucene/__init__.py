@@ -1,0 +1,1 @@
+"""Lucene and Java: the only modules that know pyjnius."""
