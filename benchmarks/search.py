@@ -415,10 +415,10 @@ def save_hits(path: Path, results: list[Found]) -> None:
 
 def build_ours(documents: csr_array, folder: Path) -> None:
     from sparse_sts_index.data.documents import Chunk, Document
-    from sparse_sts_index.quantizer import Quantizer
     from sparse_sts_index.storage.impact_index import ImpactIndex
     from sparse_sts_index.storage.manifest import Manifest
-    from sparse_sts_index.vocabulary import Vocabulary
+    from sparse_sts_index.vectors.quantizer import Quantizer
+    from sparse_sts_index.vectors.vocabulary import Vocabulary
 
     def chunks() -> Iterator[Chunk]:
         for start in range(0, documents.shape[0], _CHUNK):

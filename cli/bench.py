@@ -14,7 +14,7 @@ from sparse_sts_index._utils.json import plain
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.pairs import load_pairs
 from sparse_sts_index.errors import DataError, HubUnreachableError, ModelError
-from sparse_sts_index.precision import Precision
+from sparse_sts_index.vectors.precision import Precision
 
 from .options import (
     bits_option,
@@ -78,8 +78,8 @@ def bench(
 
     from sparse_sts_index import baselines, benchmark
     from sparse_sts_index.encoder import SparseStsEncoder
-    from sparse_sts_index.quantizer import Quantizer
     from sparse_sts_index.report import check_extra, write_report
+    from sparse_sts_index.vectors.quantizer import Quantizer
 
     check_extra()
     rivals: list[baselines.Baseline] = [baselines.Bm25(), baselines.TfIdf(), baselines.TokenOverlap()]

@@ -14,7 +14,7 @@ from sparse_sts_index._utils.files import atomic_writer, refuse_folder
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.records import STDIN
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.precision import Precision
+from sparse_sts_index.vectors.precision import Precision
 
 from .options import (
     corpus_format_option,
@@ -107,7 +107,7 @@ def _open(
     total = known_total(source, format)
 
     from sparse_sts_index.encoder import SparseStsEncoder
-    from sparse_sts_index.quantizer import Quantizer
+    from sparse_sts_index.vectors.quantizer import Quantizer
 
     encoder = SparseStsEncoder.load(model, precision=precision or "auto")
     progress = stack.enter_context(progress_bar(total, "exporting"))

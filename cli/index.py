@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sparse_sts_index.data.documents import read_corpus
-from sparse_sts_index.precision import Precision
+from sparse_sts_index.vectors.precision import Precision
 
 from .options import (
     bits_option,
@@ -69,8 +69,8 @@ def index(
         raise click.UsageError("--shards needs --engine spark.")
     with engine_session(engine, master, spark_conf) as spark:
         if spark is not None:
-            from sparse_sts_index.quantizer import Quantizer
             from sparse_sts_index.spark.build import build_collection
+            from sparse_sts_index.vectors.quantizer import Quantizer
 
             manifest, count = build_collection(
                 spark,
@@ -89,7 +89,7 @@ def index(
     total = known_total(source, format)
 
     from sparse_sts_index.index import SparseStsIndex
-    from sparse_sts_index.quantizer import Quantizer
+    from sparse_sts_index.vectors.quantizer import Quantizer
 
     with (
         progress_bar(total, "indexing") as progress,

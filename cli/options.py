@@ -17,8 +17,8 @@ from sparse_sts_index._utils.hub import DEFAULT_DATASET
 from sparse_sts_index.data.documents import count_documents
 from sparse_sts_index.data.records import FORMATS, STDIN
 from sparse_sts_index.data.sample import SAMPLE
-from sparse_sts_index.explain import TermContribution
-from sparse_sts_index.precision import PRECISIONS
+from sparse_sts_index.vectors.explanations import TermContribution
+from sparse_sts_index.vectors.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

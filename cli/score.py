@@ -10,7 +10,7 @@ import click
 from sparse_sts_index.data.pairs import Pairs, load_pairs
 from sparse_sts_index.data.records import STDIN
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.precision import Precision
+from sparse_sts_index.vectors.precision import Precision
 
 from .options import explain_option, json_line, model_option, one_line, precision_option, show_terms
 
@@ -38,8 +38,8 @@ def score(sentences: tuple[str, ...], model: str, format: str, explain: bool, pr
         raise click.UsageError("Give two sentences, or one file of pairs.")
 
     from sparse_sts_index.encoder import SparseStsEncoder
-    from sparse_sts_index.explain import explain_pair
-    from sparse_sts_index.quantizer import pairwise_dot
+    from sparse_sts_index.vectors.explanations import explain_pair
+    from sparse_sts_index.vectors.quantizer import pairwise_dot
 
     encoder = SparseStsEncoder.load(model, precision=precision)
     first, second = encoder.encode_pairs(pairs.sentence1, pairs.sentence2)

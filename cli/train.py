@@ -11,8 +11,8 @@ from tqdm import tqdm
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.pairs import Pairs, load_pairs
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.precision import PRECISIONS
 from sparse_sts_index.recipe import DEFAULT_RECIPE, RECIPES, TrainingSettings
+from sparse_sts_index.vectors.precision import PRECISIONS
 
 from .options import dataset_option, overwrite_option, score_range_option
 

@@ -28,19 +28,19 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from sparse_sts_index.evaluation import Evaluation, evaluate
-    from sparse_sts_index.explain import PairExplanation, TermContribution, explain_pair, explain_traces
     from sparse_sts_index.export import export_vectors
     from sparse_sts_index.fused import fuse
     from sparse_sts_index.index import SparseStsIndex
     from sparse_sts_index.pyserini_encoder import PyseriniQueryEncoder
-    from sparse_sts_index.quantizer import Quantizer
     from sparse_sts_index.recipe import TrainingSettings
     from sparse_sts_index.results import Group, Groups, Hit, Hits, Pair
     from sparse_sts_index.search_engines import LuceneCorpus, semantic_search_lucene
     from sparse_sts_index.storage.manifest import Manifest
-    from sparse_sts_index.trace import Trace
     from sparse_sts_index.training import train
-    from sparse_sts_index.vocabulary import Vocabulary
+    from sparse_sts_index.vectors.explanations import PairExplanation, TermContribution, explain_pair, explain_traces
+    from sparse_sts_index.vectors.quantizer import Quantizer
+    from sparse_sts_index.vectors.trace import Trace
+    from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 _MODULES = {
     "data.documents": ("Document", "read_corpus"),
@@ -61,20 +61,20 @@ _MODULES = {
         "TrainingError",
     ),
     "evaluation": ("Evaluation", "evaluate"),
-    "explain": ("PairExplanation", "TermContribution", "explain_pair", "explain_traces"),
+    "vectors.explanations": ("PairExplanation", "TermContribution", "explain_pair", "explain_traces"),
     "export": ("export_vectors",),
     "fused": ("fuse",),
     "index": ("SparseStsIndex",),
     "storage.manifest": ("Manifest",),
     "data.pairs": ("Pairs", "load_pairs"),
     "pyserini_encoder": ("PyseriniQueryEncoder",),
-    "quantizer": ("Quantizer",),
+    "vectors.quantizer": ("Quantizer",),
     "recipe": ("TrainingSettings",),
     "results": ("Group", "Groups", "Hit", "Hits", "Pair"),
     "search_engines": ("LuceneCorpus", "semantic_search_lucene"),
-    "trace": ("Trace",),
+    "vectors.trace": ("Trace",),
     "training": ("train",),
-    "vocabulary": ("Vocabulary",),
+    "vectors.vocabulary": ("Vocabulary",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

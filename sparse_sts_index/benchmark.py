@@ -31,13 +31,13 @@ from sparse_sts_index.correlation import Correlation, Interval, check_gold, corr
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.evaluation import Evaluation, evaluate
-from sparse_sts_index.explain import TermContribution, explain_pair
 from sparse_sts_index.index import SparseStsIndex
-from sparse_sts_index.quantizer import Quantizer, pairwise_dot
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.jvm import java_version
 from sparse_sts_index.storage.lucene.reader import impact_query, lucene_version, query_terms, quoted
 from sparse_sts_index.tradeoff import TradeOff, trade_off
+from sparse_sts_index.vectors.explanations import TermContribution, explain_pair
+from sparse_sts_index.vectors.quantizer import Quantizer, pairwise_dot
 
 #: The stages of a search, in order.
 STAGES = ("tokenize", "encode", "quantize", "search", "rescore")

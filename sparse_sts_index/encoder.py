@@ -28,10 +28,10 @@ from sparse_sts_index.data.records import check_unicode
 from sparse_sts_index.errors import ModelError
 from sparse_sts_index.fused import FusedSparseEncoder, TermWeights, fuse, term_weights
 from sparse_sts_index.models import BUNDLED, load_splade, tokenizer_vocabulary
-from sparse_sts_index.precision import Precision, encoding_precision
-from sparse_sts_index.quantizer import keep_largest, l2_normalize, pairwise_dot
-from sparse_sts_index.trace import Span, Trace, words_of_tokens
-from sparse_sts_index.vocabulary import Vocabulary
+from sparse_sts_index.vectors.precision import Precision, encoding_precision
+from sparse_sts_index.vectors.quantizer import keep_largest, l2_normalize, pairwise_dot
+from sparse_sts_index.vectors.trace import Span, Trace, words_of_tokens
+from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 #: Sentences that the fingerprint's tokenizer probe is taken from: case, accents, CJK, digits, punctuation, subwords.
 _PROBE = ("Héllo WORLD's naïve café—12.5%", "東京 playing 3,000 C++ e-mails :-)", "unaffordability's Straße\u00a0№7 😀")
@@ -68,7 +68,7 @@ class SparseStsEncoder:
     name : str
         What to call it in manifests and messages.
     precision : {"auto", "float32", "bfloat16"}
-        What the transformer's layers compute in; see :func:`~sparse_sts_index.precision.encoding_precision`. The fused
+        What the transformer's layers compute in; see :func:`~.vectors.precision.encoding_precision`. The fused
         head computes in float32 either way. For a model that it does not know, ``"auto"`` is float32.
     batch_tokens : int, optional
         Tokens a forward pass, padding included. Default: 1,024 on a CPU, 16,384 elsewhere.
@@ -312,7 +312,7 @@ class SparseStsEncoder:
         return l2_normalize(vectors)
 
     def trace(self, sentences: Sequence[str]) -> list[Trace]:
-        """Encode sentences, and find the word that each term comes from; see :mod:`sparse_sts_index.trace`.
+        """Encode sentences, and find the word that each term comes from; see :mod:`sparse_sts_index.vectors.trace`.
 
         Meant for the few sentences that somebody looks at: for a model that the fused head does not know, all logits
         of one sentence at a time are held.

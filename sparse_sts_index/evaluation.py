@@ -23,9 +23,9 @@ from sparse_sts_index.correlation import (
 )
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoder import SparseStsEncoder
-from sparse_sts_index.quantizer import Quantizer, cosine_error_bound, pairwise_dot
 from sparse_sts_index.storage.lucene.reader import impact_query, only, query_terms, quoted
 from sparse_sts_index.storage.lucene.temporary import scratch_index
+from sparse_sts_index.vectors.quantizer import Quantizer, cosine_error_bound, pairwise_dot
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Evaluation(CosineEvaluation):
     max_difference : float
         Largest distance between the two similarities over the pairs, in units of cosine.
     error_bound : float
-        What :func:`~sparse_sts_index.quantizer.cosine_error_bound` allows for.
+        What :func:`~sparse_sts_index.vectors.quantizer.cosine_error_bound` allows for.
     calibrated : Calibrated or None
         Of the scores, if the model has a calibration.
     against : Comparison or None

@@ -15,7 +15,7 @@ from sparse_sts_index.convert import encode_documents
 from sparse_sts_index.data.documents import Chunk, Document
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.quantizer import Quantizer
+from sparse_sts_index.vectors.quantizer import Quantizer
 
 
 def export_vectors(

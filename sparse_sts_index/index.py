@@ -21,11 +21,8 @@ from sparse_sts_index.convert import encode_documents
 from sparse_sts_index.data.documents import Chunk, Document, check_ids
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import ModelError, ModelMismatchError
-from sparse_sts_index.explain import TermContribution, explain_pair
 from sparse_sts_index.join import Linkage, check_threshold, similar_rows
 from sparse_sts_index.models import TINY
-from sparse_sts_index.precision import Precision
-from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.results import Groups, Hit, Hits, Pair, scored
 from sparse_sts_index.search import Mode, Neighbours, check_search, check_vectors
 from sparse_sts_index.storage.builder import check_target
@@ -34,6 +31,9 @@ from sparse_sts_index.storage.lucene.jvm import java_version, start_jvm
 from sparse_sts_index.storage.lucene.reader import lucene_version
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.snapshot import State
+from sparse_sts_index.vectors.explanations import TermContribution, explain_pair
+from sparse_sts_index.vectors.precision import Precision
+from sparse_sts_index.vectors.quantizer import Quantizer
 
 _PACKAGES = ("sparse-sts-index", "sentence-transformers", "transformers", "torch", "pyserini")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from sparse_sts_index.encoder import SparseStsEncoder
-from sparse_sts_index.precision import Precision
-from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.storage.lucene.reader import query_terms
+from sparse_sts_index.vectors.precision import Precision
+from sparse_sts_index.vectors.quantizer import Quantizer
 
 
 class PyseriniQueryEncoder:

@@ -11,8 +11,8 @@ import numpy as np
 
 from sparse_sts_index.calibration import Calibration
 from sparse_sts_index.data.documents import Document
-from sparse_sts_index.explain import TermContribution
 from sparse_sts_index.join import Linkage
+from sparse_sts_index.vectors.explanations import TermContribution
 
 
 @dataclass(frozen=True, slots=True)

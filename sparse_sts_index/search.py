@@ -157,7 +157,7 @@ class _Query:
         scale : int
             Of the documents' quantizer.
         error : float
-            The largest rounding error of a document, :meth:`~sparse_sts_index.quantizer.Quantizer.errors`.
+            The largest rounding error of a document, :meth:`~sparse_sts_index.vectors.quantizer.Quantizer.errors`.
         """
         head, tail = math.hypot(*self.weights[:searched]), math.hypot(*self.weights[searched:])
         highest = score + min(head * error, sum(self.weights[:searched]) / (2 * scale)) + _FLOAT32
@@ -196,7 +196,7 @@ def search(
     scale : int
         What the documents' impacts are divided by to give weights.
     error : float
-        The largest rounding error of a document, :meth:`~sparse_sts_index.quantizer.Quantizer.errors`.
+        The largest rounding error of a document, :meth:`~sparse_sts_index.vectors.quantizer.Quantizer.errors`.
 
     Returns
     -------

@@ -14,10 +14,10 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.fork_guard import JAVA, TORCH
 from sparse_sts_index.data.documents import Chunk, Document
-from sparse_sts_index.quantizer import Quantizer, l2_normalize
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.vocabulary import Vocabulary
+from sparse_sts_index.vectors.quantizer import Quantizer, l2_normalize
+from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import torch

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from sparse_sts_index.vocabulary import DELIMITER
+from sparse_sts_index.vectors.vocabulary import DELIMITER
 
 Answer = tuple[int, Any, dict[str, str]]
 

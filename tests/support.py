@@ -11,9 +11,9 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index import Document, Manifest, Quantizer, Vocabulary
 from sparse_sts_index.data.documents import Chunk
-from sparse_sts_index.quantizer import l2_normalize
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter
+from sparse_sts_index.vectors.quantizer import l2_normalize
 
 VOCABULARY = Vocabulary([f"t{column}" for column in range(40)])
 

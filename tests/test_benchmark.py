@@ -16,8 +16,8 @@ from sparse_sts_index import MissingExtraError, Pairs, Quantizer, SparseStsEncod
 from sparse_sts_index.baselines import Bm25, TokenOverlap
 from sparse_sts_index.benchmark import STAGES, Benchmark, benchmark
 from sparse_sts_index.charts import charts, standalone
-from sparse_sts_index.quantizer import pairwise_dot
 from sparse_sts_index.report import render_html, write_report
+from sparse_sts_index.vectors.quantizer import pairwise_dot
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\" </style>"
 

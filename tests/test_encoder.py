@@ -16,7 +16,7 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 from sparse_sts_index import DataError, Document, ModelError, Quantizer, SparseStsEncoder, encoder, load_pairs
 from sparse_sts_index.convert import encode_documents
 from sparse_sts_index.models import tiny_folder
-from sparse_sts_index.quantizer import pairwise_dot
+from sparse_sts_index.vectors.quantizer import pairwise_dot
 
 SENTENCES = ["A cat sleeps on the mat.", "", "Quarterly profits rose 12.5 % at Zürich's largest bank 😀.", "a cat"]
 

@@ -24,7 +24,7 @@ from sparse_sts_index.engines.source import Source
 from sparse_sts_index.engines.terms import FEATURE_ERROR, escape, feature_weights, unescape
 from sparse_sts_index.engines.url import parse_url
 from sparse_sts_index.storage.impact_index import ImpactIndex
-from sparse_sts_index.vocabulary import DELIMITER
+from sparse_sts_index.vectors.vocabulary import DELIMITER
 
 COUNT = 60
 

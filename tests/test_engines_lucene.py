@@ -24,7 +24,7 @@ from sparse_sts_index.engines.solr import document as solr_document
 from sparse_sts_index.engines.terms import FEATURE_ERROR, feature_weights
 from sparse_sts_index.engines.url import Target
 from sparse_sts_index.storage.lucene.jvm import java_cast, java_class, jvm_lock
-from sparse_sts_index.vocabulary import DELIMITER
+from sparse_sts_index.vectors.vocabulary import DELIMITER
 
 LUCENE = "org.apache.lucene."
 ROWS = 250

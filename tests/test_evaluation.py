@@ -9,7 +9,7 @@ from sentence_transformers.sparse_encoder.evaluation import SparseEmbeddingSimil
 
 from sparse_sts_index import DataError, Pairs, Quantizer, SparseStsEncoder, evaluate, load_pairs
 from sparse_sts_index.correlation import correlation
-from sparse_sts_index.quantizer import pairwise_dot
+from sparse_sts_index.vectors.quantizer import pairwise_dot
 
 
 def test_agrees_with_sentence_transformers(tiny: SparseStsEncoder) -> None:

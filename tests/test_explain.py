@@ -10,9 +10,15 @@ from scipy.sparse import csr_array
 from support import VOCABULARY, unit_vectors
 
 from sparse_sts_index import SparseStsEncoder, Vocabulary
-from sparse_sts_index.explain import ExplainedSentence, PairExplanation, TracedTerm, explain_pair, explain_traces
-from sparse_sts_index.quantizer import pairwise_dot
-from sparse_sts_index.trace import Trace
+from sparse_sts_index.vectors.explanations import (
+    ExplainedSentence,
+    PairExplanation,
+    TracedTerm,
+    explain_pair,
+    explain_traces,
+)
+from sparse_sts_index.vectors.quantizer import pairwise_dot
+from sparse_sts_index.vectors.trace import Trace
 
 PAIRS = [
     ("A cat sleeps on the mat.", "A kitten is sleeping on a rug."),

@@ -8,8 +8,8 @@ from sentence_transformers import SparseEncoder
 
 from sparse_sts_index import DataError, ModelError, SparseStsEncoder, load_pairs, read_corpus, train
 from sparse_sts_index.grow import GrowthSettings, grow
-from sparse_sts_index.quantizer import pairwise_dot
 from sparse_sts_index.recipe import TrainingSettings
+from sparse_sts_index.vectors.quantizer import pairwise_dot
 
 
 @pytest.fixture(scope="module")

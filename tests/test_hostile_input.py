@@ -58,7 +58,7 @@ from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.shards import COLLECTION_FILE, Collection
 from sparse_sts_index.storage.snapshot import State
 from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter, remove_vectors
-from sparse_sts_index.vocabulary import Vocabulary
+from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 Write = Callable[..., Path]
 

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_array
 
 from sparse_sts_index import Quantizer, SparseStsEncoder, load_pairs
-from sparse_sts_index.quantizer import cosine_error_bound, keep_largest, l2_normalize, pairwise_dot
+from sparse_sts_index.vectors.quantizer import cosine_error_bound, keep_largest, l2_normalize, pairwise_dot
 
 weights = hnp.arrays(
     np.float32,

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from sparse_sts_index import DataError, SparseStsEncoder, load_pairs
 from sparse_sts_index.models import tiny_folder
-from sparse_sts_index.trace import Trace, words_of_tokens
+from sparse_sts_index.vectors.trace import Trace, words_of_tokens
 
 SENTENCES = [
     "A cat sleeps on the mat.",

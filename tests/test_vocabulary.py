@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from sparse_sts_index import ModelError, SparseStsEncoder, Vocabulary
 from sparse_sts_index.storage.lucene.jvm import java_class
-from sparse_sts_index.vocabulary import DELIMITER, is_lucene_safe
+from sparse_sts_index.vectors.vocabulary import DELIMITER, is_lucene_safe
 
 any_text = st.text(st.characters(codec=None, categories=None), max_size=300)
 

@@ -30,8 +30,8 @@ from scipy.sparse import csr_array
 from sparse_sts_index.data.documents import Chunk
 from sparse_sts_index.engines.url import Target
 from sparse_sts_index.errors import EngineError, MissingExtraError
-from sparse_sts_index.precision import Precision
 from sparse_sts_index.storage.manifest import Manifest
+from sparse_sts_index.vectors.precision import Precision
 
 METADATA_KEY = "sparse_sts_index"  # under which an engine keeps the metadata of a collection
 RETRYABLE = frozenset({429, 502, 503, 504})  # HTTP statuses of what may go well later

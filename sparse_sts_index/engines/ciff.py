@@ -3,7 +3,7 @@
 Format: https://github.com/osirrc/ciff (Lin et al., "Supporting Interoperability Between Open-Source Search Engines
 with the Common Index File Format", SIGIR 2020). A header, the postings lists by term, the documents: protobuf
 messages, each after its length. A term's frequency is its impact; the sum of products of two sentences' impacts, over
-the square of the scale ``2**bits - 1``, is their cosine within the rounding that :mod:`sparse_sts_index.quantizer`
+the square of the scale ``2**bits - 1``, is their cosine within the rounding that :mod:`.vectors.quantizer`
 derives.
 """
 

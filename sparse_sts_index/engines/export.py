@@ -20,7 +20,7 @@ from sparse_sts_index.engines.base import Metadata, Point, points_of
 from sparse_sts_index.engines.ciff import write_ciff
 from sparse_sts_index.engines.source import Source
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.quantizer import Quantizer
+from sparse_sts_index.vectors.quantizer import Quantizer
 
 MANIFEST = "manifest.json"
 _PART_BYTES = 16 << 20  # Qdrant takes requests of 32 MiB, Elasticsearch of 100 MB

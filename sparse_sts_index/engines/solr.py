@@ -30,7 +30,7 @@ from sparse_sts_index.engines.base import (
 from sparse_sts_index.engines.packing import pack, unpack
 from sparse_sts_index.engines.url import Target
 from sparse_sts_index.errors import EngineError
-from sparse_sts_index.vocabulary import DELIMITER
+from sparse_sts_index.vectors.vocabulary import DELIMITER
 
 _TYPE, _TERMS, _TEXT, _VECTOR = "sparse_sts_terms", "sts_terms", "sts_text", "sts_vector"
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from sparse_sts_index.convert import encode_documents
 from sparse_sts_index.data.documents import Chunk, Document
 from sparse_sts_index.engines.base import Metadata
-from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.shards import is_collection
 from sparse_sts_index.storage.snapshot import LUCENE_FOLDER
-from sparse_sts_index.vocabulary import Vocabulary
+from sparse_sts_index.vectors.quantizer import Quantizer
+from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from sparse_sts_index.encoder import SparseStsEncoder

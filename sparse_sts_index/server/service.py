@@ -24,9 +24,7 @@ from scipy.sparse import csr_array, vstack
 from sparse_sts_index.data.documents import Document
 from sparse_sts_index.encoder import SparseStsEncoder
 from sparse_sts_index.errors import SparseStsError
-from sparse_sts_index.explain import PairExplanation, explain_traces
 from sparse_sts_index.index import SparseStsIndex
-from sparse_sts_index.quantizer import pairwise_dot
 from sparse_sts_index.results import Group, Groups, Hits, scored
 from sparse_sts_index.search import Mode
 from sparse_sts_index.server.metrics import Metrics
@@ -34,7 +32,9 @@ from sparse_sts_index.server.settings import MAX_SENTENCES, ServerSettings
 from sparse_sts_index.server.worker import ClosedError, OverloadedError, Worker
 from sparse_sts_index.storage.lucene.jvm import detach_thread
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.trace import Trace
+from sparse_sts_index.vectors.explanations import PairExplanation, explain_traces
+from sparse_sts_index.vectors.quantizer import pairwise_dot
+from sparse_sts_index.vectors.trace import Trace
 
 T = TypeVar("T")
 

@@ -29,8 +29,6 @@ from sparse_sts_index._utils.files import sync_folder
 from sparse_sts_index.convert import CHUNK, encode_documents
 from sparse_sts_index.data.documents import Document
 from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
-from sparse_sts_index.precision import Precision
-from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.spark.reading import SparkCorpus
 from sparse_sts_index.spark.worker import encoder_of
 from sparse_sts_index.storage.impact_index import ImpactIndex
@@ -44,6 +42,8 @@ from sparse_sts_index.storage.shards import (
     manifest_sha256,
     open_collection,
 )
+from sparse_sts_index.vectors.precision import Precision
+from sparse_sts_index.vectors.quantizer import Quantizer
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -9,8 +9,8 @@ from sparse_sts_index.errors import ModelMismatchError
 
 if TYPE_CHECKING:
     from sparse_sts_index.encoder import SparseStsEncoder
-    from sparse_sts_index.precision import Precision
     from sparse_sts_index.storage.manifest import Manifest
+    from sparse_sts_index.vectors.precision import Precision
 
 
 def encoder_of(manifest: Manifest, model: str | None = None) -> SparseStsEncoder:

@@ -16,7 +16,7 @@ from sparse_sts_index.storage.lucene.writer import ImpactWriter
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.snapshot import LUCENE_FOLDER, MANIFEST_FILE
 from sparse_sts_index.storage.transaction import VECTORS_FOLDER, Changes, clean
-from sparse_sts_index.vocabulary import Vocabulary
+from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 
 @contextlib.contextmanager

@@ -26,7 +26,6 @@ from sparse_sts_index._utils.pipeline import overlap
 from sparse_sts_index.data.documents import Chunk, Document
 from sparse_sts_index.data.records import check_unicode
 from sparse_sts_index.errors import DataError, ImpactIndexError
-from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.search import Mode, Neighbours, search
 from sparse_sts_index.storage.builder import building
 from sparse_sts_index.storage.lucene.jvm import detach_thread
@@ -35,7 +34,8 @@ from sparse_sts_index.storage.shards import is_collection, open_state
 from sparse_sts_index.storage.snapshot import LUCENE_FOLDER, State
 from sparse_sts_index.storage.transaction import Changes, clean, open_to_change
 from sparse_sts_index.storage.verification import verify
-from sparse_sts_index.vocabulary import Vocabulary
+from sparse_sts_index.vectors.quantizer import Quantizer
+from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 _CHUNK = 2048  # documents read back at a time
 

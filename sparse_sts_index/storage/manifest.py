@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.precision import Precision
 from sparse_sts_index.storage.vector_files import Extent
-from sparse_sts_index.vocabulary import Vocabulary
+from sparse_sts_index.vectors.precision import Precision
+from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 #: Version of the on-disk form. Raised whenever an older reader would misread an index.
 FORMAT_VERSION = 3
@@ -32,11 +32,11 @@ class Manifest:
     model_fingerprint : str
         See :attr:`sparse_sts_index.encoder.SparseStsEncoder.fingerprint`.
     vocabulary_sha256 : str
-        See :attr:`sparse_sts_index.vocabulary.Vocabulary.sha256`.
+        See :attr:`sparse_sts_index.vectors.vocabulary.Vocabulary.sha256`.
     vocabulary_size : int
         Terms in it.
     precision : {"float32", "bfloat16"}
-        What the documents were encoded in; see :mod:`sparse_sts_index.precision`.
+        What the documents were encoded in; see :mod:`sparse_sts_index.vectors.precision`.
     bits : int
         Bits of the documents' quantizer; its scale is ``2**bits - 1``.
     software : dict
@@ -44,7 +44,7 @@ class Manifest:
     max_active_dims : int or None
         Terms kept of a sentence, if not all; those of most weight.
     max_document_error : float
-        At least the largest rounding error of a document vector, :meth:`sparse_sts_index.quantizer.Quantizer.errors`.
+        At least the largest rounding error of a document vector, :meth:`.vectors.quantizer.Quantizer.errors`.
     documents, empty_documents, postings : int
         Documents in all, those without an active term, and (term, document) entries.
     vectors : Extent

@@ -14,7 +14,7 @@ from sparse_sts_index.inverted import InvertedVectors
 from sparse_sts_index.storage.lucene.reader import ImpactReader, quoted
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.vector_files import Vectors, VectorStore
-from sparse_sts_index.vocabulary import Vocabulary
+from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 LUCENE_FOLDER, MANIFEST_FILE, VOCABULARY_FILE = "lucene", "manifest.json", "vocabulary.json"
 MANIFEST_KEY = "sparse-sts-manifest"

@@ -16,7 +16,6 @@ from scipy.sparse import csr_array
 from sparse_sts_index._utils.files import atomic_writer, refuse_links, to_sealed_json
 from sparse_sts_index.data.documents import Document
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.shards import VectorShards
@@ -31,7 +30,8 @@ from sparse_sts_index.storage.snapshot import (
     vocabulary_of,
 )
 from sparse_sts_index.storage.vector_files import Extent, Vectors, VectorStore, VectorWriter, remove_vectors
-from sparse_sts_index.vocabulary import Vocabulary
+from sparse_sts_index.vectors.quantizer import Quantizer
+from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 _ROWS = 1 << 14  # at a time
 VECTORS_FOLDER = re.compile(r"vectors-(\d+)")

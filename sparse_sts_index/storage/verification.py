@@ -11,10 +11,10 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.files import MOST_JSON, from_sealed_json, read_plain
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.quantizer import Quantizer
 from sparse_sts_index.storage.lucene.reader import impact_query, only
 from sparse_sts_index.storage.shards import shard_folders
 from sparse_sts_index.storage.snapshot import MANIFEST_FILE, State
+from sparse_sts_index.vectors.quantizer import Quantizer
 
 _CHUNK = 2048  # documents compared at a time
 

@@ -32,7 +32,7 @@ from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.shards import COLLECTION_FILE, Collection, Shard
 from sparse_sts_index.storage.snapshot import vocabulary_of
 from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter
-from sparse_sts_index.vocabulary import Vocabulary
+from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 FOLDER = Path(tempfile.mkdtemp(prefix="sparse-sts-fuzz-"))
 #: What a server may answer; 500 is none of it.

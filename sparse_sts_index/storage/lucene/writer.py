@@ -24,7 +24,7 @@ from sparse_sts_index.storage.lucene.reader import (
     crossing,
     open_directory,
 )
-from sparse_sts_index.vocabulary import DELIMITER
+from sparse_sts_index.vectors.vocabulary import DELIMITER
 
 _WRITE_BUFFER_MB = 128.0
 # pyjnius picks among constructors by the number of arguments alone where it must choose; this names the one meant.
@@ -117,7 +117,7 @@ class ImpactWriter:
         impacts : csr_array of int, shape (n, vocab)
             Positive impacts. A row without any makes an empty document.
         terms : sequence of str, length vocab
-            The Lucene term of each column; see :class:`~sparse_sts_index.vocabulary.Vocabulary`.
+            The Lucene term of each column; see :class:`~sparse_sts_index.vectors.vocabulary.Vocabulary`.
         first_row : int
             Row of the first document's float vector; the others follow it.
         replace : bool

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from scipy.sparse import csr_array
 
-from sparse_sts_index.trace import Trace
-from sparse_sts_index.vocabulary import Vocabulary
+from sparse_sts_index.vectors.trace import Trace
+from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)

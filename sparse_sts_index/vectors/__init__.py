@@ -1,0 +1,1 @@
+"""Numbers: quantizer, vocabulary, precision and explanations. No torch, no Java, no files."""
