@@ -53,7 +53,7 @@ def main() -> None:
         return
 
     from sparse_sts_index import read_corpus
-    from sparse_sts_index.models import tiny_folder
+    from sparse_sts_index.encoding.models import tiny_folder
 
     sentences = [document.text for document in read_corpus(str(arguments.sentences or "sample"))]
     sentences = random.Random(0).sample(sorted(set(sentences)), min(arguments.count, len(set(sentences))))
@@ -174,7 +174,7 @@ def _load(path: Path) -> Any:
 def head(model: str, sentences: list[str]) -> dict[str, Any]:
     """The head alone on one batch, beside plain products of the shape of all its logits, in GFLOP/s of those logits."""
     from sparse_sts_index import SparseStsEncoder
-    from sparse_sts_index.splade_head import DecoderScreen, max_logits, screen_dtype
+    from sparse_sts_index.encoding.splade_head import DecoderScreen, max_logits, screen_dtype
 
     encoder = SparseStsEncoder.load(model, precision="float32")
     batches = encoder.tokenize(sorted(sentences, key=len)[len(sentences) // 3 :][:512]).batches

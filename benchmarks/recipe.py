@@ -26,9 +26,9 @@ from sentence_transformers.sparse_encoder.losses import SparseCosineSimilarityLo
 from sentence_transformers.util import SimilarityFunction
 
 from sparse_sts_index import Pairs, SparseStsEncoder, TrainingSettings, evaluate, load_pairs, train
-from sparse_sts_index.fused import fuse
+from sparse_sts_index.encoding.fused_encoder import fuse
+from sparse_sts_index.encoding.models import tiny_folder
 from sparse_sts_index.losses import SparseSpladeLoss
-from sparse_sts_index.models import tiny_folder
 
 
 def published(base: str, pairs: dict[str, Pairs], seed: int, folder: str, *, fused: bool) -> dict[str, Any]:

@@ -72,9 +72,9 @@ def work(arguments: argparse.Namespace) -> None:
     from sentence_transformers.sparse_encoder.losses import SparseCosineSimilarityLoss, SpladeLoss
 
     from sparse_sts_index import load_pairs
-    from sparse_sts_index.fused import fuse
+    from sparse_sts_index.encoding.fused_encoder import fuse
+    from sparse_sts_index.encoding.models import tiny_folder
     from sparse_sts_index.losses import SparseSpladeLoss
-    from sparse_sts_index.models import tiny_folder
 
     score_range = tuple(arguments.score_range) if arguments.score_range else None
     pairs = load_pairs(arguments.dataset, "train", score_range=score_range)

@@ -77,7 +77,7 @@ def bench(
     sentences = [document.text for document in read_corpus(corpus)] if corpus else None
 
     from sparse_sts_index import baselines, benchmark
-    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.report import check_extra, write_report
     from sparse_sts_index.vectors.quantizer import Quantizer
 
@@ -155,7 +155,7 @@ def tradeoff(
     sentences = [document.text for document in read_corpus(corpus)] if corpus else None
 
     from sparse_sts_index import tradeoff as trading
-    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
 
     encoder = SparseStsEncoder.load(model, precision=precision)
     settings = len(trading.BITS) * (len(trading.ACTIVE_DIMS) + 1)

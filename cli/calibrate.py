@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from sparse_sts_index.calibration import CALIBRATION_FILE
-from sparse_sts_index.calibration import calibrate as fit
 from sparse_sts_index.data.pairs import load_pairs
+from sparse_sts_index.encoding.calibration import CALIBRATION_FILE
+from sparse_sts_index.encoding.calibration import calibrate as fit
 from sparse_sts_index.errors import ModelError
 
 from .options import dataset_option, model_option, overwrite_option, precision_option, score_range_option, split_option
@@ -56,8 +56,8 @@ def calibrate(
         raise ModelError(f"{model} has a calibration already; replace it with --overwrite")
     pairs = load_pairs(dataset, split, score_range=score_range)
 
-    from sparse_sts_index.encoder import SparseStsEncoder
-    from sparse_sts_index.models import load_splade
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
+    from sparse_sts_index.encoding.models import load_splade
 
     encoder = SparseStsEncoder(load_splade(model), model, precision=precision)  # type: ignore[arg-type]
     calibration, report = fit(encoder, pairs, scale=scale)

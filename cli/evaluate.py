@@ -81,7 +81,7 @@ def evaluate(
     sets = [load_pairs(dataset, split, score_range=scale) for dataset, scale in zip(datasets, ranges, strict=True)]
 
     from sparse_sts_index import evaluation
-    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.index import SparseStsIndex
     from sparse_sts_index.vectors.quantizer import Quantizer
 

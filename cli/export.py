@@ -106,7 +106,7 @@ def _open(
         raise click.UsageError("A corpus is encoded first: give --model.")
     total = known_total(source, format)
 
-    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.vectors.quantizer import Quantizer
 
     encoder = SparseStsEncoder.load(model, precision=precision or "auto")

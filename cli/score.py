@@ -37,7 +37,7 @@ def score(sentences: tuple[str, ...], model: str, format: str, explain: bool, pr
     else:
         raise click.UsageError("Give two sentences, or one file of pairs.")
 
-    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.vectors.explanations import explain_pair
     from sparse_sts_index.vectors.quantizer import pairwise_dot
 

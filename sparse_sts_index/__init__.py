@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sparse_sts_index.data.documents import Document, read_corpus
     from sparse_sts_index.data.pairs import Pairs, load_pairs
-    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
+    from sparse_sts_index.encoding.fused_encoder import fuse
     from sparse_sts_index.errors import (
         ClusterError,
         DataError,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     )
     from sparse_sts_index.evaluation import Evaluation, evaluate
     from sparse_sts_index.export import export_vectors
-    from sparse_sts_index.fused import fuse
     from sparse_sts_index.index import SparseStsIndex
     from sparse_sts_index.pyserini_encoder import PyseriniQueryEncoder
     from sparse_sts_index.recipe import TrainingSettings
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "data.documents": ("Document", "read_corpus"),
-    "encoder": ("SparseStsEncoder",),
+    "encoding.encoder": ("SparseStsEncoder",),
     "errors": (
         "ClusterError",
         "DataError",
@@ -63,7 +63,7 @@ _MODULES = {
     "evaluation": ("Evaluation", "evaluate"),
     "vectors.explanations": ("PairExplanation", "TermContribution", "explain_pair", "explain_traces"),
     "export": ("export_vectors",),
-    "fused": ("fuse",),
+    "encoding.fused_encoder": ("fuse",),
     "index": ("SparseStsIndex",),
     "storage.manifest": ("Manifest",),
     "data.pairs": ("Pairs", "load_pairs"),

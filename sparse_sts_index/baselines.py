@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sparse_sts_index.encoding.models import load_dense
 from sparse_sts_index.errors import MissingExtraError
-from sparse_sts_index.models import load_dense
 
 _WORD = re.compile(r"\w+")
 
@@ -149,7 +149,7 @@ class Dense:
     Parameters
     ----------
     model : str or Path
-        See :func:`sparse_sts_index.models.load_dense`.
+        See :func:`sparse_sts_index.encoding.models.load_dense`.
 
     Raises
     ------

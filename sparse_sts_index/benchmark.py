@@ -29,7 +29,7 @@ from sparse_sts_index._utils.json import plain
 from sparse_sts_index.baselines import Baseline
 from sparse_sts_index.correlation import Correlation, Interval, check_gold, correlation, spearman_interval
 from sparse_sts_index.data.pairs import Pairs
-from sparse_sts_index.encoder import SparseStsEncoder
+from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.evaluation import Evaluation, evaluate
 from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.storage.impact_index import ImpactIndex

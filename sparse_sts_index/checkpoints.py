@@ -22,8 +22,8 @@ from sparse_sts_index._utils.files import (
     to_sealed_json,
 )
 from sparse_sts_index.data.pairs import Pairs
+from sparse_sts_index.encoding.models import check_model
 from sparse_sts_index.errors import TrainingError
-from sparse_sts_index.models import check_model
 
 _REMOVED = ".removed-{}"
 _SEAL_FILE = "sha256.json"  # of a checkpoint: written last

@@ -35,8 +35,8 @@ from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback
 
-from sparse_sts_index.calibration import isotonic
 from sparse_sts_index.data.pairs import Pairs
+from sparse_sts_index.encoding.calibration import isotonic
 from sparse_sts_index.errors import DataError
 
 #: Sentences that join a pair, and pairs in a row whose companions are a group of neighbours.
@@ -61,7 +61,7 @@ class Lessons:
         Of unit length.
     cosines, scores : Tensor of float32, shape (corners,)
         The map from the teacher's cosine to the scale of the gold scores; see
-        :func:`~sparse_sts_index.calibration.isotonic`.
+        :func:`~sparse_sts_index.encoding.calibration.isotonic`.
     """
 
     columns: dict[str, list[Any]]

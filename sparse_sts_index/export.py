@@ -11,9 +11,9 @@ import json
 from collections.abc import Callable, Iterable
 from typing import IO
 
-from sparse_sts_index.convert import encode_documents
 from sparse_sts_index.data.documents import Chunk, Document
-from sparse_sts_index.encoder import SparseStsEncoder
+from sparse_sts_index.encoding.documents import encode_documents
+from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.quantizer import Quantizer
 

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.fork_guard import JAVA
-from sparse_sts_index.convert import encode_documents
 from sparse_sts_index.data.documents import Chunk, Document, check_ids
-from sparse_sts_index.encoder import SparseStsEncoder
+from sparse_sts_index.encoding.documents import encode_documents
+from sparse_sts_index.encoding.encoder import SparseStsEncoder
+from sparse_sts_index.encoding.models import TINY
 from sparse_sts_index.errors import ModelError, ModelMismatchError
 from sparse_sts_index.join import Linkage, check_threshold, similar_rows
-from sparse_sts_index.models import TINY
 from sparse_sts_index.results import Groups, Hit, Hits, Pair, scored
 from sparse_sts_index.search import Mode, Neighbours, check_search, check_vectors
 from sparse_sts_index.storage.builder import check_target
@@ -126,7 +126,7 @@ class SparseStsIndex:
         quantizer : Quantizer, optional
             Of the impacts. Default: 8 bits.
         precision : {"auto", "float32", "bfloat16"}
-            Of a model that is to be loaded; see :class:`~sparse_sts_index.encoder.SparseStsEncoder`.
+            Of a model that is to be loaded; see :class:`~sparse_sts_index.encoding.encoder.SparseStsEncoder`.
         overwrite : bool
             Replace an index that is there.
         max_active_dims : int, optional
@@ -255,7 +255,7 @@ class SparseStsIndex:
         Parameters
         ----------
         vectors : csr_array of float32, shape (n, vocab)
-            L2-normalised, as :meth:`~sparse_sts_index.encoder.SparseStsEncoder.encode` gives them.
+            L2-normalised, as :meth:`~sparse_sts_index.encoding.encoder.SparseStsEncoder.encode` gives them.
 
         Raises
         ------
@@ -286,7 +286,7 @@ class SparseStsIndex:
     def score_pairs(self, a: Sequence[str], b: Sequence[str]) -> NDArray[np.float64]:
         """Float cosine of each sentence of `a` with the one of `b` at its side, from the model.
 
-        See :meth:`sparse_sts_index.encoder.SparseStsEncoder.score_pairs`.
+        See :meth:`sparse_sts_index.encoding.encoder.SparseStsEncoder.score_pairs`.
         """
         return self.encoder.score_pairs(a, b)
 
@@ -402,7 +402,7 @@ class SparseStsIndex:
         ----------
         documents : sequence of Document, length n
         vectors : csr_array of float32, shape (n, vocab)
-            L2-normalised, as :meth:`~sparse_sts_index.encoder.SparseStsEncoder.encode` of the index's model gives them.
+            L2-normalised, as :meth:`~.encoding.encoder.SparseStsEncoder.encode` of the index's model gives them.
 
         Returns
         -------

@@ -11,7 +11,7 @@ from sentence_transformers.sparse_encoder.losses import FlopsLoss, SparseCosineS
 from torch import Tensor
 
 from sparse_sts_index.distillation import Lessons, interpolate
-from sparse_sts_index.fused import TermWeights, term_weights
+from sparse_sts_index.encoding.fused_encoder import TermWeights, term_weights
 
 _EPSILON = 1e-8  # of torch.cosine_similarity
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sparse_sts_index.encoder import SparseStsEncoder
+from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.storage.lucene.reader import query_terms
 from sparse_sts_index.vectors.precision import Precision
 from sparse_sts_index.vectors.quantizer import Quantizer

@@ -9,8 +9,8 @@ from typing import overload
 
 import numpy as np
 
-from sparse_sts_index.calibration import Calibration
 from sparse_sts_index.data.documents import Document
+from sparse_sts_index.encoding.calibration import Calibration
 from sparse_sts_index.join import Linkage
 from sparse_sts_index.vectors.explanations import TermContribution
 

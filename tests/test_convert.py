@@ -6,13 +6,13 @@ import threading
 import numpy as np
 import pytest
 
-from sparse_sts_index import DataError, Document, Quantizer, SparseStsEncoder, convert, read_corpus
+from sparse_sts_index import DataError, Document, Quantizer, SparseStsEncoder, read_corpus
 from sparse_sts_index._utils.pipeline import THREAD_NAME
-from sparse_sts_index.convert import encode_documents
+from sparse_sts_index.encoding.documents import encode_documents
 
 
 def test_chunks_are_those_of_one_go(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "CHUNK", 64)
+    monkeypatch.setattr("sparse_sts_index.encoding.documents.CHUNK", 64)
     documents = list(read_corpus("sample"))[:200]
     done: list[int] = []
     found = list(encode_documents(documents, tiny, Quantizer(), progress=done.append))
@@ -30,7 +30,7 @@ def test_an_error_in_reading_comes_out(tiny: SparseStsEncoder) -> None:
 
 
 def test_who_leaves_early_leaves_no_thread(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "CHUNK", 10)
+    monkeypatch.setattr("sparse_sts_index.encoding.documents.CHUNK", 10)
     chunks = encode_documents(read_corpus("sample"), tiny, Quantizer())
     assert len(next(chunks).documents) == 10
     del chunks
@@ -39,7 +39,7 @@ def test_who_leaves_early_leaves_no_thread(tiny: SparseStsEncoder, monkeypatch: 
 
 
 def test_an_error_in_encoding_leaves_no_thread(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convert, "CHUNK", 10)
+    monkeypatch.setattr("sparse_sts_index.encoding.documents.CHUNK", 10)
 
     def fail(count: int) -> None:
         raise OSError("the terminal is gone")

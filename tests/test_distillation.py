@@ -10,8 +10,8 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 
 from sparse_sts_index import DataError, Pairs, fuse, load_pairs
 from sparse_sts_index.distillation import interpolate, prepare_lessons, sequential_batches, tune_teacher
+from sparse_sts_index.encoding.models import load_dense, tiny_folder
 from sparse_sts_index.losses import DistillationLoss
-from sparse_sts_index.models import load_dense, tiny_folder
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 

@@ -13,9 +13,10 @@ from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 
-from sparse_sts_index import DataError, Document, ModelError, Quantizer, SparseStsEncoder, encoder, load_pairs
-from sparse_sts_index.convert import encode_documents
-from sparse_sts_index.models import tiny_folder
+from sparse_sts_index import DataError, Document, ModelError, Quantizer, SparseStsEncoder, load_pairs
+from sparse_sts_index.encoding import encoder
+from sparse_sts_index.encoding.documents import encode_documents
+from sparse_sts_index.encoding.models import tiny_folder
 from sparse_sts_index.vectors.quantizer import pairwise_dot
 
 SENTENCES = ["A cat sleeps on the mat.", "", "Quarterly profits rose 12.5 % at Zürich's largest bank 😀.", "a cat"]

@@ -35,19 +35,19 @@ from sparse_sts_index import (
     SparseStsIndex,
     explain_traces,
     load_pairs,
-    models,
     read_corpus,
 )
 from sparse_sts_index._utils.hub import hub_reachable
-from sparse_sts_index.calibration import CALIBRATION_FILE, Calibration
 from sparse_sts_index.data.documents import check_ids, count_documents
 from sparse_sts_index.data.records import MAX_ROW_BYTES
+from sparse_sts_index.encoding import models
+from sparse_sts_index.encoding.calibration import CALIBRATION_FILE, Calibration
+from sparse_sts_index.encoding.models import check_model, load_dense, load_splade, tiny_folder
 from sparse_sts_index.engines.packing import pack, unpack
 from sparse_sts_index.engines.terms import escape, unescape
 from sparse_sts_index.engines.url import parse_url
 from sparse_sts_index.errors import EngineError, ImpactIndexError, SparseStsError
 from sparse_sts_index.export import write_chunks
-from sparse_sts_index.models import check_model, load_dense, load_splade, tiny_folder
 from sparse_sts_index.server.app import create_app
 from sparse_sts_index.server.service import Service
 from sparse_sts_index.server.settings import ServerSettings
@@ -615,7 +615,7 @@ def test_no_pickle_is_run(
         refused(lambda load=load: load(folder))
         assert not mark.exists()
     # Not even if the folder's own look at it were passed by, as by a model from the hub.
-    from sparse_sts_index.models import _MODEL_KWARGS
+    from sparse_sts_index.encoding.models import _MODEL_KWARGS
 
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever sentence-transformers raises
         torch_loaded(folder, _MODEL_KWARGS)
@@ -751,7 +751,7 @@ def test_damaged_models(tmp_path: Path, file: str) -> None:
 
 def test_a_panic_in_the_tokenizer_is_an_error_like_others(tmp_path: Path) -> None:
     """Rust's panics derive from BaseException; a tokenizer without its unknown token may cause one."""
-    from sparse_sts_index.models import _load_error
+    from sparse_sts_index.encoding.models import _load_error
 
     class PanicException(BaseException):
         pass

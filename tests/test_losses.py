@@ -14,9 +14,9 @@ from sentence_transformers.sparse_encoder.losses import (
 from torch import Tensor
 
 from sparse_sts_index import load_pairs
-from sparse_sts_index.fused import TermWeights, fuse
+from sparse_sts_index.encoding.fused_encoder import TermWeights, fuse
+from sparse_sts_index.encoding.models import tiny_folder
 from sparse_sts_index.losses import SparseSpladeLoss, flops, pair_cosines
-from sparse_sts_index.models import tiny_folder
 
 WEIGHT = 3e-3
 

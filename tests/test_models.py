@@ -7,8 +7,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
-from sparse_sts_index import HubUnreachableError, ModelError, SparseStsEncoder, models
-from sparse_sts_index.models import load_splade, tiny_folder
+from sparse_sts_index import HubUnreachableError, ModelError, SparseStsEncoder
+from sparse_sts_index.encoding import models
+from sparse_sts_index.encoding.models import load_splade, tiny_folder
 
 
 def copy_tiny(folder: Path) -> Path:

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparse_sts_index import SparseStsEncoder, load_pairs, splade_head
-from sparse_sts_index.splade_head import DecoderScreen, max_logits, screen_dtype
+from sparse_sts_index import SparseStsEncoder, load_pairs
+from sparse_sts_index.encoding import splade_head
+from sparse_sts_index.encoding.splade_head import DecoderScreen, max_logits, screen_dtype
 
 SCREENS = [
     pytest.param(

@@ -143,13 +143,13 @@ def _run(
 ) -> None:
     from sparse_sts_index.cli.main import main
 
-    from sparse_sts_index import convert
+    from sparse_sts_index.encoding import documents
 
     os.environ.update(environment)
     if folder is not None:
         os.chdir(folder)
     if chunk is not None:
-        convert.CHUNK = chunk
+        documents.CHUNK = chunk
     for number, stream in enumerate(streams):
         os.dup2(os.open(stream, os.O_RDWR), number)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, "w" if n else "r", closefd=False) for n in range(3))

@@ -14,7 +14,7 @@ from typing import Self
 
 from scipy.sparse import csr_array
 
-from sparse_sts_index.encoder import SparseStsEncoder
+from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.engines import connect
 from sparse_sts_index.engines.base import Engine, Found, Metadata, Vector, vectors_of
 from sparse_sts_index.engines.retry import BackOff

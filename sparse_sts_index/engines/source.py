@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparse_sts_index.convert import encode_documents
 from sparse_sts_index.data.documents import Chunk, Document
+from sparse_sts_index.encoding.documents import encode_documents
 from sparse_sts_index.engines.base import Metadata
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.shards import is_collection
@@ -18,7 +18,7 @@ from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
 
 
 @dataclass(frozen=True)

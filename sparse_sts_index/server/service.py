@@ -22,7 +22,7 @@ import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from sparse_sts_index.data.documents import Document
-from sparse_sts_index.encoder import SparseStsEncoder
+from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.errors import SparseStsError
 from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.results import Group, Groups, Hits, scored

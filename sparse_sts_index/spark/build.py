@@ -1,7 +1,7 @@
 """A collection built by Spark: a Lucene shard a task, committed by rename.
 
 Documents keep the order of the input. Each shard is a run of whole chunks, of those that one machine would encode
-together (:data:`sparse_sts_index.convert.CHUNK`), so that its vectors are the same to the last bit. A task builds its
+together (:data:`.encoding.documents.CHUNK`), so that its vectors are the same to the last bit. A task builds its
 shard aside, and renames it to its place when it is complete and durable; of several attempts at one shard, one
 succeeds, and the others drop what they have. The shards of an unfinished build are taken up by the next one of the same
 documents, model and settings, by whose checksum their folder is named, unless they have been changed since.
@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_sts_index._utils.files import sync_folder
-from sparse_sts_index.convert import CHUNK, encode_documents
 from sparse_sts_index.data.documents import Document
+from sparse_sts_index.encoding.documents import CHUNK, encode_documents
 from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
 from sparse_sts_index.spark.reading import SparkCorpus
 from sparse_sts_index.spark.worker import encoder_of
@@ -135,7 +135,7 @@ def build_collection(
     ValueError
         `shards` below 1.
     """
-    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.index import describe
 
     if shards < 1:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sparse_sts_index.errors import ModelMismatchError
 
 if TYPE_CHECKING:
-    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.storage.manifest import Manifest
     from sparse_sts_index.vectors.precision import Precision
 
@@ -44,6 +44,6 @@ def encoder_of(manifest: Manifest, model: str | None = None) -> SparseStsEncoder
 
 @functools.lru_cache(maxsize=1)
 def _load(model: str, device: str | None, precision: Precision, max_active_dims: int | None) -> SparseStsEncoder:
-    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
 
     return SparseStsEncoder.load(model, device=device, precision=precision, max_active_dims=max_active_dims)

@@ -30,7 +30,7 @@ class Manifest:
     model : str
         Folder or hub id of the encoder.
     model_fingerprint : str
-        See :attr:`sparse_sts_index.encoder.SparseStsEncoder.fingerprint`.
+        See :attr:`sparse_sts_index.encoding.encoder.SparseStsEncoder.fingerprint`.
     vocabulary_sha256 : str
         See :attr:`sparse_sts_index.vectors.vocabulary.Vocabulary.sha256`.
     vocabulary_size : int

@@ -168,7 +168,7 @@ class PairExplanation:
 
 
 def explain_traces(vocabulary: Vocabulary, first: Trace, second: Trace) -> PairExplanation:
-    """All there is to say of a pair, from two of what :meth:`.encoder.SparseStsEncoder.trace` gives."""
+    """All there is to say of a pair, from two of what :meth:`.encoding.encoder.SparseStsEncoder.trace` gives."""
     sides = [_traced_terms(trace) for trace in (first, second)]
     common = sides[0].keys() & sides[1].keys()
     shared = [

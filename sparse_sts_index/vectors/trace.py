@@ -24,7 +24,7 @@ class Trace:
     Attributes
     ----------
     vector : csr_array of float32, shape (1, vocab)
-        Of unit length, as :meth:`.encoder.SparseStsEncoder.encode` gives it.
+        Of unit length, as :meth:`.encoding.encoder.SparseStsEncoder.encode` gives it.
     words : tuple of (int, int)
         Where each word of the sentence begins and ends, in characters. What the model's maximum length cuts off is not
         among them; and there are none if its tokenizer does not tell.

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from sparse_sts_index.calibration import CALIBRATION_FILE, Calibration
 from sparse_sts_index.data.documents import check_ids, read_corpus
 from sparse_sts_index.data.pairs import load_pairs
+from sparse_sts_index.encoding.calibration import CALIBRATION_FILE, Calibration
 from sparse_sts_index.engines.packing import pack, unpack
 from sparse_sts_index.engines.terms import escape, unescape
 from sparse_sts_index.engines.url import parse_url

@@ -27,8 +27,8 @@ from transformers.utils import logging as transformers_logging
 from sparse_sts_index._utils.fork_guard import TORCH
 from sparse_sts_index._utils.hub import hub_access
 from sparse_sts_index.data.records import printable
+from sparse_sts_index.encoding.fused_encoder import fuse
 from sparse_sts_index.errors import HubUnreachableError, ModelError
-from sparse_sts_index.fused import fuse
 
 #: The name of the small SPLADE model that pip can bring.
 TINY = "tiny"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from sparse_sts_index._utils.pipeline import overlap
 from sparse_sts_index.data.documents import Chunk, Document, check_ids, chunks
-from sparse_sts_index.encoder import SparseStsEncoder, TokenizedSentences
+from sparse_sts_index.encoding.encoder import SparseStsEncoder, TokenizedSentences
 from sparse_sts_index.vectors.quantizer import Quantizer
 
 #: Documents encoded together, whose vectors may depend on each other in the last bits. Some four are ever in memory.

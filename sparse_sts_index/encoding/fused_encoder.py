@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from sparse_sts_index._utils.fork_guard import TORCH
-from sparse_sts_index.splade_head import DecoderScreen, max_logits
+from sparse_sts_index.encoding.splade_head import DecoderScreen, max_logits
 
 _TERM_WEIGHTS = "term_weights"  # the feature under which forward(..., sparse=True) leaves its result
 

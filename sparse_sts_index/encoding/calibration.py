@@ -22,7 +22,7 @@ from sparse_sts_index.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from sparse_sts_index.data.pairs import Pairs
-    from sparse_sts_index.encoder import SparseStsEncoder
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
 
 #: The file in the model's folder.
 CALIBRATION_FILE = "sparse_sts_calibration.json"
@@ -43,7 +43,7 @@ class Calibration:
     scale : (float, float)
         Lowest and highest score of the scale.
     model_fingerprint : str
-        Of the model whose cosines these are; see :attr:`sparse_sts_index.encoder.SparseStsEncoder.fingerprint`.
+        Of the model whose cosines these are; see :attr:`.encoding.encoder.SparseStsEncoder.fingerprint`.
     pairs : int
         How many it was fitted to.
     """

@@ -23,11 +23,11 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from sparse_sts_index._utils.fork_guard import TORCH
-from sparse_sts_index.calibration import Calibration
 from sparse_sts_index.data.records import check_unicode
+from sparse_sts_index.encoding.calibration import Calibration
+from sparse_sts_index.encoding.fused_encoder import FusedSparseEncoder, TermWeights, fuse, term_weights
+from sparse_sts_index.encoding.models import BUNDLED, load_splade, tokenizer_vocabulary
 from sparse_sts_index.errors import ModelError
-from sparse_sts_index.fused import FusedSparseEncoder, TermWeights, fuse, term_weights
-from sparse_sts_index.models import BUNDLED, load_splade, tokenizer_vocabulary
 from sparse_sts_index.vectors.precision import Precision, encoding_precision
 from sparse_sts_index.vectors.quantizer import keep_largest, l2_normalize, pairwise_dot
 from sparse_sts_index.vectors.trace import Span, Trace, words_of_tokens
@@ -64,7 +64,7 @@ class SparseStsEncoder:
     ----------
     model : sentence_transformers.SparseEncoder
         A model with a masked-language-model head and ``SpladePooling``. It gets the fused head, in place; see
-        :func:`sparse_sts_index.fused.fuse`.
+        :func:`sparse_sts_index.encoding.fused_encoder.fuse`.
     name : str
         What to call it in manifests and messages.
     precision : {"auto", "float32", "bfloat16"}
@@ -117,7 +117,7 @@ class SparseStsEncoder:
         Raises
         ------
         ModelError, HubUnreachableError
-            See :func:`sparse_sts_index.models.load_splade`; or the calibration in the folder is another model's.
+            See :func:`.encoding.models.load_splade`; or the calibration in the folder is another model's.
         """
         encoder = cls(load_splade(name, device=device), str(name), precision=precision)
         calibration = None if str(name) in BUNDLED else Calibration.of_folder(name)

@@ -1,0 +1,1 @@
+"""Sentences to sparse unit vectors: models, the fused SPLADE head and calibration. Needs torch."""
