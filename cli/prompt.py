@@ -18,8 +18,8 @@ from .options import one_line
 
 if TYPE_CHECKING:
     from sparse_sts_index.index import SparseStsIndex
-    from sparse_sts_index.results import Hits
-    from sparse_sts_index.search import Mode
+    from sparse_sts_index.search.certified import Mode
+    from sparse_sts_index.search.results import Hits
 
 
 @dataclass

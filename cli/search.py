@@ -31,8 +31,8 @@ from .options import (
 from .prompt import Settings, on_terminal, prompt
 
 if TYPE_CHECKING:
-    from sparse_sts_index.results import Hits
-    from sparse_sts_index.search import Mode
+    from sparse_sts_index.search.certified import Mode
+    from sparse_sts_index.search.results import Hits
 
 _RUN_TAG = "sparse-sts"
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sparse_sts_index.index import SparseStsIndex
     from sparse_sts_index.pyserini_encoder import PyseriniQueryEncoder
     from sparse_sts_index.recipe import TrainingSettings
-    from sparse_sts_index.results import Group, Groups, Hit, Hits, Pair
+    from sparse_sts_index.search.results import Group, Groups, Hit, Hits, Pair
     from sparse_sts_index.search_engines import LuceneCorpus, semantic_search_lucene
     from sparse_sts_index.storage.manifest import Manifest
     from sparse_sts_index.training import train
@@ -70,7 +70,7 @@ _MODULES = {
     "pyserini_encoder": ("PyseriniQueryEncoder",),
     "vectors.quantizer": ("Quantizer",),
     "recipe": ("TrainingSettings",),
-    "results": ("Group", "Groups", "Hit", "Hits", "Pair"),
+    "search.results": ("Group", "Groups", "Hit", "Hits", "Pair"),
     "search_engines": ("LuceneCorpus", "semantic_search_lucene"),
     "vectors.trace": ("Trace",),
     "training": ("train",),

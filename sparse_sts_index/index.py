@@ -22,9 +22,9 @@ from sparse_sts_index.encoding.documents import encode_documents
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.encoding.models import TINY
 from sparse_sts_index.errors import ModelError, ModelMismatchError
-from sparse_sts_index.join import Linkage, check_threshold, similar_rows
-from sparse_sts_index.results import Groups, Hit, Hits, Pair, scored
-from sparse_sts_index.search import Mode, Neighbours, check_search, check_vectors
+from sparse_sts_index.search.certified import Mode, Neighbours, check_search, check_vectors
+from sparse_sts_index.search.results import Groups, Hit, Hits, Pair, scored
+from sparse_sts_index.search.similarity_join import Linkage, check_threshold, similar_rows
 from sparse_sts_index.storage.builder import check_target
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.jvm import java_version, start_jvm
@@ -224,7 +224,7 @@ class SparseStsIndex:
         mode : {"exact", "two-step", "approximate"}
             ``exact`` gives what brute force over the float vectors would give, with a proof. ``two-step`` looks for
             candidates by the heaviest terms of the text, ``approximate`` by fewer still and among fewer; scores are
-            the float cosines in all of them. See :mod:`sparse_sts_index.search`.
+            the float cosines in all of them. See :mod:`sparse_sts_index.search.certified`.
         explain : bool
             Give each hit its shared terms.
 
@@ -293,7 +293,7 @@ class SparseStsIndex:
     def duplicates(self, threshold: float = 0.9, *, progress: Callable[[int], None] | None = None) -> Iterator[Pair]:
         """All pairs of sentences whose cosine is at least `threshold`, exactly, each once.
 
-        See :mod:`sparse_sts_index.join`. Holds all vectors in memory, some 16 bytes a posting.
+        See :mod:`sparse_sts_index.search.similarity_join`. Holds all vectors in memory, some 16 bytes a posting.
 
         Parameters
         ----------

@@ -23,9 +23,9 @@ from support import build, chunk, random_vectors, store
 
 from sparse_sts_index import DataError, ImpactIndexError, SparseStsEncoder, SparseStsIndex, read_corpus
 from sparse_sts_index._utils.files import from_sealed_json, to_sealed_json
-from sparse_sts_index.join import similar_rows, similar_rows_between
-from sparse_sts_index.results import Hit, Hits, merge_hits
-from sparse_sts_index.search import Mode
+from sparse_sts_index.search.certified import Mode
+from sparse_sts_index.search.results import Hit, Hits, merge_hits
+from sparse_sts_index.search.similarity_join import similar_rows, similar_rows_between
 from sparse_sts_index.storage import shards
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.reader import ImpactReader, ImpactShards

@@ -8,7 +8,8 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from support import random_vectors, store
 
-from sparse_sts_index import Document, SparseStsEncoder, SparseStsIndex, join
+from sparse_sts_index import Document, SparseStsEncoder, SparseStsIndex
+from sparse_sts_index.search import similarity_join
 
 
 @pytest.mark.parametrize("threshold", [1.0, 0.95, 0.8, 0.5, 0.2, 0.01])
@@ -17,7 +18,7 @@ def test_pairs_and_clusters_against_brute_force(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threshold: float, entries: int
 ) -> None:
     """All pairs, their order, their cosines; whatever fits into memory at a time; dead and empty rows are out."""
-    monkeypatch.setattr(join, "_ENTRIES", entries)
+    monkeypatch.setattr(similarity_join, "_ENTRIES", entries)
     vectors = random_vectors(np.random.default_rng(round(threshold * 100)), 300).toarray()
     vectors[[5, 77]] = 0
     dead = [0, 9, 150, 299]
@@ -27,7 +28,7 @@ def test_pairs_and_clusters_against_brute_force(
     cosines = dense @ dense.T
     wanted = np.argwhere(np.triu(cosines >= threshold - 2e-6, 1)).tolist()
     done: list[int] = []
-    found = list(join.similar_rows(opened, threshold, progress=done.append))
+    found = list(similarity_join.similar_rows(opened, threshold, progress=done.append))
     assert [
         [a, b] for first, second, _ in found for a, b in zip(first.tolist(), second.tolist(), strict=True)
     ] == wanted
@@ -37,14 +38,14 @@ def test_pairs_and_clusters_against_brute_force(
     labels = connected_components(csr_array(cosines >= threshold - 2e-6), directed=False)[1]
     groups = [np.flatnonzero(labels == label).tolist() for label in np.unique(labels)]
     groups = [group for group in groups if len(group) > 1]
-    found_groups = join.Linkage(opened, threshold).clusters(threshold)
+    found_groups = similarity_join.Linkage(opened, threshold).clusters(threshold)
     assert [rows.tolist() for rows, _ in found_groups] == sorted(groups, key=lambda g: (-len(g), g[0]))
 
 
 def test_an_empty_collection_has_none(tmp_path: Path) -> None:
     opened = store(tmp_path, random_vectors(np.random.default_rng(0), 2), [0, 1])
-    assert list(join.similar_rows(opened, 0.5)) == []
-    assert join.Linkage(opened, 0.5).clusters(0.5) == []
+    assert list(similarity_join.similar_rows(opened, 0.5)) == []
+    assert similarity_join.Linkage(opened, 0.5).clusters(0.5) == []
 
 
 def test_sentences(tmp_path: Path, tiny: SparseStsEncoder) -> None:
@@ -70,7 +71,7 @@ def test_the_terms_to_join_by_are_enough_in_a_large_collection() -> None:
     vectors = csr_array((data, indices.ravel(), np.arange(0, 5 * count + 1, 5)), shape=(count, 1000))
     frequencies = np.full(1000, 10)
     for threshold in (0.5, 0.9):
-        heads = join._heads(vectors, frequencies, threshold)
+        heads = similarity_join._heads(vectors, frequencies, threshold)
         left = 1 - np.asarray(heads.multiply(heads).sum(axis=1, dtype=np.float64)).ravel()
         assert left.max() < threshold**2 + 1e-6
         assert np.diff(heads.indptr).max() <= 5 - int(threshold**2 / 0.2 - 1e-3)

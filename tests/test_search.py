@@ -13,9 +13,9 @@ from scipy.sparse import csr_array
 from support import brute_force, build, random_vectors, store, unit_vectors
 
 from sparse_sts_index import DataError, Quantizer, SparseStsEncoder, SparseStsIndex, load_pairs, read_corpus
-from sparse_sts_index import search as search_module
-from sparse_sts_index.inverted import InvertedVectors, best_rows
-from sparse_sts_index.search import STEPS, Step
+from sparse_sts_index.search import certified
+from sparse_sts_index.search.certified import STEPS, Step
+from sparse_sts_index.search.inverted import InvertedVectors, best_rows
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.reader import ImpactReader
 from sparse_sts_index.storage.vector_files import VectorStore
@@ -71,7 +71,7 @@ def test_no_certificate_is_false(
         ImpactIndex.open(path, in_memory=in_memory) as index,
         index.using() as state,
     ):
-        patch.setattr(search_module, "STEPS", steps)
+        patch.setattr(certified, "STEPS", steps)
         for mode in steps:
             for row, found in enumerate(index.search(state, asked, k, mode)):
                 expected = brute_force(ids, vectors, asked[[row]], len(ids))
@@ -87,8 +87,8 @@ share = st.floats(0, 1)
 ALLOWED = 1.9e-6  # of the 2e-6 that the bound has for float32
 
 
-def query_of(weights: list[float] | np.ndarray) -> search_module._Query:
-    return search_module._Query(csr_array(np.asarray([weights], np.float32)), 0)
+def query_of(weights: list[float] | np.ndarray) -> certified._Query:
+    return certified._Query(csr_array(np.asarray([weights], np.float32)), 0)
 
 
 @given(nonzero, share, st.floats(0.3, 3), share, st.sampled_from(["exact", "by length", "by weight"]))
@@ -135,7 +135,7 @@ def test_no_document_is_above_the_bound_of_its_score(
     vectors, asked = unit_vectors(documents), unit_vectors(queries)
     impacts, error = quantizer.quantize(vectors).toarray(), float(quantizer.errors(vectors).max())
     for row in np.flatnonzero(np.diff(asked.indptr)).tolist():
-        query = search_module._Query(asked, row)
+        query = certified._Query(asked, row)
         count = max(1, int(searched * len(query.weights)))
         scores = impacts[:, query.terms[:count]] @ query.weights[:count] / quantizer.scale
         for score, cosine in zip(scores.tolist(), (vectors @ asked[[row]].T).toarray().ravel().tolist(), strict=True):
@@ -173,7 +173,7 @@ def test_the_best_of_some_candidates(
 ) -> None:
     """Certified is what no other document reaches, tie or not; the bound is the highest that was left."""
     rows = rows[: len(cosines)]
-    found = search_module._nearest(stored, np.array(rows, np.int64), np.array(cosines), k, unseen)
+    found = certified._nearest(stored, np.array(rows, np.int64), np.array(cosines), k, unseen)
     ranked = sorted((-cosine, str(row), row) for cosine, row in zip(cosines, rows, strict=True) if cosine > 0)
     assert list(zip(found.ids, found.rows, found.cosines, strict=True)) == [(i, row, -c) for c, i, row in ranked[:k]]
     assert found.certified == (len(ranked) >= k and -ranked[k - 1][0] > unseen)
@@ -210,7 +210,7 @@ def test_every_way_to_all_cosines_is_the_same(stored: VectorStore, terms: list[i
     inverted = InvertedVectors(stored).scores(terms, weights)
     assert inverted.dtype == np.float64
     assert inverted.tolist() == [*expected.tolist(), *[0.0] * 8]
-    assert search_module._all_cosines(stored, dense).tolist() == expected.tolist()
+    assert certified._all_cosines(stored, dense).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("k", [1, 5, 311])
@@ -221,7 +221,7 @@ def test_in_memory_without_lucene(stored: VectorStore, k: int) -> None:
     )
     live = np.flatnonzero(stored.live)
     for mode in STEPS:
-        found = search_module.search(
+        found = certified.search(
             None, stored, queries, k, mode, inverted=InvertedVectors(stored), terms=[], scale=255, error=1.0
         )
         for row, neighbours in enumerate(found):
@@ -334,33 +334,33 @@ def test_misuse(sample_index: SparseStsIndex, texts: list[str], arguments: dict[
 
 def test_what_can_be_asked() -> None:
     for mode in STEPS:
-        search_module.check_search(1, mode)
+        certified.check_search(1, mode)
     for arguments, message in (
         ((0, "exact"), "k must be at least 1, not 0"),
         ((1, "fast"), "mode must be one of exact, two-step, approximate, not 'fast'"),
     ):
         with pytest.raises(ValueError, match=f"^{message}$"):
-            search_module.check_search(*arguments)
+            certified.check_search(*arguments)
 
 
 def test_vectors_that_can_be_asked_for() -> None:
     good = csr_array(np.array([[0, 0.5, 1], [0, 0, 0]]))
-    checked = search_module.check_vectors(good, 3)
+    checked = certified.check_vectors(good, 3)
     assert checked.dtype == np.float32
     np.testing.assert_array_equal(checked.toarray(), good.toarray())
-    assert search_module.check_vectors(csr_array((2, 3)), 3).nnz == 0
+    assert certified.check_vectors(csr_array((2, 3)), 3).nnz == 0
     stored_zero = csr_array(([0.0], [1], [0, 1, 1]), shape=(2, 3))
-    assert search_module.check_vectors(stored_zero, 3).nnz == 1
+    assert certified.check_vectors(stored_zero, 3).nnz == 1
     backwards = csr_array((np.float32([1, 0.5]), [2, 1], [0, 2, 2]), shape=(2, 3))
-    checked = search_module.check_vectors(backwards, 3)
+    checked = certified.check_vectors(backwards, 3)
     assert (checked.has_sorted_indices, checked.indices.tolist()) == (True, [1, 2])
     np.testing.assert_array_equal(checked.toarray(), good.toarray())
     for width in (2, 4):
         with pytest.raises(ValueError, match=rf"^vectors must have {width} columns, not the shape \(2, 3\)$"):
-            search_module.check_vectors(good, width)
+            certified.check_vectors(good, width)
     for bad in (-good, good * np.nan, good * np.inf):
         with pytest.raises(ValueError, match="^weights must be numbers, and not negative$"):
-            search_module.check_vectors(csr_array(bad), 3)
+            certified.check_vectors(csr_array(bad), 3)
 
 
 def test_vectors_that_no_bound_holds_for(sample_index: SparseStsIndex) -> None:

@@ -19,8 +19,8 @@ from sparse_sts_index.engines import connect
 from sparse_sts_index.engines.base import Engine, Found, Metadata, Vector, vectors_of
 from sparse_sts_index.engines.retry import BackOff
 from sparse_sts_index.errors import EngineError, ModelError, ModelMismatchError
-from sparse_sts_index.results import Hit, Hits, scored
-from sparse_sts_index.search import check_search, check_vectors
+from sparse_sts_index.search.certified import check_search, check_vectors
+from sparse_sts_index.search.results import Hit, Hits, scored
 from sparse_sts_index.vectors.explanations import TermContribution, shared_terms
 from sparse_sts_index.vectors.precision import Precision
 from sparse_sts_index.vectors.vocabulary import Vocabulary

@@ -25,8 +25,8 @@ from sparse_sts_index.data.documents import Document
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.errors import SparseStsError
 from sparse_sts_index.index import SparseStsIndex
-from sparse_sts_index.results import Group, Groups, Hits, scored
-from sparse_sts_index.search import Mode
+from sparse_sts_index.search.certified import Mode
+from sparse_sts_index.search.results import Group, Groups, Hits, scored
 from sparse_sts_index.server.metrics import Metrics
 from sparse_sts_index.server.settings import MAX_SENTENCES, ServerSettings
 from sparse_sts_index.server.worker import ClosedError, OverloadedError, Worker

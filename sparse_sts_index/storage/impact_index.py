@@ -26,7 +26,7 @@ from sparse_sts_index._utils.pipeline import overlap
 from sparse_sts_index.data.documents import Chunk, Document
 from sparse_sts_index.data.records import check_unicode
 from sparse_sts_index.errors import DataError, ImpactIndexError
-from sparse_sts_index.search import Mode, Neighbours, search
+from sparse_sts_index.search.certified import Mode, Neighbours, search
 from sparse_sts_index.storage.builder import building
 from sparse_sts_index.storage.lucene.jvm import detach_thread
 from sparse_sts_index.storage.manifest import Manifest
@@ -165,7 +165,7 @@ class ImpactIndex:
             state.release()
 
     def search(self, state: State, vectors: csr_array, k: int, mode: Mode = "exact") -> list[Neighbours]:
-        """The nearest documents of each query in a state; see :func:`sparse_sts_index.search.search`."""
+        """The nearest documents of each query in a state; see :func:`sparse_sts_index.search.certified.search`."""
         return search(
             state.reader,
             state.store,

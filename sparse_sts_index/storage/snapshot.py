@@ -10,7 +10,7 @@ from pathlib import Path
 from sparse_sts_index._utils.files import read_plain, refuse_links
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import ImpactIndexError, ModelError
-from sparse_sts_index.inverted import InvertedVectors
+from sparse_sts_index.search.inverted import InvertedVectors
 from sparse_sts_index.storage.lucene.reader import ImpactReader, quoted
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.vector_files import Vectors, VectorStore

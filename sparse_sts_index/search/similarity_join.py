@@ -3,7 +3,7 @@ r"""All pairs of documents above a cosine threshold, exactly, and the clusters t
 For a unit vector :math:`u` split into terms :math:`H` and the rest :math:`T` with :math:`\lVert u_T \rVert < t`, a
 document that shares no term of :math:`H` with it has a cosine below :math:`t` (Cauchy, Schwarz). So each document is
 joined by a few of its terms only, those that are rare for their weight; of the partners that these give, the ones go
-on that can reach :math:`t` by the bound of :mod:`sparse_sts_index.search`, and these get their float cosine. This is
+on that can reach :math:`t` by the bound of :mod:`.search.certified`, and these get their float cosine. This is
 prefix filtering (Bayardo, Ma and Srikant, "Scaling up all pairs similarity search", 2007) with the L2 bound of
 Anastasiu and Karypis ("L2AP", 2014).
 """

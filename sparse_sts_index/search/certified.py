@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from sparse_sts_index.inverted import InvertedVectors, best_rows
+from sparse_sts_index.search.inverted import InvertedVectors, best_rows
 from sparse_sts_index.storage.lucene.reader import ImpactReader, impact_query
 from sparse_sts_index.storage.vector_files import Vectors
 

@@ -1,0 +1,1 @@
+"""Rows and cosines: certified nearest neighbours, the similarity join, clusters and results."""
