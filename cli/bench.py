@@ -27,7 +27,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from sparse_sts_index.tradeoff import Setting
+    from sparse_sts_index.evaluation.tradeoff import Setting
 
 _corpus_option = click.option("--corpus", help="Sentences to index and search. [default: those of the pairs]")
 _tolerance_option = click.option(
@@ -76,9 +76,9 @@ def bench(
     pairs = load_pairs(dataset, split, score_range=score_range)
     sentences = [document.text for document in read_corpus(corpus)] if corpus else None
 
-    from sparse_sts_index import baselines, benchmark
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
-    from sparse_sts_index.report import check_extra, write_report
+    from sparse_sts_index.evaluation import baselines, benchmarking
+    from sparse_sts_index.evaluation.report.page import check_extra, write_report
     from sparse_sts_index.vectors.quantizer import Quantizer
 
     check_extra()
@@ -93,7 +93,7 @@ def bench(
     refuse_folder(output / "report.html")
     name = dataset if Path(dataset).is_file() else f"{dataset} ({split})"
     with tqdm(bar_format="{desc}", disable=None) as line:
-        result = benchmark.benchmark(
+        result = benchmarking.benchmark(
             encoder,
             pairs,
             dataset=name,
@@ -146,7 +146,7 @@ def tradeoff(
     Recommends the smallest index whose Spearman correlation is within the tolerance of the float one.
     """
     if plot is not None:
-        from sparse_sts_index.report import check_extra
+        from sparse_sts_index.evaluation.report.page import check_extra
 
         check_extra()
         _refuse_file(plot)
@@ -154,8 +154,8 @@ def tradeoff(
     pairs = load_pairs(dataset, split, score_range=score_range)
     sentences = [document.text for document in read_corpus(corpus)] if corpus else None
 
-    from sparse_sts_index import tradeoff as trading
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
+    from sparse_sts_index.evaluation import tradeoff as trading
 
     encoder = SparseStsEncoder.load(model, precision=precision)
     settings = len(trading.BITS) * (len(trading.ACTIVE_DIMS) + 1)
@@ -164,7 +164,7 @@ def tradeoff(
             encoder, pairs, tolerance=tolerance, corpus=sentences, progress=lambda count: bar.update(count) and None
         )
     if plot is not None:
-        from sparse_sts_index.charts import TITLES, standalone, trade_off_charts
+        from sparse_sts_index.evaluation.report.charts import TITLES, standalone, trade_off_charts
 
         for name, svg in trade_off_charts(result).items():
             with atomic_writer(plot / f"{name}.svg") as file:

@@ -17,8 +17,8 @@ from sparse_sts_index.vectors.precision import Precision
 from .options import max_active_dims_option, model_option, one_line, precision_option, split_option
 
 if TYPE_CHECKING:
-    from sparse_sts_index.correlation import Interval
-    from sparse_sts_index.evaluation import Evaluation
+    from sparse_sts_index.evaluation.correlation import Interval
+    from sparse_sts_index.evaluation.quality import Evaluation
 
 
 @click.command()
@@ -80,8 +80,8 @@ def evaluate(
     ranges = score_ranges if len(score_ranges) > 1 else (score_ranges or (None,)) * len(datasets)
     sets = [load_pairs(dataset, split, score_range=scale) for dataset, scale in zip(datasets, ranges, strict=True)]
 
-    from sparse_sts_index import evaluation
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
+    from sparse_sts_index.evaluation import quality
     from sparse_sts_index.index import SparseStsIndex
     from sparse_sts_index.vectors.quantizer import Quantizer
 
@@ -92,7 +92,7 @@ def evaluate(
         encoder = SparseStsEncoder.load(str(model), precision=precision or "auto", max_active_dims=max_active_dims)
         quantizer = Quantizer(bits or 8)
     other = SparseStsEncoder.load(against, precision=precision or encoder.precision) if against else None
-    results = [evaluation.evaluate(encoder, pairs, quantizer=quantizer, against=other) for pairs in sets]
+    results = [quality.evaluate(encoder, pairs, quantizer=quantizer, against=other) for pairs in sets]
     report = {
         "model": encoder.name,
         "model_fingerprint": encoder.fingerprint,

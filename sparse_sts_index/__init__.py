@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         SparseStsError,
         TrainingError,
     )
-    from sparse_sts_index.evaluation import Evaluation, evaluate
+    from sparse_sts_index.evaluation.quality import Evaluation, evaluate
     from sparse_sts_index.export import export_vectors
     from sparse_sts_index.index import SparseStsIndex
     from sparse_sts_index.pyserini_encoder import PyseriniQueryEncoder
@@ -60,7 +60,7 @@ _MODULES = {
         "SparseStsError",
         "TrainingError",
     ),
-    "evaluation": ("Evaluation", "evaluate"),
+    "evaluation.quality": ("Evaluation", "evaluate"),
     "vectors.explanations": ("PairExplanation", "TermContribution", "explain_pair", "explain_traces"),
     "export": ("export_vectors",),
     "encoding.fused_encoder": ("fuse",),

@@ -14,7 +14,7 @@ from sparse_sts_index._utils.files import folder_writer, tensors_written
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoding.models import no_progress_bars
 from sparse_sts_index.errors import TrainingError
-from sparse_sts_index.evaluation import CosineEvaluation
+from sparse_sts_index.evaluation.quality import CosineEvaluation
 from sparse_sts_index.recipe import TrainingSettings
 
 _REPORT_FILE = "sparse_sts_training.json"

@@ -53,13 +53,13 @@ from sparse_sts_index.checkpoints import (
     seal,
     writing_checkpoint,
 )
-from sparse_sts_index.correlation import check_gold
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.distillation import prepare_lessons, sequential_batches, tune_teacher
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.encoding.models import load_dense, load_splade, no_progress_bars, no_questions
 from sparse_sts_index.errors import TrainingError
-from sparse_sts_index.evaluation import evaluate_cosine
+from sparse_sts_index.evaluation.correlation import check_gold
+from sparse_sts_index.evaluation.quality import evaluate_cosine
 from sparse_sts_index.losses import DistillationLoss, SparseSpladeLoss
 from sparse_sts_index.progress import BEST_METRIC, Progress, TrainingProgress
 from sparse_sts_index.recipe import TrainingSettings

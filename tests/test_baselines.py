@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparse_sts_index import ModelError
-from sparse_sts_index.baselines import Baseline, Bm25, Dense, TfIdf, TokenOverlap
+from sparse_sts_index.evaluation.baselines import Baseline, Bm25, Dense, TfIdf, TokenOverlap
 
 COLLECTION = ["A cat sleeps on the mat.", "Dogs bark at night!", "The cat is asleep.", "Stocks fell.", "..."]
 

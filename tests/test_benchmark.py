@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from sparse_sts_index import MissingExtraError, Pairs, Quantizer, SparseStsEncoder, evaluate, load_pairs
-from sparse_sts_index.baselines import Bm25, TokenOverlap
-from sparse_sts_index.benchmark import STAGES, Benchmark, benchmark
-from sparse_sts_index.charts import charts, standalone
-from sparse_sts_index.report import render_html, write_report
+from sparse_sts_index.evaluation.baselines import Bm25, TokenOverlap
+from sparse_sts_index.evaluation.benchmarking import STAGES, Benchmark, benchmark
+from sparse_sts_index.evaluation.report.charts import charts, standalone
+from sparse_sts_index.evaluation.report.page import render_html, write_report
 from sparse_sts_index.vectors.quantizer import pairwise_dot
 
 HOSTILE = "<script>alert('x')</script> & \"quoted\" </style>"

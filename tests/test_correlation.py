@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from sparse_sts_index import DataError, SparseStsEncoder, evaluate, load_pairs
-from sparse_sts_index.correlation import compare, spearman_interval
+from sparse_sts_index.evaluation.correlation import compare, spearman_interval
 
 
 def noisy(rng: np.random.Generator, gold: np.ndarray, noise: float) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 from sentence_transformers.sparse_encoder.evaluation import SparseEmbeddingSimilarityEvaluator
 
 from sparse_sts_index import DataError, Pairs, Quantizer, SparseStsEncoder, evaluate, load_pairs
-from sparse_sts_index.correlation import correlation
+from sparse_sts_index.evaluation.correlation import correlation
 from sparse_sts_index.vectors.quantizer import pairwise_dot
 
 

@@ -97,7 +97,7 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: list[str]) -> None:
     commands = [f"sparse_sts_index/cli/{path.name}" for path in (ROOT / "cli").glob("*.py")]
     info = f"sparse_sts_index-{PROJECT['version']}.dist-info"
     names = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE", "top_level.txt")
-    assert {"sparse_sts_index/py.typed", "sparse_sts_index/report.html.jinja"} < set(package)
+    assert {"sparse_sts_index/py.typed", "sparse_sts_index/evaluation/report/report.html.jinja"} < set(package)
     assert len([name for name in package if name.startswith("sparse_sts_index/server/page/")]) == 3
     assert len([name for name in package if re.search(r"/sample/.*\.(csv|jsonl)$", name)]) == 4
     assert sorted(wheel) == sorted([*package, *commands, *(f"{info}/{name}" for name in names)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparse_sts_index import DataError, Pairs, Quantizer, SparseStsEncoder, evaluate, load_pairs
-from sparse_sts_index.tradeoff import trade_off
+from sparse_sts_index.evaluation.tradeoff import trade_off
 
 
 def test_settings_are_what_an_index_would_be(tiny: SparseStsEncoder) -> None:

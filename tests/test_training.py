@@ -28,7 +28,7 @@ from sparse_sts_index import (
 from sparse_sts_index.averaging import AveragedWeights
 from sparse_sts_index.checkpoints import last_checkpoint, seal
 from sparse_sts_index.encoding.models import tiny_folder
-from sparse_sts_index.evaluation import evaluate_cosine
+from sparse_sts_index.evaluation.quality import evaluate_cosine
 from sparse_sts_index.progress import TrainingProgress
 from sparse_sts_index.saving import TrainingReport, save
 

@@ -22,7 +22,12 @@ _SETTINGS = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
 _QUIET = {f"{library}_VERBOSITY": "error" for library in ("TRANSFORMERS", "DATASETS", "HF_HUB")}  # as the command does
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["sparse_sts_index.cli.main", "sparse_sts_index.index", "sparse_sts_index.training", "sparse_sts_index.benchmark"]
+    [
+        "sparse_sts_index.cli.main",
+        "sparse_sts_index.index",
+        "sparse_sts_index.training",
+        "sparse_sts_index.evaluation.benchmarking",
+    ]
 )
 _TIMEOUT = 600
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sparse_sts_index._utils.files import atomic_writer
-from sparse_sts_index.benchmark import Benchmark
-from sparse_sts_index.charts import charts
 from sparse_sts_index.errors import DataError, MissingExtraError
+from sparse_sts_index.evaluation.benchmarking import Benchmark
+from sparse_sts_index.evaluation.report.charts import charts
 
 REPORT_HTML, REPORT_JSON = "report.html", "report.json"
 
@@ -27,7 +27,7 @@ def render_html(result: Benchmark) -> str:
     import jinja2
 
     environment: Any = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    source = resources.files("sparse_sts_index").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    source = resources.files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
     page: str = environment.from_string(source).render(run=result, charts=charts(result))
     return page
 

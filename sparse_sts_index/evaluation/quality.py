@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.json import plain
-from sparse_sts_index.correlation import (
+from sparse_sts_index.data.pairs import Pairs
+from sparse_sts_index.encoding.calibration import Calibration
+from sparse_sts_index.encoding.encoder import SparseStsEncoder
+from sparse_sts_index.evaluation.correlation import (
     Correlation,
     Difference,
     Interval,
@@ -20,9 +23,6 @@ from sparse_sts_index.correlation import (
     correlation,
     spearman_interval,
 )
-from sparse_sts_index.data.pairs import Pairs
-from sparse_sts_index.encoding.calibration import Calibration
-from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.storage.lucene.reader import impact_query, only, query_terms, quoted
 from sparse_sts_index.storage.lucene.temporary import scratch_index
 from sparse_sts_index.vectors.quantizer import Quantizer, cosine_error_bound, pairwise_dot

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from sparse_sts_index.benchmark import Benchmark
 from sparse_sts_index.errors import MissingExtraError
-from sparse_sts_index.tradeoff import TradeOff
+from sparse_sts_index.evaluation.benchmarking import Benchmark
+from sparse_sts_index.evaluation.tradeoff import TradeOff
 
 # Colours that nothing else would have, each put into the page's own variable once drawn.
 _VARIABLES = {

@@ -1,8 +1,8 @@
 """One run that tells what a model is worth: agreement with people, cost of quantization, speed, and where it errs.
 
 Everything is measured in the same process on the same sentences: correlation of the model and of what one could take
-instead (:mod:`sparse_sts_index.baselines`), time by stage of a real search through Lucene, and the trade-offs of
-:mod:`sparse_sts_index.tradeoff`. :mod:`sparse_sts_index.report` makes a page of it.
+instead (:mod:`.evaluation.baselines`), time by stage of a real search through Lucene, and the trade-offs of
+:mod:`sparse_sts_index.evaluation.tradeoff`. :mod:`sparse_sts_index.evaluation.report.page` makes a page of it.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from scipy import stats
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.json import plain
-from sparse_sts_index.baselines import Baseline
-from sparse_sts_index.correlation import Correlation, Interval, check_gold, correlation, spearman_interval
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
-from sparse_sts_index.evaluation import Evaluation, evaluate
+from sparse_sts_index.evaluation.baselines import Baseline
+from sparse_sts_index.evaluation.correlation import Correlation, Interval, check_gold, correlation, spearman_interval
+from sparse_sts_index.evaluation.quality import Evaluation, evaluate
+from sparse_sts_index.evaluation.tradeoff import TradeOff, trade_off
 from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.jvm import java_version
 from sparse_sts_index.storage.lucene.reader import impact_query, lucene_version, query_terms, quoted
-from sparse_sts_index.tradeoff import TradeOff, trade_off
 from sparse_sts_index.vectors.explanations import TermContribution, explain_pair
 from sparse_sts_index.vectors.quantizer import Quantizer, pairwise_dot
 
@@ -220,7 +220,7 @@ def benchmark(
     quantizer : Quantizer, optional
         Default: 8 bits.
     tolerance : float
-        See :func:`~sparse_sts_index.tradeoff.trade_off`.
+        See :func:`~sparse_sts_index.evaluation.tradeoff.trade_off`.
     progress : callable, optional
         Called with what is done next.
 

@@ -1,0 +1,1 @@
+"""Measurement: correlation, baselines, trade-offs, the benchmark and its report."""
