@@ -28,7 +28,7 @@ from sentence_transformers.util import SimilarityFunction
 from sparse_sts_index import Pairs, SparseStsEncoder, TrainingSettings, evaluate, load_pairs, train
 from sparse_sts_index.encoding.fused_encoder import fuse
 from sparse_sts_index.encoding.models import tiny_folder
-from sparse_sts_index.losses import SparseSpladeLoss
+from sparse_sts_index.training.losses import SparseSpladeLoss
 
 
 def published(base: str, pairs: dict[str, Pairs], seed: int, folder: str, *, fused: bool) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def work(arguments: argparse.Namespace) -> None:
     from sparse_sts_index import load_pairs
     from sparse_sts_index.encoding.fused_encoder import fuse
     from sparse_sts_index.encoding.models import tiny_folder
-    from sparse_sts_index.losses import SparseSpladeLoss
+    from sparse_sts_index.training.losses import SparseSpladeLoss
 
     score_range = tuple(arguments.score_range) if arguments.score_range else None
     pairs = load_pairs(arguments.dataset, "train", score_range=score_range)

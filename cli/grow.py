@@ -44,15 +44,15 @@ def grow(corpus: str, output: Path, format: str | None, overwrite: bool, **setti
     """
     sentences = list(dict.fromkeys(document.text for document in read_corpus(corpus, format)))
 
-    from sparse_sts_index import grow as growing
+    from sparse_sts_index.training import splade_from_dense
 
-    chosen = growing.GrowthSettings(**settings)  # type: ignore[arg-type]
+    chosen = splade_from_dense.GrowthSettings(**settings)  # type: ignore[arg-type]
     with tqdm(total=chosen.steps, unit=" steps", desc="growing", disable=None) as bar:
 
         def show(step: int, loss: float) -> None:
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{loss:.4f}")
 
-        grown = growing.grow(output, sentences, chosen, overwrite=overwrite, progress=show)
+        grown = splade_from_dense.grow(output, sentences, chosen, overwrite=overwrite, progress=show)
     dims = grown.encode(sentences[:1000]).nnz / min(len(sentences), 1000)
     click.echo(f"{output}: {chosen.steps} steps on {len(sentences):,} sentences; {dims:.1f} active dims of a sentence")

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.pairs import Pairs, load_pairs
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.recipe import DEFAULT_RECIPE, RECIPES, TrainingSettings
+from sparse_sts_index.training.settings import DEFAULT_RECIPE, RECIPES, TrainingSettings
 from sparse_sts_index.vectors.precision import PRECISIONS
 
 from .options import dataset_option, overwrite_option, score_range_option
@@ -131,9 +131,9 @@ def train(
     chosen = dataclasses.replace(RECIPES[recipe], **given)  # type: ignore[arg-type]
     more = [document.text for document in read_corpus(unlabelled)] if unlabelled else []
 
-    from sparse_sts_index import training
-    from sparse_sts_index.checkpoints import checkpoints_folder
-    from sparse_sts_index.progress import TrainingProgress
+    from sparse_sts_index.training import fine_tuning
+    from sparse_sts_index.training.checkpoints import checkpoints_folder
+    from sparse_sts_index.training.progress import TrainingProgress
 
     with tqdm(unit=" steps", desc="training", disable=None) as bar:
 
@@ -144,7 +144,7 @@ def train(
             bar.set_postfix({name: f"{value:.4f}" for name, value in figures.items() if value is not None})
 
         try:
-            report = training.train(
+            report = fine_tuning.train(
                 output,
                 train_pairs,
                 dev_pairs,

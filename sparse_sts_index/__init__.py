@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from sparse_sts_index.export import export_vectors
     from sparse_sts_index.index import SparseStsIndex
     from sparse_sts_index.pyserini_encoder import PyseriniQueryEncoder
-    from sparse_sts_index.recipe import TrainingSettings
     from sparse_sts_index.search.results import Group, Groups, Hit, Hits, Pair
     from sparse_sts_index.search_engines import LuceneCorpus, semantic_search_lucene
     from sparse_sts_index.storage.manifest import Manifest
-    from sparse_sts_index.training import train
+    from sparse_sts_index.training.fine_tuning import train
+    from sparse_sts_index.training.settings import TrainingSettings
     from sparse_sts_index.vectors.explanations import PairExplanation, TermContribution, explain_pair, explain_traces
     from sparse_sts_index.vectors.quantizer import Quantizer
     from sparse_sts_index.vectors.trace import Trace
@@ -69,11 +69,11 @@ _MODULES = {
     "data.pairs": ("Pairs", "load_pairs"),
     "pyserini_encoder": ("PyseriniQueryEncoder",),
     "vectors.quantizer": ("Quantizer",),
-    "recipe": ("TrainingSettings",),
+    "training.settings": ("TrainingSettings",),
     "search.results": ("Group", "Groups", "Hit", "Hits", "Pair"),
     "search_engines": ("LuceneCorpus", "semantic_search_lucene"),
     "vectors.trace": ("Trace",),
-    "training": ("train",),
+    "training.fine_tuning": ("train",),
     "vectors.vocabulary": ("Vocabulary",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

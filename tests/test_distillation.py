@@ -9,9 +9,9 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SparseEncoder
 
 from sparse_sts_index import DataError, Pairs, fuse, load_pairs
-from sparse_sts_index.distillation import interpolate, prepare_lessons, sequential_batches, tune_teacher
 from sparse_sts_index.encoding.models import load_dense, tiny_folder
-from sparse_sts_index.losses import DistillationLoss
+from sparse_sts_index.training.distillation import interpolate, prepare_lessons, sequential_batches, tune_teacher
+from sparse_sts_index.training.losses import DistillationLoss
 
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 

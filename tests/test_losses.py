@@ -16,7 +16,7 @@ from torch import Tensor
 from sparse_sts_index import load_pairs
 from sparse_sts_index.encoding.fused_encoder import TermWeights, fuse
 from sparse_sts_index.encoding.models import tiny_folder
-from sparse_sts_index.losses import SparseSpladeLoss, flops, pair_cosines
+from sparse_sts_index.training.losses import SparseSpladeLoss, flops, pair_cosines
 
 WEIGHT = 3e-3
 
@@ -78,7 +78,7 @@ def test_other_cases_are_left_to_splade_loss(
     if case == "plain model":
         fused = stock  # only its output has to be made sparse
     else:
-        monkeypatch.setattr("sparse_sts_index.losses.pair_cosines", None)
+        monkeypatch.setattr("sparse_sts_index.training.losses.pair_cosines", None)
     expected, _ = losses_and_gradients(SpladeLoss(stock, base(stock), WEIGHT, **options), stock, columns, labels)
     found, _ = losses_and_gradients(SparseSpladeLoss(fused, base(fused), WEIGHT, **options), fused, columns, labels)
     assert found.keys() == expected.keys()

@@ -23,14 +23,14 @@ from sparse_sts_index import (
     TrainingSettings,
     load_pairs,
     train,
-    training,
 )
-from sparse_sts_index.averaging import AveragedWeights
-from sparse_sts_index.checkpoints import last_checkpoint, seal
 from sparse_sts_index.encoding.models import tiny_folder
 from sparse_sts_index.evaluation.quality import evaluate_cosine
-from sparse_sts_index.progress import TrainingProgress
-from sparse_sts_index.saving import TrainingReport, save
+from sparse_sts_index.training import fine_tuning
+from sparse_sts_index.training.checkpoints import last_checkpoint, seal
+from sparse_sts_index.training.model_card import TrainingReport, save
+from sparse_sts_index.training.progress import TrainingProgress
+from sparse_sts_index.training.weight_averaging import AveragedWeights
 
 SETTINGS = TrainingSettings(base_model="tiny", learning_rate=2e-4, eval_steps=3, max_length=64)
 
@@ -130,7 +130,7 @@ def test_the_average_of_the_weights_is_the_model(splits: tuple[Pairs, Pairs, Pai
             super().on_train_begin(args, state, control, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "AveragedWeights", Follow)
+        patch.setattr(fine_tuning, "AveragedWeights", Follow)
         train(tmp_path / "model", *splits, settings)
     saved = SparseEncoder(str(tmp_path / "model")).state_dict()
     average = followed[0]
@@ -160,7 +160,7 @@ def test_a_run_that_ends_before_its_model_is_saved(
 
     assert whole.best_step < 5
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save", killed)
+        patch.setattr(fine_tuning, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "model", *splits, settings)
     checkpoints = tmp_path / "model.checkpoints"

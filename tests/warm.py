@@ -25,7 +25,7 @@ _CONTEXT.set_forkserver_preload(
     [
         "sparse_sts_index.cli.main",
         "sparse_sts_index.index",
-        "sparse_sts_index.training",
+        "sparse_sts_index.training.fine_tuning",
         "sparse_sts_index.evaluation.benchmarking",
     ]
 )

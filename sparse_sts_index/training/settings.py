@@ -35,7 +35,7 @@ class TrainingSettings:
     averaging : float
         Decay of the moving average of the weights, 0..1, which is then the model; 0: no average.
     teacher : str, optional
-        A dense model whose similarities are learnt beside the gold scores; see :mod:`sparse_sts_index.distillation`.
+        A dense model whose similarities are learnt beside the gold scores; see :mod:`.training.distillation`.
         Folder, hub id or ``"minilm"``.
     teacher_epochs : float
         Passes over the training pairs by which the teacher itself is fine-tuned first.

@@ -9,7 +9,7 @@ other are brought to the scale of the gold scores by the monotone map that fits 
 
 This is the augmentation of Thakur et al. (2021, arXiv:2010.08240) with the teacher's cosine for the grade, and the
 matrix of similarities of Tung and Mori (2019, arXiv:1907.09682) for the loss; see
-:class:`~sparse_sts_index.losses.DistillationLoss`.
+:class:`~sparse_sts_index.training.losses.DistillationLoss`.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from sentence_transformers.base.losses.merged_forward import merge_feature_batch
 from sentence_transformers.sparse_encoder.losses import FlopsLoss, SparseCosineSimilarityLoss, SpladeLoss
 from torch import Tensor
 
-from sparse_sts_index.distillation import Lessons, interpolate
 from sparse_sts_index.encoding.fused_encoder import TermWeights, term_weights
+from sparse_sts_index.training.distillation import Lessons, interpolate
 
 _EPSILON = 1e-8  # of torch.cosine_similarity
 
@@ -54,7 +54,7 @@ class SparseSpladeLoss(SpladeLoss):
 class DistillationLoss(SpladeLoss):
     """``SparseSpladeLoss``, and the distance of cosines from a dense teacher's.
 
-    For :class:`~sparse_sts_index.distillation.Lessons`: beside the squared error of the gold scores, that of the
+    For :class:`~.training.distillation.Lessons`: beside the squared error of the gold scores, that of the
     teacher's grades of the pairs, of companions of one group, and of companions of different groups.
 
     Parameters

@@ -15,7 +15,7 @@ from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoding.models import no_progress_bars
 from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.evaluation.quality import CosineEvaluation
-from sparse_sts_index.recipe import TrainingSettings
+from sparse_sts_index.training.settings import TrainingSettings
 
 _REPORT_FILE = "sparse_sts_training.json"
 

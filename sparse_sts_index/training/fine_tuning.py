@@ -3,7 +3,7 @@
 The base of every recipe is that of sentence-transformers' sparse STS example: ``SparseCosineSimilarityLoss`` (the
 squared error between cosine and gold score) under ``SpladeLoss`` with the FLOPS regulariser (Paria et al. 2020,
 arXiv:2004.05665), which makes every term pay by the square of its mean weight over the batch and so keeps vectors
-sparse. What :mod:`sparse_sts_index.recipe` names goes beyond it: averaged weights, a vocabulary that is held
+sparse. What :mod:`sparse_sts_index.training.settings` names goes beyond it: averaged weights, a vocabulary that is held
 still, a dense teacher's grades.
 """
 
@@ -41,8 +41,13 @@ from transformers import (
 from transformers.integrations import integration_utils
 
 from sparse_sts_index._utils.files import sync_tree
-from sparse_sts_index.averaging import AveragedWeights
-from sparse_sts_index.checkpoints import (
+from sparse_sts_index.data.pairs import Pairs
+from sparse_sts_index.encoding.encoder import SparseStsEncoder
+from sparse_sts_index.encoding.models import load_dense, load_splade, no_progress_bars, no_questions
+from sparse_sts_index.errors import TrainingError
+from sparse_sts_index.evaluation.correlation import check_gold
+from sparse_sts_index.evaluation.quality import evaluate_cosine
+from sparse_sts_index.training.checkpoints import (
     begin,
     check_output,
     checkpoints_folder,
@@ -53,17 +58,12 @@ from sparse_sts_index.checkpoints import (
     seal,
     writing_checkpoint,
 )
-from sparse_sts_index.data.pairs import Pairs
-from sparse_sts_index.distillation import prepare_lessons, sequential_batches, tune_teacher
-from sparse_sts_index.encoding.encoder import SparseStsEncoder
-from sparse_sts_index.encoding.models import load_dense, load_splade, no_progress_bars, no_questions
-from sparse_sts_index.errors import TrainingError
-from sparse_sts_index.evaluation.correlation import check_gold
-from sparse_sts_index.evaluation.quality import evaluate_cosine
-from sparse_sts_index.losses import DistillationLoss, SparseSpladeLoss
-from sparse_sts_index.progress import BEST_METRIC, Progress, TrainingProgress
-from sparse_sts_index.recipe import TrainingSettings
-from sparse_sts_index.saving import TrainingReport, card_metrics, describe, save
+from sparse_sts_index.training.distillation import prepare_lessons, sequential_batches, tune_teacher
+from sparse_sts_index.training.losses import DistillationLoss, SparseSpladeLoss
+from sparse_sts_index.training.model_card import TrainingReport, card_metrics, describe, save
+from sparse_sts_index.training.progress import BEST_METRIC, Progress, TrainingProgress
+from sparse_sts_index.training.settings import TrainingSettings
+from sparse_sts_index.training.weight_averaging import AveragedWeights
 
 _PUBLISHED_RATE, _PUBLISHED_WIDTH = 5e-5, 768  # of the published recipe, and of the base model it is for
 
@@ -342,7 +342,7 @@ def _teacher(settings: TrainingSettings, pairs: Pairs, checkpoints: Path) -> Sen
 
 
 def _learning_rate(model: SparseEncoder) -> float:
-    """The published one, by width; see :class:`~sparse_sts_index.recipe.TrainingSettings`."""
+    """The published one, by width; see :class:`~sparse_sts_index.training.settings.TrainingSettings`."""
     transformer: Any = model.transformers_model
     return float(_PUBLISHED_RATE * _PUBLISHED_WIDTH / transformer.config.hidden_size)
 

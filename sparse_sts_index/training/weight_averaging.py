@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from sparse_sts_index.checkpoints import writing_checkpoint
 from sparse_sts_index.errors import TrainingError
+from sparse_sts_index.training.checkpoints import writing_checkpoint
 
 _RAW_FILES = "trained-*.safetensors"  # beside the checkpoints, whose models are averages
 _WARM_UP = 10  # the decay is at most (1 + step) / (10 + step), so that the average soon forgets where it began

@@ -1,0 +1,1 @@
+"""Fine-tuning of SPLADE models on pairs: settings, losses, distillation, checkpoints."""
