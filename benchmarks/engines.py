@@ -30,9 +30,9 @@ from sparse_sts_index import SparseStsIndex
 from sparse_sts_index.data.documents import Chunk
 from sparse_sts_index.engines import connect
 from sparse_sts_index.engines.base import vectors_of
-from sparse_sts_index.engines.push import push
-from sparse_sts_index.engines.remote import RemoteIndex
-from sparse_sts_index.engines.source import Source
+from sparse_sts_index.engines.pushing import push
+from sparse_sts_index.engines.remote_index import RemoteIndex
+from sparse_sts_index.engines.sources import Source
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.manifest import Manifest
 

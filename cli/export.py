@@ -26,7 +26,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from sparse_sts_index.engines.source import Source
+    from sparse_sts_index.engines.sources import Source
 
 _FORMATS = ("anserini", "elasticsearch", "opensearch", "solr", "milvus", "qdrant", "ciff")
 
@@ -64,7 +64,7 @@ def export(
     if format != "anserini":
         if output == STDIN:
             raise click.UsageError(f"--format {format} is a folder of files: give it with --output.")
-        from sparse_sts_index.engines.export import check_output
+        from sparse_sts_index.engines.export.files import check_output
 
         check_output(output, overwrite)
     elif output != STDIN:
@@ -77,7 +77,7 @@ def export(
         if format == "anserini":
             count = _write_jsonl(opened, output, progress)
         else:
-            from sparse_sts_index.engines.export import export_files
+            from sparse_sts_index.engines.export.files import export_files
 
             count = export_files(opened, format, output, overwrite=overwrite, progress=progress)
     if output != STDIN:
@@ -93,7 +93,7 @@ def _open(
     format: str | None,
 ) -> tuple[Source, Callable[[int], None] | None]:
     """What is to be exported, and the bar to move with what is written (a corpus moves its own as it is encoded)."""
-    from sparse_sts_index.engines.source import Source, is_index
+    from sparse_sts_index.engines.sources import Source, is_index
 
     if is_index(source):
         if not (model is None and bits is None and precision is None and format is None):
@@ -125,7 +125,7 @@ def _held_as(format: str, source: Source) -> str:
 
 
 def _write_jsonl(source: Source, output: str, progress: Callable[[int], None] | None) -> int:
-    from sparse_sts_index.export import write_chunks
+    from sparse_sts_index.engines.export.anserini import write_chunks
 
     if output == STDIN:
         sys.stdout.reconfigure(encoding="utf-8")  # type: ignore[union-attr]

@@ -25,9 +25,9 @@ def push(index: Path, url: str, batch_size: int, journal: Path | None, overwrite
     the collection anew.
     """
     from sparse_sts_index.engines import connect
-    from sparse_sts_index.engines.push import push as push_source
+    from sparse_sts_index.engines.pushing import push as push_source
     from sparse_sts_index.engines.retry import BackOff
-    from sparse_sts_index.engines.source import Source
+    from sparse_sts_index.engines.sources import Source
     from sparse_sts_index.storage.impact_index import ImpactIndex
 
     source = Source.of_index(ImpactIndex.open(index))

@@ -112,7 +112,7 @@ def search(
             found = querying.search(spark, str(index), asked, k, model=model, mode=mode or "exact", explain=explain)
             results = zip(asked, found, strict=True)
         elif url is not None:
-            from sparse_sts_index.engines.remote import RemoteIndex
+            from sparse_sts_index.engines.remote_index import RemoteIndex
             from sparse_sts_index.engines.retry import BackOff
 
             back_off = BackOff(waiting=show_wait)

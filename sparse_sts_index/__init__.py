@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from sparse_sts_index.data.pairs import Pairs, load_pairs
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.encoding.fused_encoder import fuse
+    from sparse_sts_index.engines.export.anserini import export_vectors
+    from sparse_sts_index.engines.pyserini import PyseriniQueryEncoder
+    from sparse_sts_index.engines.sentence_transformers import LuceneCorpus, semantic_search_lucene
     from sparse_sts_index.errors import (
         ClusterError,
         DataError,
@@ -29,11 +32,8 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from sparse_sts_index.evaluation.quality import Evaluation, evaluate
-    from sparse_sts_index.export import export_vectors
     from sparse_sts_index.index import SparseStsIndex
-    from sparse_sts_index.pyserini_encoder import PyseriniQueryEncoder
     from sparse_sts_index.search.results import Group, Groups, Hit, Hits, Pair
-    from sparse_sts_index.search_engines import LuceneCorpus, semantic_search_lucene
     from sparse_sts_index.storage.manifest import Manifest
     from sparse_sts_index.training.fine_tuning import train
     from sparse_sts_index.training.settings import TrainingSettings
@@ -62,16 +62,16 @@ _MODULES = {
     ),
     "evaluation.quality": ("Evaluation", "evaluate"),
     "vectors.explanations": ("PairExplanation", "TermContribution", "explain_pair", "explain_traces"),
-    "export": ("export_vectors",),
+    "engines.export.anserini": ("export_vectors",),
     "encoding.fused_encoder": ("fuse",),
     "index": ("SparseStsIndex",),
     "storage.manifest": ("Manifest",),
     "data.pairs": ("Pairs", "load_pairs"),
-    "pyserini_encoder": ("PyseriniQueryEncoder",),
+    "engines.pyserini": ("PyseriniQueryEncoder",),
     "vectors.quantizer": ("Quantizer",),
     "training.settings": ("TrainingSettings",),
     "search.results": ("Group", "Groups", "Hit", "Hits", "Pair"),
-    "search_engines": ("LuceneCorpus", "semantic_search_lucene"),
+    "engines.sentence_transformers": ("LuceneCorpus", "semantic_search_lucene"),
     "vectors.trace": ("Trace",),
     "training.fine_tuning": ("train",),
     "vectors.vocabulary": ("Vocabulary",),

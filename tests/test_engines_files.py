@@ -15,14 +15,14 @@ from support import VOCABULARY, build, random_vectors, unit_vectors
 
 from sparse_sts_index import DataError, EngineError, Quantizer, SparseStsEncoder, Vocabulary, read_corpus
 from sparse_sts_index.engines import connect
+from sparse_sts_index.engines.backends.lucene_features import key
+from sparse_sts_index.engines.backends.packing import pack, unpack
+from sparse_sts_index.engines.backends.terms import FEATURE_ERROR, escape, feature_weights, unescape
 from sparse_sts_index.engines.base import Metadata, Vector, seconds_to_wait, vectors_of
-from sparse_sts_index.engines.export import FORMATS, export_files
-from sparse_sts_index.engines.lucene_features import key
-from sparse_sts_index.engines.packing import pack, unpack
-from sparse_sts_index.engines.push import push
-from sparse_sts_index.engines.source import Source
-from sparse_sts_index.engines.terms import FEATURE_ERROR, escape, feature_weights, unescape
-from sparse_sts_index.engines.url import parse_url
+from sparse_sts_index.engines.export.files import FORMATS, export_files
+from sparse_sts_index.engines.pushing import push
+from sparse_sts_index.engines.sources import Source
+from sparse_sts_index.engines.target import parse_url
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.vectors.vocabulary import DELIMITER
 
@@ -137,7 +137,7 @@ def documents(folder: Path, format: str) -> dict[str, dict[int, float]]:
 
 @pytest.mark.parametrize("format", [format for format in FORMATS if format != "ciff"])
 def test_files_hold_the_vectors(source: Source, format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sparse_sts_index.engines.export._PART_BYTES", 9000)
+    monkeypatch.setattr("sparse_sts_index.engines.export.files._PART_BYTES", 9000)
     steps: list[int] = []
     assert export_files(source, format, tmp_path / "out", progress=steps.append) == COUNT - 1
     assert sum(steps) == COUNT

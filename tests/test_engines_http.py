@@ -23,13 +23,13 @@ from support import VOCABULARY, brute_force, build, chunk, random_vectors, unit_
 
 from sparse_sts_index import EngineError, Manifest, Vocabulary
 from sparse_sts_index.engines import connect
+from sparse_sts_index.engines.backends.solr import schema
 from sparse_sts_index.engines.base import Busy, Point, Vector
-from sparse_sts_index.engines.export import export_files
-from sparse_sts_index.engines.push import push
-from sparse_sts_index.engines.remote import RemoteIndex
+from sparse_sts_index.engines.export.files import export_files
+from sparse_sts_index.engines.pushing import push
+from sparse_sts_index.engines.remote_index import RemoteIndex
 from sparse_sts_index.engines.retry import BackOff
-from sparse_sts_index.engines.solr import schema
-from sparse_sts_index.engines.source import Source
+from sparse_sts_index.engines.sources import Source
 from sparse_sts_index.storage.impact_index import ImpactIndex
 
 COUNT = 90
@@ -320,7 +320,7 @@ def test_milvus_is_waited_for_as_long_as_is_said(
 
             return grpc.unary_unary_rpc_method_handler(answer)
 
-    monkeypatch.setattr("sparse_sts_index.engines.milvus.TIMEOUT", 2)
+    monkeypatch.setattr("sparse_sts_index.engines.backends.milvus.TIMEOUT", 2)
     server = grpc.server(ThreadPoolExecutor(2), handlers=[Refuses()])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

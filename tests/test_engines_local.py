@@ -23,10 +23,10 @@ from sparse_sts_index import (
 )
 from sparse_sts_index.engines import connect
 from sparse_sts_index.engines.base import Busy, Engine, Point
-from sparse_sts_index.engines.push import push
-from sparse_sts_index.engines.remote import RemoteIndex
+from sparse_sts_index.engines.pushing import push
+from sparse_sts_index.engines.remote_index import RemoteIndex
 from sparse_sts_index.engines.retry import BackOff
-from sparse_sts_index.engines.source import Source
+from sparse_sts_index.engines.sources import Source
 from sparse_sts_index.storage.impact_index import ImpactIndex
 
 ENGINES = ("milvus", "qdrant")

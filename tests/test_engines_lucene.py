@@ -15,14 +15,14 @@ import pytest
 from scipy.sparse import csr_array
 from support import VOCABULARY, random_vectors, unit_vectors
 
+from sparse_sts_index.engines.backends.lucene_features import Elasticsearch, FeatureEngine, OpenSearch, document
+from sparse_sts_index.engines.backends.packing import unpack
+from sparse_sts_index.engines.backends.solr import Solr, parameters
+from sparse_sts_index.engines.backends.solr import document as solr_document
+from sparse_sts_index.engines.backends.terms import FEATURE_ERROR, feature_weights
 from sparse_sts_index.engines.base import Engine, Found, Metadata, Point, Vector, vectors_of
-from sparse_sts_index.engines.lucene_features import Elasticsearch, FeatureEngine, OpenSearch, document
-from sparse_sts_index.engines.packing import unpack
-from sparse_sts_index.engines.remote import RemoteIndex
-from sparse_sts_index.engines.solr import Solr, parameters
-from sparse_sts_index.engines.solr import document as solr_document
-from sparse_sts_index.engines.terms import FEATURE_ERROR, feature_weights
-from sparse_sts_index.engines.url import Target
+from sparse_sts_index.engines.remote_index import RemoteIndex
+from sparse_sts_index.engines.target import Target
 from sparse_sts_index.storage.lucene.jvm import java_cast, java_class, jvm_lock
 from sparse_sts_index.vectors.vocabulary import DELIMITER
 

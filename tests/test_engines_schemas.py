@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 import pytest
 from support import VOCABULARY
 
+from sparse_sts_index.engines.backends.lucene_features import Elasticsearch, OpenSearch, bulk_record
 from sparse_sts_index.engines.base import Metadata, Point, Vector
-from sparse_sts_index.engines.lucene_features import Elasticsearch, OpenSearch, bulk_record
 
 PACKAGES = ("@elastic/elasticsearch@9.5.1", "@opensearch-project/opensearch@3.9.0", "typescript@5.9.3")
 TYPES = """

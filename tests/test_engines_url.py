@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sparse_sts_index import EngineError
-from sparse_sts_index.engines.url import Target, parse_url
+from sparse_sts_index.engines.target import Target, parse_url
 
 
 def test_urls() -> None:

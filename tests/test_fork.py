@@ -276,7 +276,7 @@ def test_a_failure_to_load_is_no_use() -> None:
 def _remove_corpus_in_child() -> bool:
     import torch
 
-    from sparse_sts_index.search_engines import LuceneCorpus
+    from sparse_sts_index.engines.sentence_transformers import LuceneCorpus
 
     corpus = LuceneCorpus(torch.eye(3, 40).to_sparse_coo())
     _in_child(corpus.close)

@@ -43,11 +43,11 @@ from sparse_sts_index.data.records import MAX_ROW_BYTES
 from sparse_sts_index.encoding import models
 from sparse_sts_index.encoding.calibration import CALIBRATION_FILE, Calibration
 from sparse_sts_index.encoding.models import check_model, load_dense, load_splade, tiny_folder
-from sparse_sts_index.engines.packing import pack, unpack
-from sparse_sts_index.engines.terms import escape, unescape
-from sparse_sts_index.engines.url import parse_url
+from sparse_sts_index.engines.backends.packing import pack, unpack
+from sparse_sts_index.engines.backends.terms import escape, unescape
+from sparse_sts_index.engines.export.anserini import write_chunks
+from sparse_sts_index.engines.target import parse_url
 from sparse_sts_index.errors import EngineError, ImpactIndexError, SparseStsError
-from sparse_sts_index.export import write_chunks
 from sparse_sts_index.server.app import create_app
 from sparse_sts_index.server.service import Service
 from sparse_sts_index.server.settings import ServerSettings

@@ -8,7 +8,7 @@ import torch
 from support import random_vectors
 
 from sparse_sts_index import SparseStsEncoder, load_pairs, semantic_search_lucene
-from sparse_sts_index.search_engines import LuceneCorpus
+from sparse_sts_index.engines.sentence_transformers import LuceneCorpus
 
 
 def test_embeddings_of_a_sparse_encoder(tiny: SparseStsEncoder) -> None:

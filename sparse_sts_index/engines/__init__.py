@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from sparse_sts_index.engines.url import parse_url
+from sparse_sts_index.engines.target import parse_url
 from sparse_sts_index.errors import EngineError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _WITH_FILES = ("milvus", "qdrant")
 def engine_class(name: str) -> type[Engine]:
     """The class of an engine; takes no client yet."""
     module, class_name = ENGINES[name]
-    found: type[Engine] = getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
+    found: type[Engine] = getattr(importlib.import_module(f"{__name__}.backends.{module}"), class_name)
     return found
 
 
@@ -37,7 +37,7 @@ def connect(url: str, token: str | None = None) -> Engine:
     Parameters
     ----------
     url : str
-        See :func:`~sparse_sts_index.engines.url.parse_url`.
+        See :func:`~sparse_sts_index.engines.target.parse_url`.
     token : str, optional
         An API key (Elasticsearch, Qdrant), a token (Milvus) or a bearer token (OpenSearch, Solr).
 

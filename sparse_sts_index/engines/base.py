@@ -28,7 +28,7 @@ from typing import Any, ClassVar
 from scipy.sparse import csr_array
 
 from sparse_sts_index.data.documents import Chunk
-from sparse_sts_index.engines.url import Target
+from sparse_sts_index.engines.target import Target
 from sparse_sts_index.errors import EngineError, MissingExtraError
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.vectors.precision import Precision

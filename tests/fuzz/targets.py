@@ -24,9 +24,9 @@ from scipy.sparse import csr_array
 from sparse_sts_index.data.documents import check_ids, read_corpus
 from sparse_sts_index.data.pairs import load_pairs
 from sparse_sts_index.encoding.calibration import CALIBRATION_FILE, Calibration
-from sparse_sts_index.engines.packing import pack, unpack
-from sparse_sts_index.engines.terms import escape, unescape
-from sparse_sts_index.engines.url import parse_url
+from sparse_sts_index.engines.backends.packing import pack, unpack
+from sparse_sts_index.engines.backends.terms import escape, unescape
+from sparse_sts_index.engines.target import parse_url
 from sparse_sts_index.errors import SparseStsError
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.shards import COLLECTION_FILE, Collection, Shard

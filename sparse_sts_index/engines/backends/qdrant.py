@@ -22,7 +22,7 @@ from sparse_sts_index.engines.base import (
     seconds_to_wait,
     unreachable,
 )
-from sparse_sts_index.engines.url import Target
+from sparse_sts_index.engines.target import Target
 from sparse_sts_index.errors import EngineError
 
 #: Qdrant's ids are UUIDs; that of a document is made of its own.

@@ -12,7 +12,7 @@ from pathlib import Path
 from sparse_sts_index._utils.files import atomic_writer, refuse_folder
 from sparse_sts_index.engines.base import Busy, Engine, Metadata, Point, points_of
 from sparse_sts_index.engines.retry import BackOff
-from sparse_sts_index.engines.source import Source
+from sparse_sts_index.engines.sources import Source
 from sparse_sts_index.errors import DataError, ModelMismatchError
 
 

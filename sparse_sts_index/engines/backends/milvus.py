@@ -23,7 +23,7 @@ from sparse_sts_index.engines.base import (
     Vector,
     load_client,
 )
-from sparse_sts_index.engines.url import Target
+from sparse_sts_index.engines.target import Target
 from sparse_sts_index.errors import EngineError
 
 _LONGEST = 65_535  # bytes of a VARCHAR

@@ -15,10 +15,11 @@ import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from sparse_sts_index._utils.files import folder_writer
-from sparse_sts_index.engines import engine_class, lucene_features, milvus, qdrant, solr
+from sparse_sts_index.engines import engine_class
+from sparse_sts_index.engines.backends import lucene_features, milvus, qdrant, solr
 from sparse_sts_index.engines.base import Metadata, Point, points_of
-from sparse_sts_index.engines.ciff import write_ciff
-from sparse_sts_index.engines.source import Source
+from sparse_sts_index.engines.export.ciff import write_ciff
+from sparse_sts_index.engines.sources import Source
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.quantizer import Quantizer
 

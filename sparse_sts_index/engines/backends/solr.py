@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from sparse_sts_index.engines.backends.packing import pack, unpack
 from sparse_sts_index.engines.base import (
     METADATA_KEY,
     RETRYABLE,
@@ -27,8 +28,7 @@ from sparse_sts_index.engines.base import (
     seconds_to_wait,
     unreachable,
 )
-from sparse_sts_index.engines.packing import pack, unpack
-from sparse_sts_index.engines.url import Target
+from sparse_sts_index.engines.target import Target
 from sparse_sts_index.errors import EngineError
 from sparse_sts_index.vectors.vocabulary import DELIMITER
 

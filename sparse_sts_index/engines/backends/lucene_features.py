@@ -17,6 +17,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from sparse_sts_index.engines.backends.packing import pack, unpack
+from sparse_sts_index.engines.backends.terms import FEATURE_ERROR, escape, feature_weights
 from sparse_sts_index.engines.base import (
     METADATA_KEY,
     RETRYABLE,
@@ -31,9 +33,7 @@ from sparse_sts_index.engines.base import (
     seconds_to_wait,
     unreachable,
 )
-from sparse_sts_index.engines.packing import pack, unpack
-from sparse_sts_index.engines.terms import FEATURE_ERROR, escape, feature_weights
-from sparse_sts_index.engines.url import Target
+from sparse_sts_index.engines.target import Target
 from sparse_sts_index.errors import EngineError
 
 _LONGEST_ID = 512  # bytes of an _id
