@@ -43,9 +43,9 @@ def duplicates(
     with ExitStack() as stack:
         spark = stack.enter_context(engine_session(engine, master, spark_conf))
         if spark is not None:
-            from sparse_sts_index.spark import querying
+            from sparse_sts_index.spark import queries
 
-            pairs = querying.duplicates(spark, index, threshold)
+            pairs = queries.duplicates(spark, index, threshold)
         else:
             opened = stack.enter_context(SparseStsIndex.open(index))
             progress = stack.enter_context(progress_bar(len(opened), "comparing"))

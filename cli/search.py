@@ -106,10 +106,12 @@ def search(
         spark = stack.enter_context(engine_session(engine, master, spark_conf))
         results: Iterable[tuple[Document, Hits]]
         if spark is not None:
-            from sparse_sts_index.spark import querying
+            from sparse_sts_index.spark import queries as spark_queries
 
             asked = list(wanted)
-            found = querying.search(spark, str(index), asked, k, model=model, mode=mode or "exact", explain=explain)
+            found = spark_queries.search(
+                spark, str(index), asked, k, model=model, mode=mode or "exact", explain=explain
+            )
             results = zip(asked, found, strict=True)
         elif url is not None:
             from sparse_sts_index.engines.remote_index import RemoteIndex

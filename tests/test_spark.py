@@ -33,9 +33,10 @@ from sparse_sts_index import (
     SparseStsIndex,
     read_corpus,
 )
-from sparse_sts_index.spark import querying, session
+from sparse_sts_index.spark import queries as spark_queries
+from sparse_sts_index.spark import session
 from sparse_sts_index.spark.build import build_collection
-from sparse_sts_index.spark.reading import SparkCorpus
+from sparse_sts_index.spark.input import SparkCorpus
 from sparse_sts_index.storage.impact_index import ImpactIndex
 
 if TYPE_CHECKING:
@@ -149,14 +150,14 @@ def test_hits_and_pairs_are_those_of_one_index(
             for start in range(0, len(queries), 256)
             for hits in one.search([query.text for query in queries[start : start + 256]], 5, explain=True)
         ]
-        found = list(querying.search(spark, built[0], queries, 5, explain=True))
+        found = list(spark_queries.search(spark, built[0], queries, 5, explain=True))
         assert [hits.hits for hits in found] == [hits.hits for hits in expected]
         assert all(hits.certified for hits in found)
         pairs = list(one.duplicates(0.8))
         assert len(pairs) > 300
-        assert list(querying.duplicates(spark, built[0], 0.8)) == pairs
-        assert list(querying.duplicates(spark, whole, 0.8)) == pairs  # an index is a collection of one
-    assert list(querying.search(spark, built[0], [])) == []
+        assert list(spark_queries.duplicates(spark, built[0], 0.8)) == pairs
+        assert list(spark_queries.duplicates(spark, whole, 0.8)) == pairs  # an index is a collection of one
+    assert list(spark_queries.search(spark, built[0], [])) == []
 
 
 def test_an_unfinished_build_is_taken_up(spark: SparkSession, built: tuple[Path, list[int]], corpus: str) -> None:
@@ -191,7 +192,7 @@ def test_errors_of_workers_arrive_as_they_are(
     model = tmp_path / "model"
     queries = [Document("1", "x")]
     with pytest.raises(ModelError, match=str(model)), session.one_line_errors():
-        list(querying.search(spark, built[0], queries, model=model))
+        list(spark_queries.search(spark, built[0], queries, model=model))
     with pytest.raises(ClusterError, match="the Spark job failed: KeyError: 1"), session.one_line_errors():
         spark.sparkContext.parallelize([1]).map(lambda x: {}[x]).collect()
     with pytest.raises(ClusterError, match="failed: Python worker exited unexpectedly"), session.one_line_errors():

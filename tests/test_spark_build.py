@@ -17,9 +17,9 @@ pytest.importorskip("pyspark")
 
 from sparse_sts_index import DataError, Document, ImpactIndexError, Quantizer, SparseStsEncoder, SparseStsIndex
 from sparse_sts_index.index import describe
-from sparse_sts_index.spark import build, querying, reading, session
+from sparse_sts_index.spark import build, input, queries, session
 from sparse_sts_index.spark.build import Plan, prepare, publish
-from sparse_sts_index.spark.worker import encoder_of
+from sparse_sts_index.spark.executors import encoder_of
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.jvm import detach_thread
 from sparse_sts_index.storage.shards import Collection, Shard
@@ -197,7 +197,7 @@ def test_a_checksum_of_documents_does_not_depend_on_where_they_are_cut() -> None
     def checksum(documents: list[Document], *cuts: int) -> tuple[int, int]:
         borders = itertools.pairwise([0, *cuts, len(documents)])
         rows = [(("file", a), document) for a, b in borders for document in documents[a:b]]
-        return reading.joined(summary for _, summary in reading._count(rows))
+        return input.joined(summary for _, summary in input._count(rows))
 
     expected = checksum(DOCUMENTS)
     assert expected[0] == 6
@@ -217,24 +217,24 @@ def test_a_checksum_of_documents_does_not_depend_on_where_they_are_cut() -> None
 def test_files_that_change_while_they_are_read() -> None:
     block, other = ("file:///a%20folder/x.jsonl", 0), ("file:///a%20folder/x.jsonl", 99)
     rows = [(block, document) for document in DOCUMENTS]
-    known = {"first": {block: 10}, "summaries": dict(reading._count(rows))}
-    assert [number for number, _ in reading._number(rows, **known)] == list(range(10, 16))
+    known = {"first": {block: 10}, "summaries": dict(input._count(rows))}
+    assert [number for number, _ in input._number(rows, **known)] == list(range(10, 16))
     for changed in (rows[1:], [*rows[:5], rows[4]], [*rows[1:], rows[0]], [(other, DOCUMENTS[0])]):
         with pytest.raises(DataError, match=r"^/a folder/x.jsonl: has changed since it was first read$"):
-            list(reading._number(changed, **known))
+            list(input._number(changed, **known))
     with pytest.raises(DataError, match=r"^/a folder/x.jsonl: has changed since it was first read$"):
-        list(reading._parse([(*other, b"{}")], "jsonl", {block: (1, 0)}))
+        list(input._parse([(*other, b"{}")], "jsonl", {block: (1, 0)}))
 
 
 def test_lines_of_txt_files_are_numbered_on() -> None:
     rows = [("file:/a.txt", 0, b"one"), ("file:/a.txt", 0, b""), ("file:/b.txt", 4, b"two")]
-    found = reading._parse(rows, "txt", {("file:/a.txt", 0): (1, 0), ("file:/b.txt", 4): (3, 2)})
+    found = input._parse(rows, "txt", {("file:/a.txt", 0): (1, 0), ("file:/b.txt", 4): (3, 2)})
     assert [(document.id, document.where) for _, document in found] == [("1", "/a.txt:1"), ("5", "/b.txt:3")]
 
 
 def test_each_shard_is_opened_once_a_task_and_checked_by_one(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(plan, [shard(plan, number) for number in range(2)], time.monotonic())
-    folders, manifest = querying._open(plan.folder.parent)
+    folders, manifest = queries._open(plan.folder.parent)
     opened: list[tuple[str, bool]] = []
     open_index = ImpactIndex.open
 
@@ -243,18 +243,18 @@ def test_each_shard_is_opened_once_a_task_and_checked_by_one(plan: Plan, monkeyp
         return open_index(path, check=check, **options)
 
     monkeypatch.setattr(ImpactIndex, "open", spy)
-    pairs = [pair for two in ((0, 0), (0, 1), (1, 1)) for _, pair in querying._join(folders, 0.99, two)]
+    pairs = [pair for two in ((0, 0), (0, 1), (1, 1)) for _, pair in queries._join(folders, 0.99, two)]
     assert [(pair.first.id, pair.second.id) for pair in pairs] == [("id 0", "id 3")]
     assert opened == [("00000", True), ("00000", False), ("00001", False), ("00001", True)]
     opened.clear()
-    assert querying._open(plan.folder.parent) == (folders, manifest)
-    list(querying._search_shard(folders, querying._Wanted(1, "exact", False), 1, []))
+    assert queries._open(plan.folder.parent) == (folders, manifest)
+    list(queries._search_shard(folders, queries._Wanted(1, "exact", False), 1, []))
     assert opened == [("out", False), ("00001", True)]
     damage(plan.shard(1))
     with pytest.raises(ImpactIndexError, match=r"weights.f32: not as it was written"):
-        list(querying._join(folders, 0.99, (1, 1)))
+        list(queries._join(folders, 0.99, (1, 1)))
     with pytest.raises(ImpactIndexError, match=r"weights.f32: not as it was written"):
-        list(querying._search_shard(folders, querying._Wanted(1, "exact", False), 1, []))
+        list(queries._search_shard(folders, queries._Wanted(1, "exact", False), 1, []))
 
 
 ABORTED = (

@@ -29,8 +29,8 @@ from sparse_sts_index._utils.files import sync_folder
 from sparse_sts_index.data.documents import Document
 from sparse_sts_index.encoding.documents import CHUNK, encode_documents
 from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
-from sparse_sts_index.spark.reading import SparkCorpus
-from sparse_sts_index.spark.worker import encoder_of
+from sparse_sts_index.spark.executors import encoder_of
+from sparse_sts_index.spark.input import SparkCorpus
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.shards import (
@@ -103,7 +103,7 @@ def build_collection(
     ----------
     spark : SparkSession
     files : str
-        See :class:`~sparse_sts_index.spark.reading.SparkCorpus`.
+        See :class:`~sparse_sts_index.spark.input.SparkCorpus`.
     output : str or Path
         Folder for the collection, on a file system that the driver and all workers share.
     model : str or Path

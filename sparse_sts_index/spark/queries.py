@@ -19,7 +19,7 @@ from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.search.certified import Mode, check_search
 from sparse_sts_index.search.results import Hits, Pair, merge_hits, scored
 from sparse_sts_index.search.similarity_join import check_threshold, similar_rows, similar_rows_between
-from sparse_sts_index.spark.worker import encoder_of
+from sparse_sts_index.spark.executors import encoder_of
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.shards import shard_folders
