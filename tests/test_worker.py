@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sparse_sts_index.server.worker import ClosedError, Done, OverloadedError, Worker
+from sparse_sts_index.server.batching import ClosedError, Done, OverloadedError, Worker
 
 
 class Held:

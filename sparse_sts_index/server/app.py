@@ -18,11 +18,11 @@ from sparse_sts_index.data.documents import Document
 from sparse_sts_index.data.records import printable
 from sparse_sts_index.errors import DataError, SparseStsError
 from sparse_sts_index.server import schemas
-from sparse_sts_index.server.gate import Gate, logger, problem
+from sparse_sts_index.server.batching import ClosedError, OverloadedError
 from sparse_sts_index.server.metrics import CONTENT_TYPE
+from sparse_sts_index.server.middleware import Gate, logger, problem
 from sparse_sts_index.server.service import ConflictError, NotComparedError, Service, UnavailableError
 from sparse_sts_index.server.settings import LOWEST_THRESHOLD, MAX_PATH_ID_CHARACTERS
-from sparse_sts_index.server.worker import ClosedError, OverloadedError
 from sparse_sts_index.vectors.explanations import PairExplanation
 
 _HITS_AT_ONCE = 1_000  # written as JSON in the event loop's own time

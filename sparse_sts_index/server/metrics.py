@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from sparse_sts_index.server.worker import Done
+from sparse_sts_index.server.batching import Done
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

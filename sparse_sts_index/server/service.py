@@ -27,9 +27,9 @@ from sparse_sts_index.errors import SparseStsError
 from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.search.certified import Mode
 from sparse_sts_index.search.results import Group, Groups, Hits, scored
+from sparse_sts_index.server.batching import ClosedError, OverloadedError, Worker
 from sparse_sts_index.server.metrics import Metrics
 from sparse_sts_index.server.settings import MAX_SENTENCES, ServerSettings
-from sparse_sts_index.server.worker import ClosedError, OverloadedError, Worker
 from sparse_sts_index.storage.lucene.jvm import detach_thread
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.vectors.explanations import PairExplanation, explain_traces
