@@ -432,13 +432,16 @@ def build_ours(documents: csr_array, folder: Path) -> None:
 
 
 def open_ours(folder: Path, mode: Any, in_memory: bool | None) -> tuple[Prepare, Search]:
+    from sparse_sts_index.search.searcher import Searcher
     from sparse_sts_index.storage.impact_index import ImpactIndex
 
-    index = ImpactIndex.open(folder, in_memory=in_memory)
+    index = ImpactIndex.open(folder)
+    with index.using() as snapshot:
+        searcher = Searcher(snapshot, in_memory)
 
     def search(query: csr_array) -> Found:
-        with index.using() as state:
-            (found,) = index.search(state, query, K, mode)
+        with index.using():
+            (found,) = searcher.search(query, K, mode)
         return Found(found.ids, found.cosines, found.certified)
 
     return lambda query: query, search

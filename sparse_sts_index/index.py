@@ -24,13 +24,14 @@ from sparse_sts_index.encoding.models import TINY
 from sparse_sts_index.errors import ModelError, ModelMismatchError
 from sparse_sts_index.search.certified import Mode, Neighbours, check_search, check_vectors
 from sparse_sts_index.search.results import Groups, Hit, Hits, Pair, scored
+from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.search.similarity_join import Linkage, check_threshold, similar_rows
 from sparse_sts_index.storage.builder import check_target
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.jvm import java_version, start_jvm
 from sparse_sts_index.storage.lucene.reader import lucene_version
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.storage.snapshot import State
+from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.vectors.explanations import TermContribution, explain_pair
 from sparse_sts_index.vectors.precision import Precision
 from sparse_sts_index.vectors.quantizer import Quantizer
@@ -41,17 +42,25 @@ _PACKAGES = ("sparse-sts-index", "sentence-transformers", "transformers", "torch
 class SparseStsIndex:
     """A Lucene impact index of sentences together with the encoder that made it.
 
-    Open one with :meth:`open`, or make one with :meth:`build`. Usable as a context manager. It shows one state of the
-    index until :meth:`refresh`; changes made through it show at once.
+    Open one with :meth:`open`, or make one with :meth:`build`. Usable as a context manager. It shows one snapshot of
+    the index until :meth:`refresh`; changes made through it show at once.
 
     Attributes
     ----------
     path : Path
     """
 
-    def __init__(self, vectors: ImpactIndex, model: SparseStsEncoder | str | None, precision: Precision | None) -> None:
+    def __init__(
+        self,
+        vectors: ImpactIndex,
+        model: SparseStsEncoder | str | None,
+        precision: Precision | None,
+        in_memory: bool | None = None,
+    ) -> None:
         self.path = vectors.path
         self._vectors = vectors
+        self._in_memory = in_memory
+        self._searcher: Searcher | None = None
         self._model = model
         self._precision = precision
 
@@ -93,9 +102,9 @@ class SparseStsIndex:
         JavaError
             No Java to read it with.
         """
-        vectors = ImpactIndex.open(path, writable=writable, in_memory=in_memory, check=check)
+        vectors = ImpactIndex.open(path, writable=writable, check=check)
         encoder = model if model is None or isinstance(model, SparseStsEncoder) else str(model)
-        return cls(vectors, encoder, precision)
+        return cls(vectors, encoder, precision, in_memory)
 
     @classmethod
     def build(
@@ -163,7 +172,7 @@ class SparseStsIndex:
 
     @property
     def manifest(self) -> Manifest:
-        """Of the state that is seen."""
+        """Of the snapshot that is seen."""
         return self._vectors.manifest
 
     @property
@@ -264,18 +273,26 @@ class SparseStsIndex:
         """
         check_search(k, mode)
         vectors = check_vectors(vectors, self.manifest.vocabulary_size)
-        with self._vectors.using() as state:
-            results = self._vectors.search(state, vectors, k, mode)
+        with self._vectors.using() as snapshot:
+            results = self._searcher_of(snapshot).search(vectors, k, mode)
             rows = np.array([row for found in results for row in found.rows], np.int64)
-            documents = iter(self._vectors.documents(state, rows))
-            return [self._hits(state, vectors[[row]], found, documents, explain) for row, found in enumerate(results)]
+            documents = iter(self._vectors.documents(snapshot, rows))
+            return [
+                self._hits(snapshot, vectors[[row]], found, documents, explain) for row, found in enumerate(results)
+            ]
+
+    def _searcher_of(self, snapshot: Snapshot) -> Searcher:
+        searcher = self._searcher
+        if searcher is None or searcher.snapshot is not snapshot:
+            searcher = self._searcher = Searcher(snapshot, self._in_memory)
+        return searcher
 
     def _hits(
-        self, state: State, query: csr_array, found: Neighbours, documents: Iterator[Document], explain: bool
+        self, snapshot: Snapshot, query: csr_array, found: Neighbours, documents: Iterator[Document], explain: bool
     ) -> Hits:
         explanations: Iterable[tuple[TermContribution, ...] | None] = itertools.repeat(None)
         if explain:
-            vectors, vocabulary = state.store.take(np.array(found.rows, np.int64)), state.vocabulary
+            vectors, vocabulary = snapshot.store.take(np.array(found.rows, np.int64)), snapshot.vocabulary
             explanations = (explain_pair(vocabulary, query, vectors[[n]]) for n in range(len(found.rows)))
         hits = [
             Hit(document.id, document.text, cosine, explanation=explanation)
@@ -316,10 +333,10 @@ class SparseStsIndex:
         return self._duplicates(threshold, progress)
 
     def _duplicates(self, threshold: float, progress: Callable[[int], None] | None) -> Iterator[Pair]:
-        with self._vectors.using() as state:
-            for first, second, cosines in similar_rows(state.store, threshold, progress=progress):
+        with self._vectors.using() as snapshot:
+            for first, second, cosines in similar_rows(snapshot.store, threshold, progress=progress):
                 rows, places = np.unique(np.concatenate((first, second)), return_inverse=True)
-                documents = self._vectors.documents(state, rows)
+                documents = self._vectors.documents(snapshot, rows)
                 for a, b, cosine in zip(*places.reshape(2, -1).tolist(), cosines.tolist(), strict=True):
                     yield Pair(documents[a], documents[b], cosine)
 
@@ -339,9 +356,9 @@ class SparseStsIndex:
         return self._clusters(threshold, progress)
 
     def _clusters(self, threshold: float, progress: Callable[[int], None] | None) -> Iterator[list[Document]]:
-        with self._vectors.using() as state:
-            for rows, _ in Linkage(state.store, threshold, progress=progress).clusters(threshold):
-                yield self._vectors.documents(state, rows)
+        with self._vectors.using() as snapshot:
+            for rows, _ in Linkage(snapshot.store, threshold, progress=progress).clusters(threshold):
+                yield self._vectors.documents(snapshot, rows)
 
     def groups(self, threshold: float = 0.9, *, progress: Callable[[int], None] | None = None) -> Groups:
         """:meth:`clusters` for all thresholds from a least one on, out of one comparison of all with all.
@@ -349,10 +366,10 @@ class SparseStsIndex:
         Parameters and errors are those of :meth:`duplicates`.
         """
         check_threshold(threshold)
-        with self._vectors.using() as state:
-            linkage = Linkage(state.store, threshold, progress=progress)
+        with self._vectors.using() as snapshot:
+            linkage = Linkage(snapshot.store, threshold, progress=progress)
             rows = linkage.rows
-            return Groups(linkage, dict(zip(rows.tolist(), state.store.ids(rows), strict=True)))
+            return Groups(linkage, dict(zip(rows.tolist(), snapshot.store.ids(rows), strict=True)))
 
     def add(
         self, documents: Iterable[Document], *, commit: bool = True, progress: Callable[[int], None] | None = None
@@ -450,6 +467,8 @@ class SparseStsIndex:
         """See what other processes have committed since; whether there was anything."""
         before = self.manifest.model_fingerprint
         changed = self._vectors.refresh()
+        if changed:
+            self._searcher = None  # frees what it holds in memory
         if self.manifest.model_fingerprint != before:  # built anew with another model, to be checked again
             self.__dict__.pop("_encoder", None)
         return changed
@@ -485,6 +504,7 @@ class SparseStsIndex:
     def close(self) -> None:
         """Release the index's files; drops changes that are not committed."""
         self._vectors.close()
+        self._searcher = None
 
     def __enter__(self) -> Self:
         return self

@@ -25,6 +25,7 @@ from sparse_sts_index import DataError, ImpactIndexError, SparseStsEncoder, Spar
 from sparse_sts_index._utils.files import from_sealed_json, to_sealed_json
 from sparse_sts_index.search.certified import Mode
 from sparse_sts_index.search.results import Hit, Hits, merge_hits
+from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.search.similarity_join import similar_rows, similar_rows_between
 from sparse_sts_index.storage import shards
 from sparse_sts_index.storage.impact_index import ImpactIndex
@@ -32,7 +33,7 @@ from sparse_sts_index.storage.lucene.reader import ImpactReader, ImpactShards
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
 from sparse_sts_index.storage.merging import merge
 from sparse_sts_index.storage.shards import Collection, Shard, VectorShards, manifest_sha256
-from sparse_sts_index.storage.snapshot import State, open_index_state
+from sparse_sts_index.storage.snapshot import Snapshot, open_index_snapshot
 
 IDS = [f"d{number:02}" for number in np.random.default_rng(2).permutation(60)]
 POOL = random_vectors(np.random.default_rng(0), 60)
@@ -63,7 +64,7 @@ def sharded(tmp_path: Path) -> Path:
     return path
 
 
-def assert_same(one: ImpactIndex, other: ImpactIndex, mode: Mode = "exact") -> None:
+def assert_same(one: ImpactIndex, other: ImpactIndex, mode: Mode = "exact", in_memory: bool = False) -> None:
     assert len(one) == len(other)
     for a, b in zip(one.read(), other.read(), strict=True):
         assert a.documents == b.documents
@@ -71,16 +72,17 @@ def assert_same(one: ImpactIndex, other: ImpactIndex, mode: Mode = "exact") -> N
             np.testing.assert_array_equal(getattr(a.vectors, part), getattr(b.vectors, part))
     with one.using() as first, other.using() as second:
         for k in (1, 5, 100):
-            assert one.search(first, QUERIES, k, mode) == other.search(second, QUERIES, k, mode)
+            expected = Searcher(first, in_memory).search(QUERIES, k, mode)
+            assert Searcher(second, in_memory).search(QUERIES, k, mode) == expected
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_shards_are_searched_as_one_index(whole: Path, sharded: Path, in_memory: bool) -> None:
     with (
-        ImpactIndex.open(whole, in_memory=in_memory) as one,
-        ImpactIndex.open(sharded, in_memory=in_memory) as shards,
+        ImpactIndex.open(whole) as one,
+        ImpactIndex.open(sharded) as shards,
     ):
-        assert_same(one, shards)
+        assert_same(one, shards, in_memory=in_memory)
         assert shards.verify() == 60
         assert shards.get_many([*IDS, "none"]) == one.get_many([*IDS, "none"])
         counted = ("documents", "empty_documents", "postings", "max_document_error")
@@ -246,13 +248,13 @@ def test_a_collection_file_of_another_version_or_edited_by_hand(sharded: Path) -
 
 
 def test_a_collection_that_is_replaced_while_it_is_opened(sharded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def replaced_meanwhile(folder: Path, *options: Any) -> State:
+    def replaced_meanwhile(folder: Path, *options: Any) -> Snapshot:
         if folder.name == "s20":
             collect(sharded, ["s0", "s21"])
             shutil.rmtree(folder, ignore_errors=True)
-        return open_index_state(folder, *options)
+        return open_index_snapshot(folder, *options)
 
-    monkeypatch.setattr(shards, "open_index_state", replaced_meanwhile)
+    monkeypatch.setattr(shards, "open_index_snapshot", replaced_meanwhile)
     with ImpactIndex.open(sharded) as index:
         assert index.verify() == 59
 
@@ -282,8 +284,8 @@ def test_merged_shards_are_one_index(whole: Path, sharded: Path, tmp_path: Path)
     merge(tmp_path / "merged", [sharded], progress=counts.append)
     assert counts == [60]
     with (
-        ImpactIndex.open(whole, in_memory=False) as one,
-        ImpactIndex.open(tmp_path / "merged", in_memory=False) as merged,
+        ImpactIndex.open(whole) as one,
+        ImpactIndex.open(tmp_path / "merged") as merged,
     ):
         assert merged.verify() == 60
         assert_same(one, merged)

@@ -48,6 +48,7 @@ from sparse_sts_index.engines.backends.terms import escape, unescape
 from sparse_sts_index.engines.export.anserini import write_chunks
 from sparse_sts_index.engines.target import parse_url
 from sparse_sts_index.errors import EngineError, ImpactIndexError, SparseStsError
+from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.server.app import create_app
 from sparse_sts_index.server.service import Service
 from sparse_sts_index.server.settings import ServerSettings
@@ -56,7 +57,6 @@ from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.shards import COLLECTION_FILE, Collection
-from sparse_sts_index.storage.snapshot import State
 from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter, remove_vectors
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
@@ -490,11 +490,11 @@ def test_what_lucene_holds_of_an_index_of_others(tmp_path: Path, field: str, val
         patch.setattr(builder, "ImpactWriter", Theirs)
         build(tmp_path / "index", ["a", "b", "c"], vectors)
     for in_memory in (False, True):
-        with ImpactIndex.open(tmp_path / "index", in_memory=in_memory) as index, index.using() as state:
+        with ImpactIndex.open(tmp_path / "index") as index, index.using() as state:
 
-            def ask(index: ImpactIndex = index, state: State = state) -> list[Document]:
-                (found,) = index.search(state, vectors[[0]], 3)
-                return index.documents(state, np.array(found.rows))
+            def ask(index: ImpactIndex = index, searcher: Searcher = Searcher(state, in_memory)) -> list[Document]:  # noqa: B008
+                (found,) = searcher.search(vectors[[0]], 3)
+                return index.documents(searcher.snapshot, np.array(found.rows))
 
             if field == "_raw" or not in_memory:
                 refused(ask, *parts)

@@ -25,12 +25,13 @@ from scipy.sparse import csr_array
 from support import VOCABULARY, brute_force, build, chunk, random_vectors
 
 from sparse_sts_index import DataError, Document, ImpactIndexError, SparseStsEncoder, SparseStsIndex
+from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.storage import builder, impact_index
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.reader import ImpactReader
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
-from sparse_sts_index.storage.snapshot import State
-from sparse_sts_index.storage.transaction import Changes, clean
+from sparse_sts_index.storage.snapshot import Snapshot
+from sparse_sts_index.storage.transaction import Transaction, clean
 
 POOL = random_vectors(np.random.default_rng(0), 60)
 QUERIES = random_vectors(np.random.default_rng(1), 4)
@@ -43,10 +44,10 @@ def expected(model: Model, query: csr_array, k: int) -> list[tuple[str, float]]:
     return brute_force(ids, POOL[[model[doc_id] for doc_id in ids]], query, k) if ids else []
 
 
-def assert_same(index: ImpactIndex, model: Model) -> None:
+def assert_same(index: ImpactIndex, model: Model, in_memory: bool | None = None) -> None:
     assert len(index) == len(model)
     with index.using() as state:
-        for row, found in enumerate(index.search(state, QUERIES, 5)):
+        for row, found in enumerate(Searcher(state, in_memory).search(QUERIES, 5)):
             assert found.certified
             assert list(zip(found.ids, found.cosines, strict=True)) == expected(model, QUERIES[[row]], 5)
     for doc_id in IDS:
@@ -319,9 +320,9 @@ def test_a_document_that_is_not_the_same_in_both_halves(tmp_path: Path) -> None:
     path = tmp_path / "index"
     build(path, IDS[:4], POOL[:4])
     with ImpactIndex.open(path, writable=True) as index:
-        changes = index.check_writable()
-        changes.lucene.add(["id2"], ["text"], chunk(["id2"], POOL[[9]]).impacts, VOCABULARY.terms, 2, replace=True)
-        changes.commit()
+        transaction = index.check_writable()
+        transaction._lucene.add(["id2"], ["text"], chunk(["id2"], POOL[[9]]).impacts, VOCABULARY.terms, 2, replace=True)
+        transaction.commit()
     with pytest.raises(ImpactIndexError, match="document 'id2' is not the same"), ImpactIndex.open(path) as index:
         index.verify()
 
@@ -467,15 +468,15 @@ def test_a_writer_that_breaks_for_good(tmp_path: Path, monkeypatch: pytest.Monke
     with ImpactIndex.open(path, writable=True) as index:
         with monkeypatch.context() as patch:
             patch.setattr(ImpactWriter, "delete", broken)
-            patch.setattr(impact_index, "open_to_change", broken)
+            patch.setattr(impact_index, "open_transaction", broken)
             for _ in range(2):
                 with pytest.raises(ImpactIndexError, match="out of heap"):
                     index.delete(IDS[:1])
                 assert len(index) == 4
         assert index.delete(IDS[:1]) == 1
         assert index.verify() == 3
-        close = Changes.close
-        monkeypatch.setattr(Changes, "close", lambda self: (close(self), broken()))
+        close = Transaction.close
+        monkeypatch.setattr(Transaction, "close", lambda self: (close(self), broken()))
         assert index.delete(IDS[1:2]) == 1
     monkeypatch.undo()
     with ImpactIndex.open(path) as index:
@@ -493,7 +494,7 @@ def test_another_build_just_before_this_one_has_the_lock(
         monkeypatch.undo()
         build(path, IDS[:4], POOL[:4])
         if fails:
-            monkeypatch.setattr(Changes, "add", lambda *_: 1 / 0)
+            monkeypatch.setattr(Transaction, "add", lambda *_: 1 / 0)
         return ImpactWriter(folder)
 
     monkeypatch.setattr(builder, "ImpactWriter", late)
@@ -510,8 +511,8 @@ def test_another_build_just_before_this_one_has_the_lock(
 def test_a_refused_change_reads_nothing_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, checked = tmp_path / "index", []
     build(path, IDS[:4], POOL[:4])
-    check = State.check
-    monkeypatch.setattr(State, "check", lambda self, before=None: (checked.append(before), check(self, before))[1])
+    check = Snapshot.check
+    monkeypatch.setattr(Snapshot, "check", lambda self, before=None: (checked.append(before), check(self, before))[1])
     with ImpactIndex.open(path, writable=True) as index:
         with pytest.raises(DataError, match="already"):
             index.write([chunk(IDS[:1], POOL[:1])], replace=False, commit=True)
@@ -526,12 +527,12 @@ def test_searches_while_others_refresh(tmp_path: Path) -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
-        with ImpactIndex.open(path, writable=True) as writer, ImpactIndex.open(path, in_memory=True) as reader:
+        with ImpactIndex.open(path, writable=True) as writer, ImpactIndex.open(path) as reader:
 
             def read() -> None:
                 while not stop.is_set():
                     try:
-                        assert_same(reader, model)
+                        assert_same(reader, model, in_memory=True)
                     except Exception as error:
                         wrong.append(error)
 

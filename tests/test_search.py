@@ -16,6 +16,7 @@ from sparse_sts_index import DataError, Quantizer, SparseStsEncoder, SparseStsIn
 from sparse_sts_index.search import certified
 from sparse_sts_index.search.certified import STEPS, Step
 from sparse_sts_index.search.inverted import InvertedVectors, best_rows
+from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.reader import ImpactReader
 from sparse_sts_index.storage.vector_files import VectorStore
@@ -30,9 +31,9 @@ def test_every_mode_against_brute_force(tmp_path: Path, bits: int, k: int, in_me
     vectors, queries = random_vectors(rng, 400), random_vectors(rng, 40)
     ids = [f"d{number}" for number in rng.permutation(400)]
     build(tmp_path / "index", ids, vectors, bits)
-    with ImpactIndex.open(tmp_path / "index", in_memory=in_memory) as index, index.using() as state:
+    with ImpactIndex.open(tmp_path / "index") as index, index.using() as state:
         for mode in STEPS:
-            for row, found in enumerate(index.search(state, queries, k, mode)):
+            for row, found in enumerate(Searcher(state, in_memory).search(queries, k, mode)):
                 everything = brute_force(ids, vectors, queries[[row]], 400)
                 hits = list(zip(found.ids, found.cosines, strict=True))
                 assert found.certified or mode != "exact"
@@ -68,12 +69,12 @@ def test_no_certificate_is_false(
     steps = {"exact": (Step(rest, 1, 0),), "two-step": (Step(rest, 1, 0),)}
     with (
         pytest.MonkeyPatch.context() as patch,
-        ImpactIndex.open(path, in_memory=in_memory) as index,
+        ImpactIndex.open(path) as index,
         index.using() as state,
     ):
         patch.setattr(certified, "STEPS", steps)
         for mode in steps:
-            for row, found in enumerate(index.search(state, asked, k, mode)):
+            for row, found in enumerate(Searcher(state, in_memory).search(asked, k, mode)):
                 expected = brute_force(ids, vectors, asked[[row]], len(ids))
                 if found.certified or mode == "exact":
                     assert list(zip(found.ids, found.cosines, strict=True)) == expected[:k]
@@ -215,20 +216,17 @@ def test_every_way_to_all_cosines_is_the_same(stored: VectorStore, terms: list[i
 
 @pytest.mark.parametrize("k", [1, 5, 311])
 def test_in_memory_without_lucene(stored: VectorStore, k: int) -> None:
-    """Certified, and the bound is the cosine of the best that is no hit; whatever the mode."""
+    """Certified, and the bound is the cosine of the best that is no hit."""
     queries = csr_array(
         np.vstack([random_vectors(np.random.default_rng(6), 20).toarray(), np.zeros((1, 40), np.float32)])
     )
     live = np.flatnonzero(stored.live)
-    for mode in STEPS:
-        found = certified.search(
-            None, stored, queries, k, mode, inverted=InvertedVectors(stored), terms=[], scale=255, error=1.0
-        )
-        for row, neighbours in enumerate(found):
-            expected = brute_force([str(row) for row in live], stored.take(live), queries[[row]], 312)
-            assert list(zip(neighbours.ids, neighbours.cosines, strict=True)) == expected[:k]
-            assert neighbours.rows == [int(doc_id) for doc_id in neighbours.ids]
-            assert (neighbours.certified, neighbours.bound) == (True, expected[k][1] if len(expected) > k else 0.0)
+    found = certified.search_in_memory(stored, InvertedVectors(stored), queries, k)
+    for row, neighbours in enumerate(found):
+        expected = brute_force([str(row) for row in live], stored.take(live), queries[[row]], 312)
+        assert list(zip(neighbours.ids, neighbours.cosines, strict=True)) == expected[:k]
+        assert neighbours.rows == [int(doc_id) for doc_id in neighbours.ids]
+        assert (neighbours.certified, neighbours.bound) == (True, expected[k][1] if len(expected) > k else 0.0)
 
 
 def test_what_lucene_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,9 +246,9 @@ def test_what_lucene_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     vectors = unit_vectors(np.vstack([np.repeat(groups, [24, 100, 300, 300], axis=0), others]))
     ids = [f"d{row:03}" for row in range(734)]
     build(tmp_path / "index", ids, vectors)
-    with ImpactIndex.open(tmp_path / "index", in_memory=False) as index, index.using() as state:
+    with ImpactIndex.open(tmp_path / "index") as index, index.using() as state:
         monkeypatch.setattr(ImpactReader, "search", spy)
-        found = index.search(state, unit_vectors(groups), 5)
+        found = Searcher(state, in_memory=False).search(unit_vectors(groups), 5)
         # 24 that tie, and one behind them, are proved by the first step, 100 by the second, 300 by comparison with all
         assert calls == [(25, [5, 5, 5, 5]), (200, [6, 6, 6])]
         assert [neighbours.ids for neighbours in found] == [ids[first : first + 5] for first in (0, 24, 124, 424)]
@@ -258,7 +256,7 @@ def test_what_lucene_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert [neighbours.bound == neighbours.cosines[-1] for neighbours in found] == [True] * 4
         for mode, expected in (("two-step", (30, [3])), ("approximate", (10, [2]))):
             calls.clear()
-            (neighbours,) = index.search(state, unit_vectors(groups[3:]), 5, mode)
+            (neighbours,) = Searcher(state, in_memory=False).search(unit_vectors(groups[3:]), 5, mode)
             assert calls == [expected]
             assert not neighbours.certified
             assert neighbours.bound >= 1
@@ -268,9 +266,9 @@ def test_fewer_than_lucene_was_asked_for_are_all(tmp_path: Path) -> None:
     """Nothing is behind the last of them that could be nearer."""
     vectors = unit_vectors([[1, 0, *[0] * 38], [3, 4, *[0] * 38], [0, 1, *[0] * 38]])
     build(tmp_path / "index", ["same", "near", "other"], vectors)
-    with ImpactIndex.open(tmp_path / "index", in_memory=False) as index, index.using() as state:
+    with ImpactIndex.open(tmp_path / "index") as index, index.using() as state:
         for mode in ("two-step", "approximate"):
-            (found,) = index.search(state, unit_vectors([[1, *[0] * 39]]), 2, mode)
+            (found,) = Searcher(state, in_memory=False).search(unit_vectors([[1, *[0] * 39]]), 2, mode)
             assert found.ids == ["same", "near"]
             assert found.certified
             assert found.bound < 0.01
@@ -283,7 +281,7 @@ def test_documents_that_lucene_cannot_find_are_found(tmp_path: Path) -> None:
     build(tmp_path / "index", ["faint", "clear"], vectors)
     with ImpactIndex.open(tmp_path / "index") as index, index.using() as state:
         assert len(state.reader.search(['"t1"^1'], 5)[0]) == 1
-        (found,) = index.search(state, query, 5)
+        (found,) = Searcher(state).search(query, 5)
         assert found.ids == ["clear", "faint"]
         assert found.certified
 
@@ -293,10 +291,10 @@ def test_many_queries_are_the_same_as_one_by_one(tmp_path: Path) -> None:
     vectors, queries = random_vectors(rng, 300), random_vectors(rng, 64)
     queries = csr_array(np.vstack([queries.toarray(), np.zeros((1, 40), np.float32)]))  # and one without a term
     build(tmp_path / "index", [str(n) for n in range(300)], vectors)
-    opened = ImpactIndex.open(tmp_path / "index", in_memory=False)
-    with opened as index, index.using() as state:
-        together = index.search(state, queries, 5)
-        assert together == [index.search(state, queries[[row]], 5)[0] for row in range(65)]
+    with ImpactIndex.open(tmp_path / "index") as index, index.using() as state:
+        searcher = Searcher(state, in_memory=False)
+        together = searcher.search(queries, 5)
+        assert together == [searcher.search(queries[[row]], 5)[0] for row in range(65)]
         assert (together[-1].ids, together[-1].certified, together[-1].bound) == ([], True, 0)
 
 

@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.fork_guard import JAVA, TORCH
 from sparse_sts_index.data.documents import Chunk, Document
+from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.vectors.quantizer import Quantizer, l2_normalize
@@ -51,6 +52,8 @@ class LuceneCorpus:
         try:
             ImpactIndex.build(folder, chunks(), manifest, vocabulary)
             self.index = ImpactIndex.open(folder)
+            with self.index.using() as snapshot:  # the only one: nobody else changes this index
+                self.searcher = Searcher(snapshot)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -109,8 +112,8 @@ def semantic_search_lucene(
             raise ValueError("either corpus_embeddings or corpus_index must be given")
         corpus_index = LuceneCorpus(corpus_embeddings, **kwargs)
     start = time.perf_counter()
-    with corpus_index.index.using() as state:
-        found = corpus_index.index.search(state, queries, top_k)
+    with corpus_index.index.using():
+        found = corpus_index.searcher.search(queries, top_k)
     results: Results = [
         [{"corpus_id": row, "score": cosine} for row, cosine in zip(near.rows, near.cosines, strict=True)]
         for near in found

@@ -47,8 +47,8 @@ class Source:
     def of_index(cls, index: ImpactIndex) -> Source:
         """The documents of an index; no model is loaded."""
         manifest = index.manifest
-        with index.using() as state:
-            vocabulary = state.vocabulary
+        with index.using() as snapshot:
+            vocabulary = snapshot.vocabulary
         digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
         metadata = Metadata.of_manifest(manifest)
         return cls(metadata, vocabulary, digest, manifest.documents, lambda skip: index.read(skip=skip))

@@ -306,7 +306,7 @@ def _speed(
             index.search(queries, _K)
             searched = len(queries) / (time.perf_counter() - start)
             whole = _times(lambda query: index.search([query], _K), queries)
-        with ImpactIndex.open(Path(folder) / "index", in_memory=False) as vectors:
+        with ImpactIndex.open(Path(folder) / "index") as vectors:
             for _ in range(_WARM_UP):
                 _stages(encoder, vectors, queries, quantizer)
             times = _stages(encoder, vectors, queries, quantizer)
@@ -321,7 +321,7 @@ def _stages(
     """Seconds of each stage: ndarray of float64, shape (queries, stages)."""
     times = np.zeros((len(queries), len(STAGES)))
     terms = encoder.vocabulary.terms
-    with index.using() as state:
+    with index.using() as snapshot:
         for row, query in enumerate(queries):
             clock = [time.perf_counter()]
             tokens = encoder.tokenize([query])
@@ -330,9 +330,9 @@ def _stages(
             clock.append(time.perf_counter())
             names, weights = query_terms(quantizer.quantize(vector), 0, terms)
             clock.append(time.perf_counter())
-            (found,) = state.reader.search([impact_query(map(quoted, names), weights)], _CANDIDATES)
+            (found,) = snapshot.reader.search([impact_query(map(quoted, names), weights)], _CANDIDATES)
             clock.append(time.perf_counter())
-            cosines = state.store.scores(found.rows, vector.toarray()[0].astype(np.float64))
+            cosines = snapshot.store.scores(found.rows, vector.toarray()[0].astype(np.float64))
             np.argsort(-cosines)
             clock.append(time.perf_counter())
             times[row] = np.diff(clock)

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,8 +34,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index.search.inverted import InvertedVectors, best_rows
-from sparse_sts_index.storage.lucene.reader import ImpactReader, impact_query
+from sparse_sts_index.storage.lucene.reader import impact_query
+from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.storage.vector_files import Vectors
+from sparse_sts_index.vectors.quantizer import Quantizer
 
 Mode = Literal["exact", "two-step", "approximate"]
 
@@ -126,6 +127,9 @@ class Neighbours:
     bound: float
 
 
+_NONE = Neighbours([], [], [], True, 0.0)  # of a query without a term
+
+
 class _Query:
     """A query, its heaviest terms first."""
 
@@ -166,49 +170,27 @@ class _Query:
         return float(highest + tail * math.sqrt(1 - (highest / head) ** 2) + _FLOAT32)
 
 
-def search(
-    reader: ImpactReader,
-    store: Vectors,
-    vectors: csr_array,
-    k: int,
-    mode: Mode,
-    *,
-    inverted: InvertedVectors | None,
-    terms: Sequence[str],
-    scale: int,
-    error: float,
-) -> list[Neighbours]:
-    """The nearest documents of each query.
+def search(snapshot: Snapshot, vectors: csr_array, k: int, mode: Mode) -> list[Neighbours]:
+    """Return the nearest documents of each query, found by Lucene.
 
     Parameters
     ----------
-    reader, store
-        The two halves of one state of an index.
+    snapshot : Snapshot
     vectors : csr_array of float32, shape (n, vocab)
         L2-normalised queries without negative weights.
     k : int
-        Neighbours a query. Documents of cosine 0 are none, so there may be fewer.
+        Number of neighbours per query. Documents of cosine 0 are not neighbours, so there may be fewer.
     mode : {"exact", "two-step", "approximate"}
-    inverted : InvertedVectors, optional
-        The store by term: then it answers, and not Lucene. Exactly, whatever the mode: that takes no longer.
-    terms : sequence of str, length vocab
-        Lucene terms, :func:`~sparse_sts_index.storage.lucene.reader.quoted`.
-    scale : int
-        What the documents' impacts are divided by to give weights.
-    error : float
-        The largest rounding error of a document, :meth:`~sparse_sts_index.vectors.quantizer.Quantizer.errors`.
 
     Returns
     -------
     list of n Neighbours
-        Those of mode ``exact`` are certified, all of them.
+        All certified in mode ``exact``.
     """
-    results = [Neighbours([], [], [], True, 0.0)] * vectors.shape[0]  # of queries without a term
-    queries = {row: _Query(vectors, row) for row in np.flatnonzero(np.diff(vectors.indptr)).tolist()}
-    if inverted is not None:
-        for row, query in queries.items():
-            results[row] = _best_of_all(store, inverted.scores(query.terms, query.weights), k)
-        return results
+    store, manifest, terms = snapshot.store, snapshot.manifest, snapshot.quoted_terms
+    scale, error = Quantizer(manifest.bits).scale, manifest.max_document_error
+    results = [_NONE] * vectors.shape[0]
+    queries = _queries(vectors)
     dense = np.zeros(vectors.shape[1])
     for step in STEPS[mode]:
         kept = {row: query.heaviest(step) for row, query in queries.items()}
@@ -217,7 +199,7 @@ def search(
             impact_query([terms[term] for term in queries[row].terms[:count]], queries[row].weights[:count])
             for row, count in kept.items()
         ]
-        for (row, count), matches in zip(kept.items(), reader.search(lines, limit), strict=True):
+        for (row, count), matches in zip(kept.items(), snapshot.reader.search(lines, limit), strict=True):
             query = queries[row]
             last = float(matches.scores[-1]) / scale if len(matches) == limit else 0.0
             unseen = query.bound(last, count, scale, error)
@@ -233,6 +215,26 @@ def search(
             results[row] = _best_of_all(store, _all_cosines(store, dense), k)
             dense[query.terms] = 0
     return results
+
+
+def search_in_memory(store: Vectors, inverted: InvertedVectors, vectors: csr_array, k: int) -> list[Neighbours]:
+    """Return the nearest documents of each query, all certified; parameters are those of :func:`search`.
+
+    Parameters
+    ----------
+    store : Vectors
+    inverted : InvertedVectors
+        The same vectors by term.
+    """
+    results = [_NONE] * vectors.shape[0]
+    for row, query in _queries(vectors).items():
+        results[row] = _best_of_all(store, inverted.scores(query.terms, query.weights), k)
+    return results
+
+
+def _queries(vectors: csr_array) -> dict[int, _Query]:
+    """Return the queries that have a term, by row."""
+    return {row: _Query(vectors, row) for row in np.flatnonzero(np.diff(vectors.indptr)).tolist()}
 
 
 def _best_of_all(store: Vectors, cosines: NDArray[np.float64], k: int) -> Neighbours:

@@ -258,7 +258,7 @@ def publish(plan: Plan, shards: Iterable[Shard], start: float) -> Manifest:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     collection = Collection(tuple(shards), now, round(time.monotonic() - start, 3))
     try:
-        state = open_collection(output, collection, None, check=False)
+        state = open_collection(output, collection, check=False)
     except ImpactIndexError as error:
         raise ImpactIndexError(f"{error} (is {output} the same folder for the driver and all workers?)") from error
     state.release()

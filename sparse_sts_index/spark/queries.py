@@ -23,7 +23,7 @@ from sparse_sts_index.spark.executors import encoder_of
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.shards import shard_folders
-from sparse_sts_index.storage.snapshot import State
+from sparse_sts_index.storage.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -179,9 +179,9 @@ def _join(
                 yield (a, row, b, other_row), Pair(documents[row], other_documents[other_row], cosine)
 
 
-def _by_row(index: ImpactIndex, state: State, rows: NDArray[np.int64]) -> dict[int, Document]:
+def _by_row(index: ImpactIndex, snapshot: Snapshot, rows: NDArray[np.int64]) -> dict[int, Document]:
     unique = np.unique(rows)
-    return dict(zip(unique.tolist(), index.documents(state, unique), strict=True))
+    return dict(zip(unique.tolist(), index.documents(snapshot, unique), strict=True))
 
 
 def _first_shard(place: tuple[int, int, int, int]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shutil
 import time
 from collections.abc import Iterator
@@ -15,21 +14,21 @@ from sparse_sts_index.errors import DataError, ImpactIndexError
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.snapshot import LUCENE_FOLDER, MANIFEST_FILE
-from sparse_sts_index.storage.transaction import VECTORS_FOLDER, Changes, clean
+from sparse_sts_index.storage.transaction import VECTORS_FOLDER, Transaction, clean
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 
 @contextlib.contextmanager
 def building(
     path: Path, manifest: Manifest, vocabulary: Vocabulary, *, overwrite: bool, start: float | None = None
-) -> Iterator[Changes]:
+) -> Iterator[Transaction]:
     """An index that appears when the block ends well; parameters and errors are those of :meth:`ImpactIndex.build`."""
     JAVA.check()
     start = time.monotonic() if start is None else start
     check_target(path, overwrite)
     ours = not _holds_index(path)  # whether all that comes into the folder is of this build
     made = [folder for folder in (path / LUCENE_FOLDER, path, *path.parents) if not folder.exists()]
-    changes: Changes | None = None
+    transaction: Transaction | None = None
     try:
         path.mkdir(parents=True, exist_ok=True)
         try:
@@ -40,32 +39,30 @@ def building(
         try:
             ours = not _holds_index(path)  # once more: now nobody else can build there
             check_target(path, overwrite)
-            changes = Changes(path, manifest, lucene, vocabulary)
+            transaction = Transaction(path, manifest, lucene, vocabulary)
         except BaseException:
             lucene.close()
             raise
-        yield changes
-        if not changes.manifest.documents:
+        yield transaction
+        if not transaction.documents:
             raise DataError("no documents to index")
-        lucene.merge()
-        seconds = round(time.monotonic() - start, 3)
-        changes.manifest = dataclasses.replace(changes.manifest, build_seconds=seconds)
-        changes.commit()
+        transaction.merge_segments()
+        transaction.commit(build_seconds=round(time.monotonic() - start, 3))
         for folder in made:
             sync_folder(folder.parent)
     except BaseException as error:
         if JAVA.inherited:  # a child that ends within the block; the build is its parent's
             raise
-        if changes is not None:
+        if transaction is not None:
             with contextlib.suppress(ImpactIndexError):
-                changes.close()
+                transaction.close()
         _undo(path, made, files=ours)
         if isinstance(error, OSError):
             raise ImpactIndexError(f"cannot write {path}: {error.strerror or error}") from error
         raise
-    clean(path, keep=changes.committed)
+    clean(path, keep=transaction.committed)
     with contextlib.suppress(ImpactIndexError):  # it is done
-        changes.close()
+        transaction.close()
 
 
 def check_target(path: Path, overwrite: bool) -> None:

@@ -2,8 +2,8 @@
 
 What is visible is what Lucene's last commit says: its user data carry the :class:`~.storage.manifest.Manifest`,
 which says how much of the vector files counts. So both change in one atomic rename. A writer appends vectors, makes
-them durable, and commits; killed at any point, it leaves what was committed before, whole. Readers keep the state that
-they opened; one writer at a time, held to that by Lucene's lock.
+them durable, and commits; killed at any point, it leaves what was committed before, whole. Readers keep the
+snapshot that they opened; one writer at a time, held to that by Lucene's lock.
 """
 
 from __future__ import annotations
@@ -19,20 +19,18 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index._utils.pipeline import overlap
 from sparse_sts_index.data.documents import Chunk, Document
 from sparse_sts_index.data.records import check_unicode
 from sparse_sts_index.errors import DataError, ImpactIndexError
-from sparse_sts_index.search.certified import Mode, Neighbours, search
 from sparse_sts_index.storage.builder import building
 from sparse_sts_index.storage.lucene.jvm import detach_thread
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.storage.shards import is_collection, open_state
-from sparse_sts_index.storage.snapshot import LUCENE_FOLDER, State
-from sparse_sts_index.storage.transaction import Changes, clean, open_to_change
+from sparse_sts_index.storage.shards import is_collection, open_snapshot
+from sparse_sts_index.storage.snapshot import LUCENE_FOLDER, Snapshot
+from sparse_sts_index.storage.transaction import Transaction, clean, open_transaction
 from sparse_sts_index.storage.verification import verify
 from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.vocabulary import Vocabulary
@@ -41,7 +39,7 @@ _CHUNK = 2048  # documents read back at a time
 
 
 class ImpactIndex:
-    """Unit vectors and sentences by id, searched by cosine.
+    """Unit vectors and sentences by id.
 
     Open one with :meth:`open`, make one with :meth:`build`. Several threads may search one; changes are for one thread
     at a time.
@@ -52,19 +50,16 @@ class ImpactIndex:
     """
 
     def __init__(
-        self, path: Path, state: State, changes: Changes | None, in_memory: bool | None, check: bool = True
+        self, path: Path, snapshot: Snapshot, transaction: Transaction | None = None, check: bool = True
     ) -> None:
         self.path = path
         self._check = check
-        self._state = state
-        self._writable, self._changes = changes is not None, changes
-        self._in_memory = in_memory
+        self._snapshot = snapshot
+        self._writable, self._transaction = transaction is not None, transaction
         self._closed, self._lock = False, threading.Lock()
 
     @classmethod
-    def open(
-        cls, path: str | Path, *, writable: bool = False, in_memory: bool | None = None, check: bool = True
-    ) -> Self:
+    def open(cls, path: str | Path, *, writable: bool = False, check: bool = True) -> Self:
         """Open an index, or a collection of them.
 
         Parameters
@@ -72,10 +67,6 @@ class ImpactIndex:
         path : str or Path
         writable : bool
             To change it, which one process at a time may.
-        in_memory : bool, optional
-            Hold the vectors by term in memory, 16 bytes a posting, and search them there, exactly in every mode;
-            otherwise by Lucene. Exact search finds the same either way. Default: in memory up to 262,144 documents,
-            after the first 20 queries.
         check : bool
             Compare all files with their checksums first, and after :meth:`refresh` what is new, so that a damaged index
             is refused and gives no wrong answers. Reads everything, about 1 GB a second.
@@ -97,10 +88,10 @@ class ImpactIndex:
             raise ImpactIndexError(f"not an index: {path} has no folder {LUCENE_FOLDER}")
         path = path.absolute()  # the process may go elsewhere
         if not writable:
-            return cls(path, open_state(path, in_memory, check), None, in_memory, check)
-        state, changes = open_to_change(path, in_memory, check)
-        clean(path, keep=changes.committed)
-        return cls(path, state, changes, in_memory, check)
+            return cls(path, open_snapshot(path, check), check=check)
+        snapshot, transaction = open_transaction(path, check)
+        clean(path, keep=transaction.committed)
+        return cls(path, snapshot, transaction, check)
 
     @classmethod
     def build(
@@ -135,18 +126,18 @@ class ImpactIndex:
         ImpactIndexError
             `path` holds an index (and not `overwrite`) or something else, or cannot be written.
         """
-        with building(Path(path), manifest, vocabulary, overwrite=overwrite, start=start) as changes:
-            for _ in overlap(functools.partial(_write_detached, changes), chunks):
+        with building(Path(path), manifest, vocabulary, overwrite=overwrite, start=start) as transaction:
+            for _ in overlap(functools.partial(_write_detached, transaction), chunks):
                 pass
 
     @property
     def manifest(self) -> Manifest:
-        """Of the state that is seen."""
-        return self._state.manifest
+        """Of the snapshot that is seen."""
+        return self._snapshot.manifest
 
     @contextlib.contextmanager
-    def using(self) -> Iterator[State]:
-        """The state that is seen, its files held open while the block runs, whatever is refreshed or closed meanwhile.
+    def using(self) -> Iterator[Snapshot]:
+        """Hold the current snapshot open while the block runs, whatever is refreshed or closed meanwhile.
 
         Raises
         ------
@@ -157,33 +148,19 @@ class ImpactIndex:
         with self._lock:
             if self._closed:
                 raise ImpactIndexError(f"{self.path} is closed")
-            state = self._state
-            state.acquire()
+            snapshot = self._snapshot
+            snapshot.acquire()
         try:
-            yield state
+            yield snapshot
         finally:
-            state.release()
+            snapshot.release()
 
-    def search(self, state: State, vectors: csr_array, k: int, mode: Mode = "exact") -> list[Neighbours]:
-        """The nearest documents of each query in a state; see :func:`sparse_sts_index.search.certified.search`."""
-        return search(
-            state.reader,
-            state.store,
-            vectors,
-            k,
-            mode,
-            inverted=state.inverted(vectors.shape[0]),
-            terms=state.quoted_terms,
-            scale=Quantizer(state.manifest.bits).scale,
-            error=state.manifest.max_document_error,
-        )
-
-    def documents(self, state: State, rows: NDArray[np.int64]) -> list[Document]:
+    def documents(self, snapshot: Snapshot, rows: NDArray[np.int64]) -> list[Document]:
         """The documents of rows that count."""
-        ids = state.store.ids(rows)
-        places = state.reader.find(ids)
+        ids = snapshot.store.ids(rows)
+        places = snapshot.reader.find(ids)
         docids = [place[1] for place in places if place is not None]
-        return [Document(*pair) for pair in zip(ids, state.reader.texts(docids), strict=True)]
+        return [Document(*pair) for pair in zip(ids, snapshot.reader.texts(docids), strict=True)]
 
     def read(self, *, skip: int = 0) -> Iterator[Chunk]:
         """All documents with their vectors and impacts, in the order of addition, some at a time.
@@ -193,14 +170,14 @@ class ImpactIndex:
         skip : int
             Pass over so many.
         """
-        with self.using() as state:
-            yield from self._read(state, skip)
+        with self.using() as snapshot:
+            yield from self._read(snapshot, skip)
 
-    def _read(self, state: State, skip: int = 0) -> Iterator[Chunk]:
-        quantizer = Quantizer(state.manifest.bits)
-        for rows in state.store.live_rows(_CHUNK, skip):
-            vectors = state.store.take(rows)
-            yield Chunk(self.documents(state, rows), vectors, quantizer.quantize(vectors))
+    def _read(self, snapshot: Snapshot, skip: int = 0) -> Iterator[Chunk]:
+        quantizer = Quantizer(snapshot.manifest.bits)
+        for rows in snapshot.store.live_rows(_CHUNK, skip):
+            vectors = snapshot.store.take(rows)
+            yield Chunk(self.documents(snapshot, rows), vectors, quantizer.quantize(vectors))
 
     def get(self, doc_id: str) -> Document | None:
         """The document with this id, or None."""
@@ -216,9 +193,9 @@ class ImpactIndex:
         """
         for doc_id in ids:
             check_unicode(doc_id, "id", f"id {doc_id!a:.40}")
-        with self.using() as state:
-            places = state.reader.find(ids)
-            texts = iter(state.reader.texts([place[1] for place in places if place is not None]))
+        with self.using() as snapshot:
+            places = snapshot.reader.find(ids)
+            texts = iter(snapshot.reader.texts([place[1] for place in places if place is not None]))
             return [None if place is None else Document(i, next(texts)) for i, place in zip(ids, places, strict=True)]
 
     def __len__(self) -> int:
@@ -226,10 +203,10 @@ class ImpactIndex:
 
     def refresh(self) -> bool:
         """See what has been committed since; whether there was anything."""
-        with self.using() as state:
-            if self._changes is not None or state.is_current():
+        with self.using() as snapshot:
+            if self._transaction is not None or snapshot.is_current():
                 return False
-            self._see(open_state(self.path, self._in_memory, self._check, before=state))
+            self._see(open_snapshot(self.path, self._check, before=snapshot))
         return True
 
     def write(self, chunks: Iterable[Chunk], *, replace: bool, commit: bool) -> int:
@@ -257,18 +234,17 @@ class ImpactIndex:
             The index is not writable. Whatever fails, all that was not committed is dropped.
         """
         replaced = 0
-        with self._changing(commit) as (state, changes):
+        with self._changing(commit) as (snapshot, transaction):
             for chunk in chunks:
-                places = state.reader.find([document.id for document in chunk.documents])
-                rows = [place[0] for place in places if place is not None]
-                if rows and not replace:
-                    taken = next(d for d, place in zip(chunk.documents, places, strict=True) if place is not None)
-                    raise DataError(
-                        f"{taken.where or self.path}: there is a document with id {taken.id!r} in the index already"
-                    )
-                changes.kill(state.store, rows)
-                changes.add(chunk.documents, chunk.vectors, chunk.impacts, replace=bool(rows))
-                replaced += len(rows)
+                if replace:
+                    replaced += transaction.replace(snapshot, chunk)
+                    continue
+                places = snapshot.reader.find([document.id for document in chunk.documents])
+                for document, place in zip(chunk.documents, places, strict=True):
+                    if place is not None:
+                        where = document.where or self.path
+                        raise DataError(f"{where}: there is a document with id {document.id!r} in the index already")
+                transaction.add(chunk)
         return replaced
 
     def delete(self, ids: Iterable[str], *, commit: bool = True) -> int:
@@ -280,12 +256,9 @@ class ImpactIndex:
             check_unicode(doc_id, "id", f"id {doc_id!a:.40}")
         unique = iter(wanted)
         deleted = 0
-        with self._changing(commit) as (state, changes):
+        with self._changing(commit) as (snapshot, transaction):
             while chunk := list(itertools.islice(unique, _CHUNK)):
-                rows = [place[0] for place in state.reader.find(chunk) if place is not None]
-                changes.kill(state.store, rows)
-                changes.lucene.delete(chunk)
-                deleted += len(rows)
+                deleted += transaction.delete(snapshot, chunk)
         return deleted
 
     def commit(self) -> None:
@@ -298,14 +271,14 @@ class ImpactIndex:
 
         Everything comes from the index itself: nothing is encoded. Commits.
         """
-        with self._changing(commit=True) as (state, changes):
-            changes.start_over()
-            for chunk in self._read(state):
-                changes.add(chunk.documents, chunk.vectors, chunk.impacts)
+        with self._changing(commit=True) as (snapshot, transaction):
+            transaction.clear()
+            for chunk in self._read(snapshot):
+                transaction.add(chunk)
                 if progress is not None:
                     progress(len(chunk.documents))
-            changes.lucene.merge()
-        clean(self.path, keep=changes.committed)
+            transaction.merge_segments()
+        clean(self.path, keep=transaction.committed)
 
     def verify(self, *, progress: Callable[[int], None] | None = None) -> int:
         """Compare everything with everything: files with their checksums, counts, each document with its vector.
@@ -320,8 +293,8 @@ class ImpactIndex:
         ImpactIndexError
             Something is not as it was written; the message says what.
         """
-        with self.using() as state:
-            return verify(self.path, state, progress)
+        with self.using() as snapshot:
+            return verify(self.path, snapshot, progress)
 
     def close(self) -> None:
         """Release the files; drops changes that are not committed. Does nothing in a forked process."""
@@ -331,11 +304,11 @@ class ImpactIndex:
             if self._closed:
                 return
             self._closed = True
-        self._state.release()
-        if self._changes is not None:
+        self._snapshot.release()
+        if self._transaction is not None:
             with contextlib.suppress(ImpactIndexError):  # what is committed is done, and the rest is dropped anyway
-                self._changes.close()
-            self._changes = None
+                self._transaction.close()
+            self._transaction = None
 
     def __enter__(self) -> Self:
         return self
@@ -345,37 +318,37 @@ class ImpactIndex:
     ) -> None:
         self.close()
 
-    def check_writable(self) -> Changes:
+    def check_writable(self) -> Transaction:
         """Refuse an index that was not opened to be changed."""
         JAVA.check()
         if not self._writable or self._closed:
             raise ImpactIndexError(f"{self.path} was not opened to be changed (writable=True)")
-        return self._changes or self._open_to_change()
+        return self._transaction or self._open_to_change()
 
-    def _open_to_change(self, before: State | None = None) -> Changes:
-        state, changes = open_to_change(self.path, self._in_memory, self._check, before)
-        clean(self.path, keep=changes.committed)
-        self._changes = changes
-        self._see(state)
-        return changes
+    def _open_to_change(self, before: Snapshot | None = None) -> Transaction:
+        snapshot, transaction = open_transaction(self.path, self._check, before)
+        clean(self.path, keep=transaction.committed)
+        self._transaction = transaction
+        self._see(snapshot)
+        return transaction
 
     @contextlib.contextmanager
-    def _changing(self, commit: bool) -> Iterator[tuple[State, Changes]]:
-        """Changes under way: the state before them and where to make them; undone if the block fails."""
-        changes, committed = self.check_writable(), False
+    def _changing(self, commit: bool) -> Iterator[tuple[Snapshot, Transaction]]:
+        """Changes under way: the snapshot before them and where to make them; undone if the block fails."""
+        transaction, committed = self.check_writable(), False
         with self.using() as before:
             try:
-                yield before, changes
+                yield before, transaction
                 if commit:
-                    changes.commit()
+                    transaction.commit()
                     committed = True
-                state = changes.state(self._in_memory)
+                snapshot = transaction.snapshot()
             except BaseException as error:
                 if JAVA.inherited:  # a child that ends within the block; the changes are its parent's
                     raise
-                self._changes = None
+                self._transaction = None
                 with contextlib.suppress(ImpactIndexError):
-                    changes.close()
+                    transaction.close()
                 with contextlib.suppress(ImpactIndexError):  # the next change tries again
                     self._open_to_change(before)
                 if committed and isinstance(error, ImpactIndexError):
@@ -383,17 +356,17 @@ class ImpactIndex:
                 if isinstance(error, OSError):
                     raise ImpactIndexError(f"cannot write {self.path}: {error.strerror or error}") from error
                 raise
-        self._see(state)
+        self._see(snapshot)
 
-    def _see(self, state: State) -> None:
+    def _see(self, snapshot: Snapshot) -> None:
         with self._lock:
-            before, self._state = self._state, state
+            before, self._snapshot = self._snapshot, snapshot
         before.release()
 
 
-def _write_detached(changes: Changes, chunk: Chunk) -> None:
+def _write_detached(transaction: Transaction, chunk: Chunk) -> None:
     """Write a chunk in a thread that is going to end."""
     try:
-        changes.add(chunk.documents, chunk.vectors, chunk.impacts)
+        transaction.add(chunk)
     finally:
         detach_thread()

@@ -11,7 +11,7 @@ from sparse_sts_index.errors import DataError
 from sparse_sts_index.storage.builder import building, check_target
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.shards import check_alike
-from sparse_sts_index.storage.snapshot import State
+from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.storage.vector_files import Extent
 
 _ROWS = 1 << 16  # at a time
@@ -57,11 +57,11 @@ def merge(
     paths = [Path(source).absolute() for source in sources]
     with ExitStack() as opened:
         indexes = [opened.enter_context(ImpactIndex.open(path)) for path in paths]
-        states = [opened.enter_context(index.using()) for index in indexes]
-        check_alike(states, paths)
-        check_ids_differ(states, paths)
+        snapshots = [opened.enter_context(index.using()) for index in indexes]
+        check_alike(snapshots, paths)
+        check_ids_differ(snapshots, paths)
         manifest = dataclasses.replace(
-            states[0].manifest,
+            snapshots[0].manifest,
             max_document_error=0.0,
             documents=0,
             empty_documents=0,
@@ -69,15 +69,15 @@ def merge(
             vectors=Extent.empty(""),
             created="",
         )
-        with building(Path(output), manifest, states[0].vocabulary, overwrite=overwrite) as changes:
-            for state in states:
-                changes.add_state(state)
+        with building(Path(output), manifest, snapshots[0].vocabulary, overwrite=overwrite) as transaction:
+            for snapshot in snapshots:
+                transaction.add_snapshot(snapshot)
                 if progress is not None:
-                    progress(state.manifest.documents)
+                    progress(snapshot.manifest.documents)
 
 
-def check_ids_differ(states: Sequence[State], paths: Sequence[Path]) -> None:
-    """Refuse states that share a document id.
+def check_ids_differ(snapshots: Sequence[Snapshot], paths: Sequence[Path]) -> None:
+    """Refuse snapshots that share a document id.
 
     Raises
     ------
@@ -85,9 +85,9 @@ def check_ids_differ(states: Sequence[State], paths: Sequence[Path]) -> None:
         They do.
     """
     seen: set[str] = set()
-    for state, path in zip(states, paths, strict=True):
-        for rows in state.store.live_rows(_ROWS):
-            ids = state.store.ids(rows)
+    for snapshot, path in zip(snapshots, paths, strict=True):
+        for rows in snapshot.store.live_rows(_ROWS):
+            ids = snapshot.store.ids(rows)
             if not seen.isdisjoint(ids):
                 taken = next(doc_id for doc_id in ids if doc_id in seen)
                 raise DataError(f"{path}: there is a document with id {taken!r} in another index already")

@@ -32,7 +32,7 @@ from sparse_sts_index._utils.files import MOST_JSON, atomic_writer, from_sealed_
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.lucene.reader import ImpactShards
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.storage.snapshot import VOCABULARY_FILE, State, open_index_state
+from sparse_sts_index.storage.snapshot import VOCABULARY_FILE, Snapshot, open_index_snapshot
 from sparse_sts_index.storage.vector_files import Extent, Vectors
 
 COLLECTION_FILE = "collection.json"
@@ -128,20 +128,20 @@ class Collection:
             file.write(to_sealed_json(dataclasses.asdict(self)))
 
 
-class CollectionState(State):
-    """One state of a collection."""
+class CollectionSnapshot(Snapshot):
+    """One snapshot of a collection."""
 
-    def __init__(self, path: Path, collection: Collection, *state: Any) -> None:
-        super().__init__(*state)
-        self._path, self._collection = path, collection
+    def __init__(self, path: Path, collection: Collection, *snapshot: Any) -> None:
+        super().__init__(*snapshot)
+        self._path, self.collection = path, collection
 
     def is_current(self) -> bool:
         """Whether no other collection has taken its place since."""
-        return Collection.read(self._path) == self._collection
+        return Collection.read(self._path) == self.collection
 
 
 def manifest_sha256(manifest: Manifest) -> str:
-    """What tells one state of an index from any other."""
+    """What tells one snapshot of an index from any other."""
     return hashlib.sha256(manifest.to_json().encode()).hexdigest()
 
 
@@ -155,8 +155,8 @@ def shard_folders(path: Path) -> list[Path]:
     return [path / shard.folder for shard in Collection.read(path).shards] if is_collection(path) else [path]
 
 
-def open_state(path: Path, in_memory: bool | None, check: bool, before: State | None = None) -> State:
-    """The last committed state of an index or a collection; see :meth:`.snapshot.State.check`.
+def open_snapshot(path: Path, check: bool, before: Snapshot | None = None) -> Snapshot:
+    """The last committed snapshot of an index or a collection; see :meth:`.snapshot.Snapshot.check`.
 
     Raises
     ------
@@ -164,11 +164,11 @@ def open_state(path: Path, in_memory: bool | None, check: bool, before: State | 
         Neither is there, it is damaged, or its shards do not belong together.
     """
     if not is_collection(path):
-        return open_index_state(path, in_memory, check, before)
+        return open_index_snapshot(path, check, before)
     while True:
         collection = Collection.read(path)
         try:
-            return open_collection(path, collection, in_memory, check, before)
+            return open_collection(path, collection, check, before)
         except ImpactIndexError as error:
             if Collection.read(path) != collection:
                 continue  # it has been replaced meanwhile, and its shards are gone
@@ -178,40 +178,38 @@ def open_state(path: Path, in_memory: bool | None, check: bool, before: State | 
             raise
 
 
-def open_collection(
-    path: Path, collection: Collection, in_memory: bool | None, check: bool, before: State | None = None
-) -> State:
-    """Of a collection that need not be in place yet; see :func:`open_state`."""
-    checked = before._collection.shards if isinstance(before, CollectionState) else ()
+def open_collection(path: Path, collection: Collection, check: bool, before: Snapshot | None = None) -> Snapshot:
+    """Of a collection that need not be in place yet; see :func:`open_snapshot`."""
+    checked = before.collection.shards if isinstance(before, CollectionSnapshot) else ()
     with ExitStack() as opened:
-        states = []
+        snapshots = []
         folders = [path / shard.folder for shard in collection.shards]
         for folder, shard in zip(folders, collection.shards, strict=True):
-            state = open_index_state(folder, False, check and shard not in checked)
-            opened.callback(state.release)
-            if manifest_sha256(state.manifest) != shard.manifest_sha256:
+            snapshot = open_index_snapshot(folder, check and shard not in checked)
+            opened.callback(snapshot.release)
+            if manifest_sha256(snapshot.manifest) != shard.manifest_sha256:
                 raise ImpactIndexError(f"{folder} is not as it was when the collection was made")
-            states.append(state)
-        check_alike(states, folders)
-        store = VectorShards([state.store for state in states])
-        reader = ImpactShards(path, [state.reader for state in states], store.starts)
+            snapshots.append(snapshot)
+        check_alike(snapshots, folders)
+        store = VectorShards([snapshot.store for snapshot in snapshots])
+        reader = ImpactShards(path, [snapshot.reader for snapshot in snapshots], store.starts)
         manifest = dataclasses.replace(
-            states[0].manifest,
-            max_document_error=max(state.manifest.max_document_error for state in states),
-            documents=sum(state.manifest.documents for state in states),
-            empty_documents=sum(state.manifest.empty_documents for state in states),
-            postings=sum(state.manifest.postings for state in states),
-            vectors=Extent.empty(""),
+            snapshots[0].manifest,
+            max_document_error=max(snapshot.manifest.max_document_error for snapshot in snapshots),
+            documents=sum(snapshot.manifest.documents for snapshot in snapshots),
+            empty_documents=sum(snapshot.manifest.empty_documents for snapshot in snapshots),
+            postings=sum(snapshot.manifest.postings for snapshot in snapshots),
+            vectors=store.extent,
             created=collection.created,
             updated=collection.created,
             build_seconds=collection.build_seconds,
         )
-        whole = CollectionState(path, collection, manifest, reader, store, states[0].vocabulary_file, in_memory)
+        whole = CollectionSnapshot(path, collection, manifest, reader, store, snapshots[0].vocabulary_file)
         opened.pop_all()  # the reader of all closes theirs
         return whole
 
 
-def check_alike(states: Sequence[State], paths: Sequence[Path]) -> None:
+def check_alike(snapshots: Sequence[Snapshot], paths: Sequence[Path]) -> None:
     """Refuse indexes that do not belong together.
 
     Raises
@@ -219,12 +217,12 @@ def check_alike(states: Sequence[State], paths: Sequence[Path]) -> None:
     ImpactIndexError
         Two differ in model, vocabulary, precision, bits or terms kept.
     """
-    for state, path in zip(states[1:], paths[1:], strict=True):
+    for snapshot, path in zip(snapshots[1:], paths[1:], strict=True):
         for name in SETTINGS:
-            one, other = getattr(states[0].manifest, name), getattr(state.manifest, name)
+            one, other = getattr(snapshots[0].manifest, name), getattr(snapshot.manifest, name)
             if one != other:
                 raise ImpactIndexError(f"{paths[0]} and {path} differ in {name.replace('_', ' ')}: {one}, {other}")
-        if state.vocabulary_file != states[0].vocabulary_file:
+        if snapshot.vocabulary_file != snapshots[0].vocabulary_file:
             raise ImpactIndexError(f"{paths[0]} and {path} differ in {VOCABULARY_FILE}: one of them is damaged")
 
 
@@ -235,18 +233,13 @@ class VectorShards(Vectors):
     ----------
     stores : sequence of Vectors
         At least one.
-
-    Attributes
-    ----------
-    starts : list of int
-        The first row of each.
     """
 
     def __init__(self, stores: Sequence[Vectors]) -> None:
         self._stores = stores
         ends = np.cumsum([len(store) for store in stores])
         self._starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
-        self.starts: list[int] = self._starts.tolist()
+        self.extent, self.starts = Extent.empty(""), self._starts.tolist()
         self._length = int(ends[-1])
 
     def __len__(self) -> int:

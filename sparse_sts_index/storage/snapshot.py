@@ -1,4 +1,4 @@
-"""One state of an index, as readers see it: Lucene's half, the vectors', and what ties them together."""
+"""One snapshot of an index, as readers see it: Lucene's half, the vectors', and what ties them together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from sparse_sts_index._utils.files import read_plain, refuse_links
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import ImpactIndexError, ModelError
-from sparse_sts_index.search.inverted import InvertedVectors
 from sparse_sts_index.storage.lucene.reader import ImpactReader, quoted
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.vector_files import Vectors, VectorStore
@@ -18,13 +17,12 @@ from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 LUCENE_FOLDER, MANIFEST_FILE, VOCABULARY_FILE = "lucene", "manifest.json", "vocabulary.json"
 MANIFEST_KEY = "sparse-sts-manifest"
-_IN_MEMORY_DOCUMENTS, _QUERIES_THAT_PAY = 1 << 18, 20  # up to so many, after so many
 _MOST_VOCABULARY = 1 << 28  # bytes
 _ATTEMPTS = 10  # to open what a writer is replacing
 
 
-class State:
-    """One state of an index, as readers see it: Lucene's half and the vectors'.
+class Snapshot:
+    """One snapshot of an index, as readers see it: Lucene's half and the vectors'.
 
     Attributes
     ----------
@@ -38,24 +36,12 @@ class State:
     ----------
     manifest, reader, store, vocabulary_file
         See there.
-    in_memory : bool, optional
-        See :meth:`.impact_index.ImpactIndex.open`.
     """
 
-    def __init__(
-        self,
-        manifest: Manifest,
-        reader: ImpactReader,
-        store: Vectors,
-        vocabulary_file: bytes,
-        in_memory: bool | None,
-    ) -> None:
+    def __init__(self, manifest: Manifest, reader: ImpactReader, store: Vectors, vocabulary_file: bytes) -> None:
         self.manifest, self.reader, self.store = manifest, reader, store
         self.vocabulary_file = vocabulary_file
-        self._in_memory = in_memory
-        self._queries = 0
-        self._inverted: InvertedVectors | None = None
-        self._users, self._lock, self._transposing = 1, threading.Lock(), threading.Lock()
+        self._users, self._lock = 1, threading.Lock()
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -67,27 +53,16 @@ class State:
         """Lucene's terms of :attr:`vocabulary`, as queries name them."""
         return _quoted_terms(self.vocabulary_file, self.manifest.vocabulary_sha256)
 
-    def inverted(self, queries: int) -> InvertedVectors | None:
-        """The vectors by term, if that is to be had, or pays for one who asks so many queries more."""
-        with self._transposing:
-            self._queries += queries
-            wanted = self._in_memory
-            if wanted is None:  # a state that a change is about to replace is not worth the transposing
-                wanted = self.manifest.documents <= _IN_MEMORY_DOCUMENTS and self._queries > _QUERIES_THAT_PAY
-            if wanted and self._inverted is None:
-                self._inverted = InvertedVectors(self.store)
-            return self._inverted
-
     def is_current(self) -> bool:
         """Whether nothing has been committed since."""
         return self.reader.is_current()
 
-    def check(self, before: State | None = None) -> None:
+    def check(self, before: Snapshot | None = None) -> None:
         """Compare files with their checksums, and counts with each other; reads everything, about 1 GB a second.
 
         Parameters
         ----------
-        before : State, optional
+        before : Snapshot, optional
             An earlier one of the same index, which was checked: what both have is not read again.
 
         Raises
@@ -121,11 +96,10 @@ class State:
                 return
         self.reader.close()
         del self.store
-        self._inverted = None
 
 
-def open_index_state(path: Path, in_memory: bool | None, check: bool, before: State | None = None) -> State:
-    """The last committed state of an index; see :meth:`State.check`."""
+def open_index_snapshot(path: Path, check: bool, before: Snapshot | None = None) -> Snapshot:
+    """The last committed snapshot of an index; see :meth:`Snapshot.check`."""
     attempts = 0
     while True:
         attempts += 1
@@ -137,10 +111,10 @@ def open_index_state(path: Path, in_memory: bool | None, check: bool, before: St
                 raise ImpactIndexError(f"{path} holds a Lucene index that sparse-sts did not build")
             manifest = Manifest.from_json(text)
             store = VectorStore(path, manifest.vectors, manifest.vocabulary_size)
-            state = State(manifest, reader, store, read_vocabulary(path, manifest), in_memory)
+            snapshot = Snapshot(manifest, reader, store, read_vocabulary(path, manifest))
             if check:
-                state.check(before)
-            return state
+                snapshot.check(before)
+            return snapshot
         except BaseException as error:
             # A writer may have put other vectors in the place of these since the commit was read.
             again = isinstance(error, ImpactIndexError) and attempts < _ATTEMPTS and not reader.is_current()

@@ -11,25 +11,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.files import atomic_writer, refuse_links, to_sealed_json
-from sparse_sts_index.data.documents import Document
+from sparse_sts_index.data.documents import Chunk
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.storage.shards import VectorShards
 from sparse_sts_index.storage.snapshot import (
     LUCENE_FOLDER,
     MANIFEST_FILE,
     MANIFEST_KEY,
     VOCABULARY_FILE,
-    State,
-    open_index_state,
+    Snapshot,
+    open_index_snapshot,
     read_vocabulary,
     vocabulary_of,
 )
-from sparse_sts_index.storage.vector_files import Extent, Vectors, VectorStore, VectorWriter, remove_vectors
+from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter, remove_vectors
 from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
@@ -37,22 +35,36 @@ _ROWS = 1 << 14  # at a time
 VECTORS_FOLDER = re.compile(r"vectors-(\d+)")
 
 
-class Changes:
-    """Changes on their way to a commit; the manifest as it will be."""
+class Transaction:
+    """Changes on their way to a commit. Each method changes Lucene, the vectors and the manifest together.
+
+    Attributes
+    ----------
+    committed : str
+        The folder of the vectors that the last commit names; empty if there is none.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of the index.
+    manifest : Manifest
+        The manifest of the last commit.
+    lucene : ImpactWriter
+        Closed with the transaction.
+    vocabulary : Vocabulary, optional
+        Start an empty index with this vocabulary; `manifest` then describes the model alone.
+    """
 
     def __init__(
         self, path: Path, manifest: Manifest, lucene: ImpactWriter, vocabulary: Vocabulary | None = None
     ) -> None:
-        """To change what `manifest` describes; with a `vocabulary`, to begin anew."""
-        self._path = path
-        self.manifest = manifest
-        self.lucene = lucene
+        self._path, self._manifest, self._lucene = path, manifest, lucene
         if vocabulary is not None:
             self.committed = ""
             self._vocabulary = json.dumps(vocabulary.tokens).encode()
             self._begin()
         else:
-            self.committed = manifest.vectors.folder  # where the vectors are that count
+            self.committed = manifest.vectors.folder
             self._vocabulary = read_vocabulary(path, manifest)
             self._vectors = VectorWriter(path, manifest.vectors)
 
@@ -62,31 +74,63 @@ class Changes:
         self._vectors = VectorWriter(self._path, extent)
         with atomic_writer(self._path / extent.folder / VOCABULARY_FILE) as file:
             file.write(self._vocabulary.decode())
-        self.manifest = dataclasses.replace(
-            self.manifest, max_document_error=0.0, documents=0, empty_documents=0, postings=0, vectors=extent
+        self._manifest = dataclasses.replace(
+            self._manifest, max_document_error=0.0, documents=0, empty_documents=0, postings=0, vectors=extent
         )
 
     @property
     def _terms(self) -> tuple[str, ...]:
-        return vocabulary_of(self._vocabulary, self.manifest.vocabulary_sha256).terms
+        return vocabulary_of(self._vocabulary, self._manifest.vocabulary_sha256).terms
 
-    def start_over(self) -> None:
-        """Drop all documents; those that follow are to take their place."""
-        self.lucene.clear()
+    @property
+    def documents(self) -> int:
+        """Number of documents after the changes so far."""
+        return self._manifest.documents
+
+    def clear(self) -> None:
+        """Delete all documents."""
+        self._lucene.clear()
         self._vectors.close()
         self._begin()
 
-    def add(
-        self, documents: Sequence[Document], vectors: csr_array, impacts: csr_array, *, replace: bool = False
-    ) -> None:
-        """Append documents, in place of those with their ids if `replace`."""
-        manifest = self.manifest
-        ids, texts = [document.id for document in documents], [document.text for document in documents]
+    def add(self, chunk: Chunk) -> None:
+        """Append documents whose ids are new."""
+        self._append(chunk, replace=False)
+
+    def replace(self, before: Snapshot, chunk: Chunk) -> int:
+        """Append documents, and delete the documents with the same ids.
+
+        Parameters
+        ----------
+        before : Snapshot
+            The documents before this call.
+        chunk : Chunk
+
+        Returns
+        -------
+        int
+            Number of documents replaced.
+        """
+        rows = _rows(before, [document.id for document in chunk.documents])
+        self._delete_rows(before, rows)
+        self._append(chunk, replace=bool(rows))
+        return len(rows)
+
+    def delete(self, before: Snapshot, ids: Sequence[str]) -> int:
+        """Delete documents by id, and return how many there were; see :meth:`replace`."""
+        rows = _rows(before, ids)
+        self._delete_rows(before, rows)
+        self._lucene.delete(ids)
+        return len(rows)
+
+    def _append(self, chunk: Chunk, replace: bool) -> None:
+        manifest, impacts = self._manifest, chunk.impacts
+        ids, texts = [document.id for document in chunk.documents], [document.text for document in chunk.documents]
         first_row = self._vectors.rows
-        self._vectors.add(vectors, ids)
-        self.lucene.add(ids, texts, impacts, self._terms, first_row, replace=replace)
-        errors = Quantizer(manifest.bits).errors(vectors)
-        self.manifest = dataclasses.replace(
+        self._vectors.add(chunk.vectors, ids)
+        self._lucene.add(ids, texts, impacts, self._terms, first_row, replace=replace)
+        errors = Quantizer(manifest.bits).errors(chunk.vectors)
+        self._manifest = dataclasses.replace(
             manifest,
             max_document_error=max(manifest.max_document_error, float(errors.max(initial=0))),
             documents=manifest.documents + len(ids),
@@ -94,18 +138,18 @@ class Changes:
             postings=manifest.postings + impacts.nnz,
         )
 
-    def add_state(self, state: State) -> None:
-        """Append all documents of a state of another index, with what it says of them."""
-        manifest, whole = self.manifest, state.manifest
-        self.lucene.add_reader(state.reader)
-        starts = np.array(state.store.starts if isinstance(state.store, VectorShards) else [0])
-        for rows in state.store.live_rows(_ROWS):
-            ids, new = state.store.ids(rows), self._vectors.rows + np.arange(len(rows))
-            self._vectors.add(state.store.take(rows), ids)
+    def add_snapshot(self, snapshot: Snapshot) -> None:
+        """Append all documents of a snapshot of another index, with what it says of them."""
+        manifest, whole = self._manifest, snapshot.manifest
+        self._lucene.add_reader(snapshot.reader)
+        starts = np.array(snapshot.store.starts)
+        for rows in snapshot.store.live_rows(_ROWS):
+            ids, new = snapshot.store.ids(rows), self._vectors.rows + np.arange(len(rows))
+            self._vectors.add(snapshot.store.take(rows), ids)
             held = rows - starts[np.searchsorted(starts, rows, side="right") - 1]  # in Lucene, a shard has its own
             moved = np.flatnonzero(held != new)
-            self.lucene.number([ids[place] for place in moved.tolist()], new[moved])
-        self.manifest = dataclasses.replace(
+            self._lucene.number([ids[place] for place in moved.tolist()], new[moved])
+        self._manifest = dataclasses.replace(
             manifest,
             max_document_error=max(manifest.max_document_error, whole.max_document_error),
             documents=manifest.documents + whole.documents,
@@ -113,61 +157,77 @@ class Changes:
             postings=manifest.postings + whole.postings,
         )
 
-    def kill(self, store: Vectors, rows: Sequence[int]) -> None:
-        """The vectors' half of deleting documents."""
-        manifest = self.manifest
-        impacts = Quantizer(manifest.bits).quantize(store.take(np.array(rows, np.int64)))
+    def _delete_rows(self, before: Snapshot, rows: Sequence[int]) -> None:
+        manifest = self._manifest
+        impacts = Quantizer(manifest.bits).quantize(before.store.take(np.array(rows, np.int64)))
         self._vectors.kill(rows)
-        self.manifest = dataclasses.replace(
+        self._manifest = dataclasses.replace(
             manifest,
             documents=manifest.documents - len(rows),
             empty_documents=manifest.empty_documents - int((np.diff(impacts.indptr) == 0).sum()),
             postings=manifest.postings - impacts.nnz,
         )
 
-    def commit(self) -> None:
-        """Vectors first, durably; then Lucene's commit, with the manifest in it; then the copy to read."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        self.manifest = dataclasses.replace(
-            self.manifest, vectors=self._vectors.extent(durable=True), created=self.manifest.created or now, updated=now
+    def merge_segments(self) -> None:
+        """Merge Lucene's files to one segment: most of the work before a commit, and the fastest to search."""
+        self._lucene.merge()
+
+    def commit(self, build_seconds: float | None = None) -> None:
+        """Write the vectors durably, then commit Lucene with the manifest, then write the manifest's readable copy.
+
+        Parameters
+        ----------
+        build_seconds : float, optional
+            How long the build took, for the manifest.
+        """
+        before, now = self._manifest, datetime.now(UTC).isoformat(timespec="seconds")
+        self._manifest = dataclasses.replace(
+            before,
+            vectors=self._vectors.extent(durable=True),
+            created=before.created or now,
+            updated=now,
+            build_seconds=before.build_seconds if build_seconds is None else build_seconds,
         )
         # Before it is so: an interrupt may arrive just after it is. Files of a commit that failed are litter for later.
-        self.committed = self.manifest.vectors.folder
-        self.lucene.commit({MANIFEST_KEY: self.manifest.to_json()})
+        self.committed = self._manifest.vectors.folder
+        self._lucene.commit({MANIFEST_KEY: self._manifest.to_json()})
         with contextlib.suppress(DataError, OSError), atomic_writer(self._path / MANIFEST_FILE) as file:
-            file.write(to_sealed_json(json.loads(self.manifest.to_json())))
+            file.write(to_sealed_json(json.loads(self._manifest.to_json())))
 
-    def state(self, in_memory: bool | None) -> State:
-        """What there is now, committed or not."""
+    def snapshot(self) -> Snapshot:
+        """Return what there is now, committed or not."""
         extent = self._vectors.extent(durable=False)
-        self.manifest = dataclasses.replace(self.manifest, vectors=extent)
-        store = VectorStore(self._path, extent, self.manifest.vocabulary_size)
-        return State(self.manifest, self.lucene.reader(), store, self._vocabulary, in_memory)
+        self._manifest = dataclasses.replace(self._manifest, vectors=extent)
+        store = VectorStore(self._path, extent, self._manifest.vocabulary_size)
+        return Snapshot(self._manifest, self._lucene.reader(), store, self._vocabulary)
 
     def close(self) -> None:
         """Drop what is not committed, and release the files."""
         self._vectors.close()
-        if self.manifest.vectors.folder != self.committed:
-            remove_vectors(self._path / self.manifest.vectors.folder)
-        self.lucene.close()
+        if self._manifest.vectors.folder != self.committed:
+            remove_vectors(self._path / self._manifest.vectors.folder)
+        self._lucene.close()
 
 
-def open_to_change(
-    path: Path, in_memory: bool | None, check: bool, before: State | None = None
-) -> tuple[State, Changes]:
-    """The last committed state (see :meth:`.State.check`), and where to change it; no one else can meanwhile."""
+def open_transaction(path: Path, check: bool, before: Snapshot | None = None) -> tuple[Snapshot, Transaction]:
+    """The last committed snapshot (see :meth:`.Snapshot.check`), and where to change it; no one else can meanwhile."""
     refuse_links(path / LUCENE_FOLDER)
     lucene = ImpactWriter(path / LUCENE_FOLDER, create=False)
     try:
-        state = open_index_state(path, in_memory, check, before)
+        snapshot = open_index_snapshot(path, check, before)
         try:
-            return state, Changes(path, state.manifest, lucene)
+            return snapshot, Transaction(path, snapshot.manifest, lucene)
         except BaseException:
-            state.release()
+            snapshot.release()
             raise
     except BaseException:
         lucene.close()
         raise
+
+
+def _rows(snapshot: Snapshot, ids: Sequence[str]) -> list[int]:
+    """Return the rows of the documents with these ids, of those that exist."""
+    return [place[0] for place in snapshot.reader.find(ids) if place is not None]
 
 
 def _generations(path: Path) -> list[int]:

@@ -100,7 +100,18 @@ class Extent:
 
 
 class Vectors(ABC):
-    """Rows to read, numbered from 0, dead ones among them."""
+    """Rows to read, numbered from 0, dead ones among them.
+
+    Attributes
+    ----------
+    extent : Extent
+        The part of the files that is in force. Empty for the rows of several stores.
+    starts : list of int
+        The first row of each store.
+    """
+
+    extent: Extent
+    starts: list[int]
 
     @abstractmethod
     def __len__(self) -> int:
@@ -183,7 +194,7 @@ class VectorStore(Vectors):
     """
 
     def __init__(self, path: Path, extent: Extent, vocabulary: int) -> None:
-        self.extent = extent
+        self.extent, self.starts = extent, [0]
         self._folder = path / extent.folder
         self._vocabulary = vocabulary
         self._arrays = [self._map(name) for name in _DTYPES]
@@ -282,7 +293,7 @@ class VectorStore(Vectors):
             yield start, self.block(start, min(start + size, len(self)))
 
     def verify(self, before: Vectors | None = None) -> None:  # noqa: D102
-        known = before.extent if isinstance(before, VectorStore) else Extent.empty("")
+        known = Extent.empty("") if before is None else before.extent
         for name, array in zip(_DTYPES, self._arrays, strict=True):
             content, expected = array.view(np.uint8).data, self.extent.crc32[name]
             grown = known.folder == self.extent.folder and known.sizes[name] <= len(content)

@@ -13,26 +13,26 @@ from sparse_sts_index._utils.files import MOST_JSON, from_sealed_json, read_plai
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.lucene.reader import impact_query, only
 from sparse_sts_index.storage.shards import shard_folders
-from sparse_sts_index.storage.snapshot import MANIFEST_FILE, State
+from sparse_sts_index.storage.snapshot import MANIFEST_FILE, Snapshot
 from sparse_sts_index.vectors.quantizer import Quantizer
 
 _CHUNK = 2048  # documents compared at a time
 
 
-def verify(path: Path, state: State, progress: Callable[[int], None] | None = None) -> int:
+def verify(path: Path, snapshot: Snapshot, progress: Callable[[int], None] | None = None) -> int:
     """Files with their checksums, counts, documents with vectors; see :meth:`.impact_index.ImpactIndex.verify`."""
-    manifest, quantizer = state.manifest, Quantizer(state.manifest.bits)
-    state.check()
+    manifest, quantizer = snapshot.manifest, Quantizer(snapshot.manifest.bits)
+    snapshot.check()
     for folder in shard_folders(path):
         _verify_copy(folder / MANIFEST_FILE)
     postings = 0
-    for chunk in state.store.live_rows(_CHUNK):
-        vectors = state.store.take(chunk)
+    for chunk in snapshot.store.live_rows(_CHUNK):
+        vectors = snapshot.store.take(chunk)
         impacts = quantizer.quantize(vectors)
         postings += impacts.nnz
         if quantizer.errors(vectors).max() > manifest.max_document_error:
             raise ImpactIndexError(f"{path}: a rounding error above the manifest's")
-        _verify_documents(path, state, chunk, impacts)
+        _verify_documents(path, snapshot, chunk, impacts)
         if progress is not None:
             progress(len(chunk))
     if postings != manifest.postings:
@@ -40,22 +40,22 @@ def verify(path: Path, state: State, progress: Callable[[int], None] | None = No
     return manifest.documents
 
 
-def _verify_documents(path: Path, state: State, rows: NDArray[np.int64], impacts: csr_array) -> None:
+def _verify_documents(path: Path, snapshot: Snapshot, rows: NDArray[np.int64], impacts: csr_array) -> None:
     """Each document is in Lucene under its id, once, with its row, and with impacts that score as they should."""
-    ids = state.store.ids(rows)
+    ids = snapshot.store.ids(rows)
     queries, expected = [], []
     for number, doc_id in enumerate(ids):
         entries = slice(impacts.indptr[number], impacts.indptr[number + 1])
         weights = impacts.data[entries].tolist()
-        terms = [state.quoted_terms[term] for term in impacts.indices[entries].tolist()]
+        terms = [snapshot.quoted_terms[term] for term in impacts.indices[entries].tolist()]
         queries.append(only(impact_query(terms, weights), doc_id) if terms else only("*:*^0", doc_id))
         expected.append(float(sum(weight * weight for weight in weights)))
-    matches = state.reader.search(queries, 2)
+    matches = snapshot.reader.search(queries, 2)
     for doc_id, row, score, found in zip(ids, rows.tolist(), expected, matches, strict=True):
         same = len(found) == 1 and found.rows[0] == row and abs(found.scores[0] - score) <= 1e-6 * score
         if not same:
             raise ImpactIndexError(f"{path}: document {doc_id!r} is not the same in Lucene and in the vectors")
-    state.reader.texts([int(found.docids[0]) for found in matches])  # refuses what cannot be read
+    snapshot.reader.texts([int(found.docids[0]) for found in matches])  # refuses what cannot be read
 
 
 def _verify_copy(file: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.sparse import vstack
 
 from sparse_sts_index.errors import ImpactIndexError
+from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.storage.impact_index import ImpactIndex
 
 QUERIES, K = 25, 10
@@ -57,8 +58,8 @@ def look(path: Path) -> View | None:
         cosines = (queries.astype(np.float64) @ vectors.astype(np.float64).T).toarray()
         right = True
         for in_memory in (False, True):
-            with ImpactIndex.open(path, in_memory=in_memory) as other, other.using() as state:
-                for row, found in enumerate(other.search(state, queries, K)):
+            with ImpactIndex.open(path) as other, other.using() as state:
+                for row, found in enumerate(Searcher(state, in_memory).search(queries, K)):
                     order = np.lexsort((ids, -cosines[row]))[:K]
                     best = [(ids[i], cosines[row, i]) for i in order if cosines[row, i] > 0]
                     got = list(zip(state.store.ids(np.array(found.rows)), found.cosines, strict=True))

@@ -15,6 +15,7 @@ import warm
 from conftest import Faults
 from support import build, chunk, random_vectors
 
+from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.jvm import java_class
 
@@ -59,12 +60,12 @@ def read(path: Path, seed: int) -> tuple[int, int, list[dict[str, float]]]:
     rng, refreshes, wrong, seen = np.random.default_rng(seed), 0, 0, []
     queries = random_vectors(rng, 50)
     next_look = time.monotonic()
-    with ImpactIndex.open(path, in_memory=bool(seed % 2)) as index:
+    with ImpactIndex.open(path) as index:
         while not (path / "done").exists():
             refreshes += index.refresh()
             query = queries[[int(rng.integers(50))]]
             with index.using() as state:
-                (found,) = index.search(state, query, 10)
+                (found,) = Searcher(state, in_memory=bool(seed % 2)).search(query, 10)
                 got = list(zip(found.ids, found.cosines, strict=True))
                 expected = []
                 for first, block in state.store.blocks():

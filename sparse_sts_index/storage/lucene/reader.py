@@ -70,11 +70,13 @@ class Matches:
 
 
 class ImpactReader:
-    """The committed state of an index at the time of opening; later commits do not disturb it.
+    """The committed snapshot of an index at the time of opening; later commits do not disturb it.
 
     Attributes
     ----------
     directory : Path
+    index_reader : IndexReader
+        The Java object.
 
     Parameters
     ----------
@@ -94,19 +96,19 @@ class ImpactReader:
             self._store = open_directory(directory) if reader is None else None
             if reader is None:
                 reader = java_class(LUCENE + "index.DirectoryReader").open(self._store)
-            self._reader = reader
+            self.index_reader = reader
             searcher_class = java_class(LUCENE + "search.IndexSearcher")
             searcher_class.setMaxClauseCount(_NO_MORE_DOCS)  # an untrained SPLADE has thousands of active terms
-            self._searcher = searcher_class(self._reader, signature=_READER)
+            self._searcher = searcher_class(self.index_reader, signature=_READER)
             self._searcher.setSimilarity(java_class("io.anserini.search.similarity.ImpactSimilarity")())
-            self._search, self._raw = java_call("search", self._searcher), java_call("raw", self._reader)
+            self._search, self._raw = java_call("search", self._searcher), java_call("raw", self.index_reader)
 
     def close(self) -> None:
         """Release the files, which in a forked process are the parent's."""
         if JAVA.inherited:
             return
         with crossing(self.directory):
-            self._reader.close()
+            self.index_reader.close()
             if self._store is not None:
                 self._store.close()
 
@@ -114,19 +116,19 @@ class ImpactReader:
     def user_data(self) -> dict[str, str]:
         """What the writer committed along with the documents."""
         with crossing(self.directory):
-            entries = self._reader.getIndexCommit().getUserData().entrySet().toArray()
+            entries = self.index_reader.getIndexCommit().getUserData().entrySet().toArray()
             return {entry.getKey(): entry.getValue() for entry in entries}
 
     def is_current(self) -> bool:
         """Whether nothing has been committed since."""
         with crossing(self.directory):
-            current: bool = self._reader.isCurrent()
+            current: bool = self.index_reader.isCurrent()
         return current
 
     def __len__(self) -> int:
         """The number of documents."""
         with crossing(self.directory):
-            count: int = self._reader.numDocs()
+            count: int = self.index_reader.numDocs()
         return count
 
     def check_integrity(self, before: ImpactReader | None = None) -> None:
@@ -152,7 +154,7 @@ class ImpactReader:
         """Reader of each segment, by the random id that Lucene has given it."""
         with crossing(self.directory):
             id_to_string = java_class(LUCENE + "util.StringHelper").idToString
-            readers = [leaf.reader() for leaf in self._reader.leaves().toArray()]
+            readers = [leaf.reader() for leaf in self.index_reader.leaves().toArray()]
             segments = [java_cast(LUCENE + "index.SegmentReader", reader) for reader in readers]
             commits = [segment.getSegmentInfo() for segment in segments]
             return {id_to_string(commit.info.getId()): s for commit, s in zip(commits, segments, strict=True)}
@@ -176,7 +178,7 @@ class ImpactReader:
             return []
         found: list[Matches] = []
         with crossing(self.directory):
-            limit = min(limit, max(1, self._reader.maxDoc()))
+            limit = min(limit, max(1, self.index_reader.maxDoc()))
         some = max(1, _HITS_AT_A_TIME // limit)
         for start in range(0, len(queries), some):
             with crossing(self.directory):
@@ -218,19 +220,19 @@ class ImpactShards(ImpactReader):
     """
 
     def __init__(self, directory: Path, readers: Sequence[ImpactReader], first_rows: Sequence[int]) -> None:
-        self._readers = readers
+        self.index_readers = readers
         self._first_rows = np.array(first_rows)
         with crossing(directory):
-            parts = [reader._reader for reader in readers]
+            parts = [reader.index_reader for reader in readers]
             multi = java_class(LUCENE + "index.MultiReader")(parts, False, signature=_READERS)
-            sizes = [reader._reader.maxDoc() for reader in readers]
+            sizes = [reader.index_reader.maxDoc() for reader in readers]
         self._ends = np.cumsum(sizes)
         super().__init__(directory, multi)
 
     def close(self) -> None:
         """Release the files."""
         super().close()
-        for reader in self._readers:
+        for reader in self.index_readers:
             reader.close()
 
     def search(self, queries: Sequence[str], limit: int) -> list[Matches]:

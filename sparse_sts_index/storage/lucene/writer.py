@@ -141,7 +141,7 @@ class ImpactWriter:
     def add_reader(self, reader: ImpactReader) -> None:
         """Append the documents of a reader that are not deleted; their rows stay as they are."""
         with crossing(self._directory):
-            java_call("addIndexes")(self._writer, reader._reader)
+            java_call("addIndexes")(self._writer, reader.index_reader)
 
     def number(self, ids: Sequence[str], rows: NDArray[np.int64]) -> None:
         """Say anew which rows the documents with these ids have."""
