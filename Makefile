@@ -8,17 +8,33 @@ LOCKED := -m pip install --quiet --require-hashes --no-deps --requirement
 SBOM := build/sparse-sts-index.cdx.json
 IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: audit clean demo dist jar licences lock release smoke test
+.PHONY: audit clean demo dist format help jar licences lint lock release smoke test test-fast
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
 	HF_HUB_OFFLINE=1 $(BIN)/sparse-sts demo --output demo-output
 
-test: .venv/installed
+test: lint
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(IN_TWO)
+
+# Style, types, spelling, and which room may import which (docs/architecture.md).
+lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(IN_TWO)
+	$(BIN)/typos
+	$(BIN)/lint-imports --no-logo --no-cache
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# What answers within a minute or two: the tests of single modules, without the slow ones.
+test-fast: lint
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(IN_TWO) -m "not slow" tests/unit
+
+help:
+	@sed -n 's/^#: //p' $(firstword $(MAKEFILE_LIST))
 
 # An environment, and the package in it. What sources are built with comes first: nothing is fetched behind the locks'
 # back. torch is the CPU build where pip finds it, else PyPI's, which brings CUDA's libraries on Linux.

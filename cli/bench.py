@@ -14,7 +14,7 @@ from sparse_sts_index._utils.json import plain
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.pairs import load_pairs
 from sparse_sts_index.errors import DataError, HubUnreachableError, ModelError
-from sparse_sts_index.vectors.precision import Precision
+from sparse_sts_index.vectors.spec import Precision
 
 from .options import (
     bits_option,

@@ -12,7 +12,7 @@ import click
 from sparse_sts_index._utils.files import atomic_writer, refuse_folder
 from sparse_sts_index._utils.hub import DEFAULT_DATASET
 from sparse_sts_index.data.pairs import load_pairs
-from sparse_sts_index.vectors.precision import Precision
+from sparse_sts_index.vectors.spec import Precision
 
 from .options import max_active_dims_option, model_option, one_line, precision_option, split_option
 

@@ -14,7 +14,7 @@ from sparse_sts_index._utils.files import atomic_writer, refuse_folder
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.records import STDIN
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.vectors.precision import Precision
+from sparse_sts_index.vectors.spec import Precision
 
 from .options import (
     corpus_format_option,

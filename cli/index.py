@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sparse_sts_index.data.documents import read_corpus
-from sparse_sts_index.vectors.precision import Precision
+from sparse_sts_index.vectors.spec import Precision
 
 from .options import (
     bits_option,

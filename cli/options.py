@@ -18,7 +18,7 @@ from sparse_sts_index.data.documents import count_documents
 from sparse_sts_index.data.records import FORMATS, STDIN
 from sparse_sts_index.data.sample import SAMPLE
 from sparse_sts_index.vectors.explanations import TermContribution
-from sparse_sts_index.vectors.precision import PRECISIONS
+from sparse_sts_index.vectors.spec import PRECISIONS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

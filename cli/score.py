@@ -10,7 +10,7 @@ import click
 from sparse_sts_index.data.pairs import Pairs, load_pairs
 from sparse_sts_index.data.records import STDIN
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.vectors.precision import Precision
+from sparse_sts_index.vectors.spec import Precision
 
 from .options import explain_option, json_line, model_option, one_line, precision_option, show_terms
 

@@ -12,7 +12,7 @@ import click
 
 from sparse_sts_index.data.documents import QUERY_CHUNK, Document, check_ids, chunks, read_corpus
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.vectors.precision import Precision
+from sparse_sts_index.vectors.spec import Precision
 
 from .options import (
     corpus_format_option,

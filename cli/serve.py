@@ -9,7 +9,7 @@ from typing import TextIO
 import click
 
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.vectors.precision import Precision
+from sparse_sts_index.vectors.spec import Precision
 
 from .options import model_option, precision_option
 

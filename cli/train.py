@@ -12,7 +12,7 @@ from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.pairs import Pairs, load_pairs
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.training.settings import DEFAULT_RECIPE, RECIPES, TrainingSettings
-from sparse_sts_index.vectors.precision import PRECISIONS
+from sparse_sts_index.vectors.spec import PRECISIONS
 
 from .options import dataset_option, overwrite_option, score_range_option
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +20,8 @@ from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.data.documents import Chunk, Document, check_ids
 from sparse_sts_index.encoding.documents import encode_documents
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
+from sparse_sts_index.encoding.matching import load_matching
 from sparse_sts_index.encoding.models import TINY
-from sparse_sts_index.errors import ModelError, ModelMismatchError
 from sparse_sts_index.search.certified import Mode, Neighbours, check_search, check_vectors
 from sparse_sts_index.search.results import Groups, Hit, Hits, Pair, scored
 from sparse_sts_index.search.searcher import Searcher
@@ -33,8 +33,8 @@ from sparse_sts_index.storage.lucene.reader import lucene_version
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.vectors.explanations import TermContribution, explain_pair
-from sparse_sts_index.vectors.precision import Precision
 from sparse_sts_index.vectors.quantizer import Quantizer
+from sparse_sts_index.vectors.spec import Precision
 
 _PACKAGES = ("sparse-sts-index", "sentence-transformers", "transformers", "torch", "pyserini")
 
@@ -63,6 +63,7 @@ class SparseStsIndex:
         self._searcher: Searcher | None = None
         self._model = model
         self._precision = precision
+        self._encoder: SparseStsEncoder | None = None
 
     @classmethod
     def open(
@@ -189,32 +190,9 @@ class SparseStsIndex:
             This process was forked after the index was opened.
         """
         JAVA.check()  # before a model is loaded for an index that cannot be searched
+        if self._encoder is None:
+            self._encoder = load_matching(self.manifest, f"index {self.path}", self._model, precision=self._precision)
         return self._encoder
-
-    @cached_property
-    def _encoder(self) -> SparseStsEncoder:
-        manifest = self.manifest
-        if isinstance(self._model, SparseStsEncoder):
-            encoder = self._model
-        else:
-            try:
-                encoder = SparseStsEncoder.load(
-                    self._model or manifest.model,
-                    precision=self._precision or manifest.precision,
-                    max_active_dims=manifest.max_active_dims,
-                )
-            except ModelError as error:
-                if self._model not in (None, manifest.model):
-                    raise
-                raise ModelError(
-                    f"{error} (the index {self.path} was built with it; say where the model is now: model=, --model)"
-                ) from error
-        if encoder.fingerprint != manifest.model_fingerprint:
-            raise ModelMismatchError(
-                f"index {self.path} was built with model {manifest.model} ({manifest.model_fingerprint[:12]}), "
-                f"not with {encoder.name} ({encoder.fingerprint[:12]})"
-            )
-        return encoder
 
     @property
     def quantizer(self) -> Quantizer:
@@ -470,7 +448,7 @@ class SparseStsIndex:
         if changed:
             self._searcher = None  # frees what it holds in memory
         if self.manifest.model_fingerprint != before:  # built anew with another model, to be checked again
-            self.__dict__.pop("_encoder", None)
+            self._encoder = None
         return changed
 
     def compact(self, *, progress: Callable[[int], None] | None = None) -> None:
@@ -517,16 +495,8 @@ class SparseStsIndex:
 
 def describe(encoder: SparseStsEncoder, quantizer: Quantizer) -> Manifest:
     """The manifest of an index that is to be built with them; starts Java."""
-    return Manifest(
-        model=_location(encoder.name),
-        model_fingerprint=encoder.fingerprint,
-        vocabulary_sha256=encoder.vocabulary.sha256,
-        vocabulary_size=len(encoder.vocabulary),
-        precision=encoder.precision,
-        max_active_dims=encoder.model.max_active_dims,
-        bits=quantizer.bits,
-        software=_software(),
-    )
+    spec = dataclasses.replace(encoder.spec(quantizer.bits), model=_location(encoder.name))
+    return Manifest(**dataclasses.asdict(spec), software=_software())
 
 
 def _as_documents(documents: Iterable[Document | str]) -> Iterator[Document]:

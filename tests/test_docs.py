@@ -104,23 +104,6 @@ def test_python_compiles(page: Path) -> None:
             ast.parse(fence["code"])
 
 
-def test_no_module_imports_one_that_imports_it() -> None:
-    """The data flow that docs/architecture.md shows is one-way."""
-    imports = {module: _imports(path, module) for module, path in _modules().items()}
-    assert len(imports) > 50
-    done: set[str] = set()
-
-    def visit(module: str, above: tuple[str, ...]) -> None:
-        assert module not in above, " -> ".join([*above[above.index(module) :], module])
-        if module not in done:
-            for other in sorted(imports[module]):
-                visit(other, (*above, module))
-            done.add(module)
-
-    for module in sorted(imports):
-        visit(module, ())
-
-
 def test_what_is_said_to_run_prints_what_the_pages_say(tmp_path: Path) -> None:
     pages = (
         "tutorial.md",
@@ -189,33 +172,3 @@ def alike(expected: str, printed: str) -> bool:
     words = [re.sub(r"\s+", " ", _NUMBER.sub("#", text)) for text in (one, other)]
     same = len(numbers[0]) == len(numbers[1]) and all(map(lambda a, b: math.isclose(a, b, abs_tol=2e-3), *numbers))
     return same and words[0] == words[1]
-
-
-def _modules() -> dict[str, Path]:
-    found = {}
-    for folder, package in ((ROOT / "sparse_sts_index", "sparse_sts_index"), (ROOT / "cli", "sparse_sts_index.cli")):
-        for path in folder.rglob("*.py"):
-            parts = [package, *path.relative_to(folder).with_suffix("").parts]
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-def _imports(path: Path, module: str) -> set[str]:
-    """What a module imports of this package when it is imported itself."""
-    modules, found = _modules(), set()
-    waiting: list[ast.stmt] = list(ast.parse(path.read_text(encoding="utf-8")).body)
-    while waiting:
-        statement = waiting.pop()
-        if isinstance(statement, ast.ImportFrom):
-            base = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-            above = base[: len(base) - statement.level + 1] if statement.level else []
-            source = ".".join([*above, *([statement.module] if statement.module else [])])
-            for alias in statement.names:
-                found.add(f"{source}.{alias.name}" if f"{source}.{alias.name}" in modules else source)
-        elif isinstance(statement, ast.Import):
-            found.update(alias.name for alias in statement.names)
-        elif isinstance(statement, ast.Try):
-            waiting += statement.body
-        elif isinstance(statement, ast.If) and "TYPE_CHECKING" not in ast.unparse(statement.test):
-            waiting += statement.body + statement.orelse
-    return (found & modules.keys()) - {module}

@@ -90,7 +90,7 @@ def test_the_model_is_the_one_that_the_collection_says(
     assert remote.encoder.fingerprint == tiny.fingerprint
     opened.close()
     other = SparseStsEncoder.load("tiny", precision="float32", max_active_dims=7)
-    with RemoteIndex.open(url, other) as wrong, pytest.raises(ModelMismatchError, match="was made with model .*tiny"):
+    with RemoteIndex.open(url, other) as wrong, pytest.raises(ModelMismatchError, match="was built with model .*tiny"):
         wrong.search(["x"])
 
 

@@ -27,9 +27,10 @@ from sparse_sts_index.data.records import check_unicode
 from sparse_sts_index.encoding.calibration import Calibration
 from sparse_sts_index.encoding.fused_encoder import FusedSparseEncoder, TermWeights, fuse, term_weights
 from sparse_sts_index.encoding.models import BUNDLED, load_splade, tokenizer_vocabulary
+from sparse_sts_index.encoding.precision import encoding_precision
 from sparse_sts_index.errors import ModelError
-from sparse_sts_index.vectors.precision import Precision, encoding_precision
 from sparse_sts_index.vectors.quantizer import keep_largest, l2_normalize, pairwise_dot
+from sparse_sts_index.vectors.spec import Precision, VectorSpec
 from sparse_sts_index.vectors.trace import Span, Trace, words_of_tokens
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
@@ -68,7 +69,7 @@ class SparseStsEncoder:
     name : str
         What to call it in manifests and messages.
     precision : {"auto", "float32", "bfloat16"}
-        What the transformer's layers compute in; see :func:`~.vectors.precision.encoding_precision`. The fused
+        What the transformer's layers compute in; see :func:`~.encoding.precision.encoding_precision`. The fused
         head computes in float32 either way. For a model that it does not know, ``"auto"`` is float32.
     batch_tokens : int, optional
         Tokens a forward pass, padding included. Default: 1,024 on a CPU, 16,384 elsewhere.
@@ -171,6 +172,18 @@ class SparseStsEncoder:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return digest.hexdigest()
+
+    def spec(self, bits: int) -> VectorSpec:
+        """Return what a collection of this encoder's vectors, quantized to `bits` bits, says of them."""
+        return VectorSpec(
+            model=self.name,
+            model_fingerprint=self.fingerprint,
+            vocabulary_sha256=self.vocabulary.sha256,
+            vocabulary_size=len(self.vocabulary),
+            precision=self.precision,
+            bits=bits,
+            max_active_dims=self.model.max_active_dims,
+        )
 
     def encode(self, sentences: Sequence[str], *, progress: Callable[[int], None] | None = None) -> csr_array:
         """Encode sentences.

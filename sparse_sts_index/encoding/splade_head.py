@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sparse_sts_index.vectors.precision import cpu_reports, has_bfloat16
+from sparse_sts_index.encoding.precision import cpu_reports, has_bfloat16
 
 _INT8_MAX = 127
 _SLICE_LOGITS = 2**21  # screened logits at a time: 8 MB of int32, which stay in a shared cache

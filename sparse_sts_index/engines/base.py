@@ -30,8 +30,7 @@ from scipy.sparse import csr_array
 from sparse_sts_index.data.documents import Chunk
 from sparse_sts_index.engines.target import Target
 from sparse_sts_index.errors import EngineError, MissingExtraError
-from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.vectors.precision import Precision
+from sparse_sts_index.vectors.spec import VectorSpec
 
 METADATA_KEY = "sparse_sts_index"  # under which an engine keeps the metadata of a collection
 RETRYABLE = frozenset({429, 502, 503, 504})  # HTTP statuses of what may go well later
@@ -73,30 +72,22 @@ class Found:
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """Where a collection's vectors come from; attributes as those of :class:`~.storage.manifest.Manifest`.
+@dataclass(frozen=True)
+class Metadata(VectorSpec):
+    """What a collection says of its vectors.
 
     Attributes
     ----------
     created : str
-        Another for each time that a push has made the collection; empty if it was not one. No part of a comparison.
+        Different each time that a push creates the collection; empty if no push did. Not part of a comparison.
     """
 
-    model: str
-    model_fingerprint: str
-    vocabulary_sha256: str
-    vocabulary_size: int
-    precision: Precision
-    bits: int
-    max_active_dims: int | None
     created: str = dataclasses.field(default="", compare=False)
 
     @classmethod
-    def of_manifest(cls, manifest: Manifest) -> Metadata:
-        """Of an index."""
-        names = (field.name for field in dataclasses.fields(cls) if field.compare)
-        return cls(**{name: getattr(manifest, name) for name in names})
+    def of(cls, spec: VectorSpec) -> Metadata:
+        """Return the metadata of a collection that has yet to be created."""
+        return cls(**{field.name: getattr(spec, field.name) for field in dataclasses.fields(VectorSpec)})
 
     def to_json(self) -> str:
         """As one line of JSON."""
@@ -115,10 +106,6 @@ class Metadata:
             return cls(**json.loads(text if isinstance(text, str) else ""))
         except (ValueError, TypeError) as error:
             raise EngineError(f"{target} is there, but not made by sparse-sts: take another name") from error
-
-    def comparable(self, other: Metadata) -> bool:
-        """Whether vectors of both may be compared."""
-        return (self.model_fingerprint, self.vocabulary_sha256) == (other.model_fingerprint, other.vocabulary_sha256)
 
 
 class Busy(Exception):  # noqa: N818 - no error yet

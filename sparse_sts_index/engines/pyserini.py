@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.storage.lucene.reader import query_terms
-from sparse_sts_index.vectors.precision import Precision
 from sparse_sts_index.vectors.quantizer import Quantizer
+from sparse_sts_index.vectors.spec import Precision
 
 
 class PyseriniQueryEncoder:

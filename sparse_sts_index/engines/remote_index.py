@@ -15,14 +15,15 @@ from typing import Self
 from scipy.sparse import csr_array
 
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
+from sparse_sts_index.encoding.matching import load_matching
 from sparse_sts_index.engines import connect
 from sparse_sts_index.engines.base import Engine, Found, Metadata, Vector, vectors_of
 from sparse_sts_index.engines.retry import BackOff
-from sparse_sts_index.errors import EngineError, ModelError, ModelMismatchError
+from sparse_sts_index.errors import EngineError
 from sparse_sts_index.search.certified import check_search, check_vectors
 from sparse_sts_index.search.results import Hit, Hits, scored
 from sparse_sts_index.vectors.explanations import TermContribution, shared_terms
-from sparse_sts_index.vectors.precision import Precision
+from sparse_sts_index.vectors.spec import Precision
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 _STEPS = ((1, 20), (8, 160))  # candidates for k hits: factor * k + extra; the second if the first has proved nothing
@@ -91,26 +92,7 @@ class RemoteIndex:
         ModelError
             It does not load.
         """
-        held, model = self.metadata, self._model or self.metadata.model
-        if isinstance(model, SparseStsEncoder):
-            encoder = model
-        else:
-            try:
-                encoder = SparseStsEncoder.load(
-                    model, precision=self._precision or held.precision, max_active_dims=held.max_active_dims
-                )
-            except ModelError as error:
-                if self._model is not None:
-                    raise
-                raise ModelError(
-                    f"{error} ({self._engine.target} was made with it; say where it is: --model)"
-                ) from error
-        if encoder.fingerprint != held.model_fingerprint or encoder.vocabulary.sha256 != held.vocabulary_sha256:
-            raise ModelMismatchError(
-                f"{self._engine.target} was made with model {held.model} ({held.model_fingerprint[:12]}), "
-                f"not with {encoder.name} ({encoder.fingerprint[:12]})"
-            )
-        return encoder
+        return load_matching(self.metadata, str(self._engine.target), self._model, precision=self._precision)
 
     def search(self, texts: Sequence[str], k: int = 10, *, explain: bool = False) -> list[Hits]:
         """The nearest sentences of each text; see :meth:`.index.SparseStsIndex.search`.

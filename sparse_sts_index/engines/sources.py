@@ -50,7 +50,7 @@ class Source:
         with index.using() as snapshot:
             vocabulary = snapshot.vocabulary
         digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
-        metadata = Metadata.of_manifest(manifest)
+        metadata = Metadata.of(manifest)
         return cls(metadata, vocabulary, digest, manifest.documents, lambda skip: index.read(skip=skip))
 
     @classmethod
@@ -63,15 +63,7 @@ class Source:
         progress: Callable[[int], None] | None = None,
     ) -> Source:
         """Documents to be encoded, once, all of them."""
-        metadata = Metadata(
-            model=encoder.name,
-            model_fingerprint=encoder.fingerprint,
-            vocabulary_sha256=encoder.vocabulary.sha256,
-            vocabulary_size=len(encoder.vocabulary),
-            precision=encoder.precision,
-            bits=quantizer.bits,
-            max_active_dims=encoder.model.max_active_dims,
-        )
+        metadata = Metadata.of(encoder.spec(quantizer.bits))
 
         def read(skip: int) -> Iterator[Chunk]:
             if skip:

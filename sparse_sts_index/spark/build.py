@@ -35,15 +35,14 @@ from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.shards import (
     COLLECTION_FILE,
-    SETTINGS,
     Collection,
     Shard,
     is_collection,
     manifest_sha256,
     open_collection,
 )
-from sparse_sts_index.vectors.precision import Precision
 from sparse_sts_index.vectors.quantizer import Quantizer
+from sparse_sts_index.vectors.spec import Precision
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -192,7 +191,7 @@ def _finished(plan: Plan, number: int) -> Shard | None:
         shard, manifest = _read(plan, number, plan.shard(number), check=True)
     except ImpactIndexError:
         return None
-    alike = all(getattr(manifest, name) == getattr(plan.manifest, name) for name in SETTINGS)
+    alike = not manifest.differences(plan.manifest)
     counts = {shard.documents, manifest.vectors.rows, manifest.vectors.live, plan.documents(number)}
     return shard if alike and len(counts) == 1 and manifest.vectors.folder == _VECTORS else None
 

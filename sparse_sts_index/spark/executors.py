@@ -5,12 +5,10 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from sparse_sts_index.errors import ModelMismatchError
-
 if TYPE_CHECKING:
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.storage.manifest import Manifest
-    from sparse_sts_index.vectors.precision import Precision
+    from sparse_sts_index.vectors.spec import Precision
 
 
 def encoder_of(manifest: Manifest, model: str | None = None) -> SparseStsEncoder:
@@ -28,17 +26,15 @@ def encoder_of(manifest: Manifest, model: str | None = None) -> SparseStsEncoder
     import torch
     from pyspark import TaskContext
 
+    from sparse_sts_index.encoding.matching import check_matching
+
     context = TaskContext.get()
     gpus = context.resources().get("gpu") if context is not None else None
     if context is not None:
         torch.set_num_threads(max(1, context.cpus()))
     device = f"cuda:{gpus.addresses[0]}" if gpus is not None else None
-    model = model or manifest.model
-    encoder = _load(model, device, manifest.precision, manifest.max_active_dims)
-    if encoder.fingerprint != manifest.model_fingerprint:
-        raise ModelMismatchError(
-            f"on a worker, {model} is another model ({encoder.fingerprint[:12]}) than {manifest.model_fingerprint[:12]}"
-        )
+    encoder = _load(model or manifest.model, device, manifest.precision, manifest.max_active_dims)
+    check_matching(encoder, manifest, "on a worker: the index")
     return encoder
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.vector_files import Extent
-from sparse_sts_index.vectors.precision import Precision
+from sparse_sts_index.vectors.spec import VectorSpec
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 #: Version of the on-disk form. Raised whenever an older reader would misread an index.
@@ -19,7 +19,7 @@ _LARGEST_VOCABULARY = 2**31 - 1  # term ids are int32
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(VectorSpec):
     """The manifest of one committed index.
 
     It travels in the user data of the Lucene commit, so that it changes in the same atomic step as the documents;
@@ -27,22 +27,10 @@ class Manifest:
 
     Attributes
     ----------
-    model : str
-        Folder or hub id of the encoder.
-    model_fingerprint : str
-        See :attr:`sparse_sts_index.encoding.encoder.SparseStsEncoder.fingerprint`.
-    vocabulary_sha256 : str
-        See :attr:`sparse_sts_index.vectors.vocabulary.Vocabulary.sha256`.
-    vocabulary_size : int
-        Terms in it.
-    precision : {"float32", "bfloat16"}
-        What the documents were encoded in; see :mod:`sparse_sts_index.vectors.precision`.
-    bits : int
-        Bits of the documents' quantizer; its scale is ``2**bits - 1``.
+    model, model_fingerprint, vocabulary_sha256, vocabulary_size, precision, bits, max_active_dims
+        See :class:`~sparse_sts_index.vectors.spec.VectorSpec`.
     software : dict
         Package name to version; ``java`` and ``lucene`` too.
-    max_active_dims : int or None
-        Terms kept of a sentence, if not all; those of most weight.
     max_document_error : float
         At least the largest rounding error of a document vector, :meth:`.vectors.quantizer.Quantizer.errors`.
     documents, empty_documents, postings : int
@@ -56,14 +44,7 @@ class Manifest:
     format_version : int
     """
 
-    model: str
-    model_fingerprint: str
-    vocabulary_sha256: str
-    vocabulary_size: int
-    precision: Precision
-    bits: int
     software: dict[str, str]
-    max_active_dims: int | None = None
     max_document_error: float = 0.0
     documents: int = 0
     empty_documents: int = 0
@@ -77,12 +58,15 @@ class Manifest:
     @classmethod
     def without_model(cls, vocabulary: Vocabulary, bits: int) -> Manifest:
         """Of vectors that come from anywhere."""
-        return cls("", "", vocabulary.sha256, len(vocabulary), "float32", bits, {})
+        return cls("", "", vocabulary.sha256, len(vocabulary), "float32", bits, None, {})
 
     def to_json(self) -> str:
         """As indented JSON."""
         values = dataclasses.asdict(self)
-        return json.dumps({"format_version": values.pop("format_version"), **values}, indent=2, ensure_ascii=False)
+        # The order is part of the format: checksums of manifests are of this text.
+        first = ("format_version", *(f.name for f in dataclasses.fields(VectorSpec)[:-1]), "software")
+        ordered = {name: values.pop(name) for name in first} | values
+        return json.dumps(ordered, indent=2, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:

@@ -38,8 +38,6 @@ from sparse_sts_index.storage.vector_files import Extent, Vectors
 COLLECTION_FILE = "collection.json"
 FORMAT_VERSION = 1
 _FILES_HELD = 5  # by an open shard
-#: What a manifest says of how vectors were made, which is the same for all shards.
-SETTINGS = ("model_fingerprint", "vocabulary_sha256", "vocabulary_size", "precision", "bits", "max_active_dims")
 
 
 @dataclass(frozen=True)
@@ -218,10 +216,8 @@ def check_alike(snapshots: Sequence[Snapshot], paths: Sequence[Path]) -> None:
         Two differ in model, vocabulary, precision, bits or terms kept.
     """
     for snapshot, path in zip(snapshots[1:], paths[1:], strict=True):
-        for name in SETTINGS:
-            one, other = getattr(snapshots[0].manifest, name), getattr(snapshot.manifest, name)
-            if one != other:
-                raise ImpactIndexError(f"{paths[0]} and {path} differ in {name.replace('_', ' ')}: {one}, {other}")
+        for name, (one, other) in snapshots[0].manifest.differences(snapshot.manifest).items():
+            raise ImpactIndexError(f"{paths[0]} and {path} differ in {name.replace('_', ' ')}: {one}, {other}")
         if snapshot.vocabulary_file != snapshots[0].vocabulary_file:
             raise ImpactIndexError(f"{paths[0]} and {path} differ in {VOCABULARY_FILE}: one of them is damaged")
 

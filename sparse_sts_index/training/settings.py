@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from sparse_sts_index._utils.hub import DEFAULT_BASE_MODEL
-from sparse_sts_index.vectors.precision import Precision
+from sparse_sts_index.vectors.spec import Precision
 
 
 @dataclass(frozen=True)

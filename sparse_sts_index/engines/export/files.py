@@ -22,6 +22,7 @@ from sparse_sts_index.engines.export.ciff import write_ciff
 from sparse_sts_index.engines.sources import Source
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.quantizer import Quantizer
+from sparse_sts_index.vectors.spec import VectorSpec
 
 MANIFEST = "manifest.json"
 _PART_BYTES = 16 << 20  # Qdrant takes requests of 32 MiB, Elasticsearch of 100 MB
@@ -161,7 +162,7 @@ def _manifest(source: Source, format: str, documents: int, folder: Path) -> dict
         "documents": documents,
         "files": files,
         "rounding": rounding,
-        **{field.name: getattr(source.metadata, field.name) for field in dataclasses.fields(Metadata) if field.compare},
+        **{field.name: getattr(source.metadata, field.name) for field in dataclasses.fields(VectorSpec)},
     }
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
+
+from sparse_sts_index.vectors.spec import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     import torch
-
-Precision = Literal["auto", "float32", "bfloat16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 def encoding_precision(precision: Precision, device: torch.device) -> Precision:

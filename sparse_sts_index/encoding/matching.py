@@ -1,0 +1,63 @@
+"""Load the encoder that a collection was built with, and refuse any other."""
+
+from __future__ import annotations
+
+from sparse_sts_index.encoding.encoder import SparseStsEncoder
+from sparse_sts_index.errors import ModelError, ModelMismatchError
+from sparse_sts_index.vectors.spec import Precision, VectorSpec
+
+
+def load_matching(
+    spec: VectorSpec, owner: str, model: SparseStsEncoder | str | None = None, *, precision: Precision | None = None
+) -> SparseStsEncoder:
+    """Return the encoder that a collection names.
+
+    Parameters
+    ----------
+    spec : VectorSpec
+        What the collection says of its vectors.
+    owner : str
+        The collection, as messages name it.
+    model : SparseStsEncoder or str, optional
+        The encoder, or where to load it from. Default: ``spec.model``.
+    precision : {"auto", "float32", "bfloat16"}, optional
+        Precision of a model that is to be loaded. Default: ``spec.precision``.
+
+    Raises
+    ------
+    ModelMismatchError
+        The encoder is not the model that the collection was built with.
+    ModelError
+        The model does not load.
+    """
+    if isinstance(model, SparseStsEncoder):
+        encoder = model
+    else:
+        try:
+            encoder = SparseStsEncoder.load(
+                model or spec.model, precision=precision or spec.precision, max_active_dims=spec.max_active_dims
+            )
+        except ModelError as error:
+            if model not in (None, spec.model):
+                raise
+            raise ModelError(
+                f"{error} ({owner} was built with it; say where the model is now: model=, --model)"
+            ) from error
+    check_matching(encoder, spec, owner)
+    return encoder
+
+
+def check_matching(encoder: SparseStsEncoder, spec: VectorSpec, owner: str) -> None:
+    """Refuse an encoder that is not the model of a collection; see :func:`load_matching`.
+
+    Raises
+    ------
+    ModelMismatchError
+        It is not.
+    """
+    wanted = (spec.model_fingerprint, spec.vocabulary_sha256)
+    if (encoder.fingerprint, encoder.vocabulary.sha256) != wanted:
+        raise ModelMismatchError(
+            f"{owner} was built with model {spec.model} ({spec.model_fingerprint[:12]}), "
+            f"not with {encoder.name} ({encoder.fingerprint[:12]})"
+        )
