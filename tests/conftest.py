@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub client
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and threads that wait for each other would spin
@@ -12,21 +13,39 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and threads 
 
 import pytest
 
-from sparse_sts_index import SparseStsEncoder, SparseStsIndex, read_corpus
+if TYPE_CHECKING:
+    from sparse_sts_index import SparseStsEncoder, SparseStsIndex
+
+#: By folder or file: what a test needs that not every machine has, or that takes long.
+MARKS = {
+    "e2e/test_page.py": "browser",
+    "integration/test_spark.py": "spark",
+    "unit/engines/test_request_schemas.py": "network",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest first, so that two workers end at about the same time."""
-    items.sort(key=lambda item: item.path.name not in ("test_spark.py", "test_training.py"))
+    """Mark the tests, and put the files that take longest first, so that two workers end at about the same time."""
+    here = Path(__file__).parent
+    for item in items:
+        mark = MARKS.get(item.path.relative_to(here).as_posix())
+        if mark is not None:
+            item.add_marker(mark)
+            item.add_marker("slow")
+    items.sort(key=lambda item: item.path.name not in ("test_spark.py", "test_fine_tuning.py"))
 
 
 @pytest.fixture(scope="session")
 def tiny() -> SparseStsEncoder:
+    from sparse_sts_index import SparseStsEncoder
+
     return SparseStsEncoder.load("tiny", precision="float32")
 
 
 @pytest.fixture(scope="session")
 def sample_index(tiny: SparseStsEncoder, tmp_path_factory: pytest.TempPathFactory) -> SparseStsIndex:
+    from sparse_sts_index import SparseStsIndex, read_corpus
+
     return SparseStsIndex.build(tmp_path_factory.mktemp("sample") / "index", read_corpus("sample"), tiny)
 
 

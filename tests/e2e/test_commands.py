@@ -12,10 +12,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from sparse_sts_index import SparseStsEncoder, SparseStsIndex, load_pairs, read_corpus
+from sparse_sts_index import SparseStsEncoder, load_pairs, read_corpus
+
+if TYPE_CHECKING:
+    from sparse_sts_index import SparseStsIndex
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -7,12 +7,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 from serving import serving
 
-from sparse_sts_index import SparseStsIndex
+if TYPE_CHECKING:
+    from sparse_sts_index import SparseStsIndex
 
 try:
     from axe_playwright_python.sync_playwright import Axe

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sparse_sts_index import Document, SparseStsEncoder, SparseStsIndex
+from sparse_sts_index import Document, SparseStsIndex
 
 if sys.platform == "win32":
     pytest.skip("needs a pseudo-terminal", allow_module_level=True)
@@ -23,6 +23,10 @@ if sys.platform == "win32":
 import fcntl
 import pty
 import termios
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sparse_sts_index import SparseStsEncoder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SECONDS = 120.0  # to wait for anything: loading takes some, on a busy machine many

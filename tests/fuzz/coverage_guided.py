@@ -1,7 +1,8 @@
 """Coverage-guided fuzzing of one target with atheris: ``coverage_guided.py TARGET COUNTS [libFuzzer's options]``.
 
 COUNTS is a file that is kept up to date with how many inputs were tried, and how many of them accepted. What fails is
-left in a file of libFuzzer's (``-artifact_prefix``), which goes into tests/test_hostile_input.py once it is understood.
+left in a file of libFuzzer's (``-artifact_prefix``), which goes into
+``tests/security/test_hostile_input.py`` once it is understood.
 """
 
 from __future__ import annotations
