@@ -14,7 +14,8 @@ from sparse_sts_index._utils.hub import DEFAULT_DATASET
 from sparse_sts_index.data.pairs import load_pairs
 from sparse_sts_index.vectors.spec import Precision
 
-from .options import max_active_dims_option, model_option, one_line, precision_option, split_option
+from .options import max_active_dims_option, model_option, precision_option, split_option
+from .output import one_line
 
 if TYPE_CHECKING:
     from sparse_sts_index.evaluation.correlation import Interval

@@ -16,14 +16,8 @@ from sparse_sts_index.data.records import STDIN
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.spec import Precision
 
-from .options import (
-    corpus_format_option,
-    known_total,
-    model_option,
-    overwrite_option,
-    precision_option,
-    progress_bar,
-)
+from .options import corpus_format_option, model_option, overwrite_option, precision_option
+from .output import known_total, progress_bar
 
 if TYPE_CHECKING:
     from sparse_sts_index.engines.sources import Source

@@ -1,4 +1,4 @@
-"""``sparse-sts index`` and ``merge``."""
+"""``sparse-sts index``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from .options import (
     bits_option,
     corpus_format_option,
     engine_session,
-    known_total,
     max_active_dims_option,
     model_option,
     overwrite_option,
     precision_option,
-    progress_bar,
     spark_options,
 )
+from .output import known_total, progress_bar, show_built
 
 if TYPE_CHECKING:
-    from sparse_sts_index.storage.manifest import Manifest
+    pass
 
 
 @click.command()
@@ -84,7 +83,7 @@ def index(
                 max_active_dims=max_active_dims,
                 overwrite=overwrite,
             )
-            _report(output, manifest, f", in {count} shards")
+            show_built(output, manifest, f", in {count} shards")
             return
     total = known_total(source, format)
 
@@ -105,27 +104,4 @@ def index(
         ) as built,
     ):
         manifest = built.manifest
-    _report(output, manifest)
-
-
-@click.command()
-@click.argument("output", type=click.Path(path_type=Path))
-@click.argument("indexes", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="INDEX...")
-@overwrite_option
-def merge(output: Path, indexes: tuple[Path, ...], overwrite: bool) -> None:
-    """Make OUTPUT one index of all sentences in each INDEX, or collection of shards; nothing is encoded again."""
-    from sparse_sts_index.storage.impact_index import ImpactIndex
-    from sparse_sts_index.storage.merging import merge as merge_indexes
-
-    with progress_bar(None, "merging") as progress:
-        merge_indexes(output, indexes, overwrite=overwrite, progress=progress)
-    with ImpactIndex.open(output) as merged:
-        _report(output, merged.manifest)
-
-
-def _report(output: Path, manifest: Manifest, more: str = "") -> None:
-    click.echo(
-        f"{output}: {manifest.documents:,} sentences in {manifest.build_seconds:.1f} s "
-        f"({manifest.documents / manifest.build_seconds:.0f}/s), "
-        f"{manifest.postings / manifest.documents:.1f} terms each, {manifest.empty_documents:,} without a term{more}"
-    )
+    show_built(output, manifest)

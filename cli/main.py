@@ -11,21 +11,28 @@ import click
 
 from sparse_sts_index.errors import SparseStsError
 
-from .bench import bench, tradeoff
+from .add import add
+from .bench import bench
 from .calibrate import calibrate
-from .change import add, compact, delete, update, verify
+from .cluster import cluster
+from .compact import compact
+from .delete import delete
 from .demo import demo
-from .duplicates import cluster, duplicates
+from .duplicates import duplicates
 from .evaluate import evaluate
 from .export import export
 from .grow import grow
-from .index import index, merge
-from .options import one_line
+from .index import index
+from .merge import merge
+from .output import one_line
 from .push import push
 from .score import score
 from .search import search
 from .serve import serve
+from .tradeoff import tradeoff
 from .train import train
+from .update import update
+from .verify import verify
 
 
 class OneLineErrors(click.Group):

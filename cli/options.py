@@ -1,35 +1,21 @@
-"""Options that several commands share, and how they show things."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from tqdm import tqdm
 
 from sparse_sts_index._utils.hub import DEFAULT_DATASET
-from sparse_sts_index.data.documents import count_documents
-from sparse_sts_index.data.records import FORMATS, STDIN
-from sparse_sts_index.data.sample import SAMPLE
-from sparse_sts_index.vectors.explanations import TermContribution
+from sparse_sts_index.data.records import FORMATS
 from sparse_sts_index.vectors.spec import PRECISIONS
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
-
-    from sparse_sts_index.engines.base import Busy
-
-#: Control characters (ANSI escapes among them) and line ends, which would break a table or drive the terminal, and what
-#: overrides the direction of text, which would show a row in another order than it has.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
-#: Controls that JSON may hold as they are, and a terminal obeys.
-_C1 = re.compile(r"[\x7f-\x9f]")
 
 Command = Callable[..., Any]
 
@@ -172,44 +158,37 @@ def corpus_format_option(name: str) -> Callable[[Command], Command]:
     )
 
 
-def known_total(corpus: str, format: str | None) -> int | None:
-    """Read a corpus for its errors and its size before any work is done on it, if it can be read twice."""
-    once = corpus == STDIN or (corpus != SAMPLE and (Path(corpus).is_fifo() or Path(corpus).is_char_device()))
-    return None if once else count_documents(corpus, format)
+index_argument = click.argument("index", type=click.Path(path_type=Path))
 
 
-@contextmanager
-def progress_bar(total: int | None, what: str) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left on stderr, if that is a terminal."""
-    with tqdm(total=total, unit=" sentences", desc=what, disable=None, smoothing=0.05) as bar:
-        yield lambda count: bar.update(count) and None
+def documents_command(command: Command) -> Command:
+    """INDEX, CORPUS, ``--format`` and ``--model``: the options of a command that encodes documents into an index."""
+    command = model_option(required=False, more=" Default: the one the index was built with.")(command)
+    return index_argument(click.argument("corpus")(corpus_format_option("--format")(command)))
 
 
-def show_wait(busy: Busy, seconds: float) -> None:
-    """Say on stderr, above the bar if there is one, that a serving engine is waited for."""
-    tqdm.write(one_line(f"{busy}: again in {seconds:.1f} s"), file=sys.stderr)
+def join_command(command: Command) -> Command:
+    """INDEX, ``--threshold`` and ``--format``: the options of a command that compares all sentences of an index."""
+    for option in (
+        click.option("--format", type=click.Choice(["table", "jsonl"]), default="table", show_default=True),
+        click.option(
+            "--threshold",
+            type=click.FloatRange(0, 1, min_open=True),
+            default=0.9,
+            show_default=True,
+            help="The least cosine.",
+        ),
+        index_argument,
+    ):
+        command = option(command)
+    return command
 
 
-def one_line(text: str) -> str:
-    """Text that is safe to print within a line."""
-    return _CONTROL.sub(" ", text)
-
-
-def json_line(value: object) -> str:
-    """JSON that is text to every reader, and no orders to a terminal."""
-    return _C1.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False))
-
-
-def show_terms(explanation: tuple[TermContribution, ...], score: float, indent: str) -> None:
-    """Print shared terms as a table; the contributions sum to the score."""
-    if not explanation:
-        click.echo(f"{indent}(no shared term)")
-        return
-    width = max(len(one_line(term.term)) for term in explanation)
-    click.echo(f"{indent}{'term':<{width}}  {'query':>6}  {'doc':>6}  {'adds':>7}")
-    for term in explanation:
-        click.echo(
-            f"{indent}{one_line(term.term):<{width}}  {term.query_weight:6.3f}  {term.document_weight:6.3f}"
-            f"  {term.contribution:7.4f}"
-        )
-    click.echo(f"{indent}{'sum':<{width}}  {'':>6}  {'':>6}  {score:7.4f}")
+sentences_option = click.option("--corpus", help="Sentences to index and search. [default: those of the pairs]")
+tolerance_option = click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    default=0.005,
+    show_default=True,
+    help="What Spearman's rho may lose for a smaller index.",
+)

@@ -14,7 +14,7 @@ import click
 
 from sparse_sts_index.errors import DataError, SparseStsError
 
-from .options import one_line
+from .output import one_line
 
 if TYPE_CHECKING:
     from sparse_sts_index.index import SparseStsIndex

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from .options import overwrite_option, progress_bar, show_wait, token_option, url_option
+from .options import overwrite_option, token_option, url_option
+from .output import progress_bar, show_wait
 
 
 @click.command()

@@ -12,7 +12,8 @@ from sparse_sts_index.data.records import STDIN
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.spec import Precision
 
-from .options import explain_option, json_line, model_option, one_line, precision_option, show_terms
+from .options import explain_option, model_option, precision_option
+from .output import json_line, one_line, show_terms
 
 
 @click.command()

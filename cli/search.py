@@ -18,16 +18,13 @@ from .options import (
     corpus_format_option,
     engine_session,
     explain_option,
-    json_line,
     model_option,
-    one_line,
     precision_option,
-    show_terms,
-    show_wait,
     spark_options,
     token_option,
     url_option,
 )
+from .output import json_line, one_line, show_terms, show_wait
 from .prompt import Settings, on_terminal, prompt
 
 if TYPE_CHECKING:

@@ -1,0 +1,21 @@
+"""``sparse-sts verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import index_argument
+from .output import progress_bar
+
+
+@click.command()
+@index_argument
+def verify(index: Path) -> None:
+    """Check INDEX against its checksums and itself: every file, every count, every sentence's vector."""
+    from sparse_sts_index.storage.impact_index import ImpactIndex
+
+    with ImpactIndex.open(index, check=False) as opened, progress_bar(len(opened), "verifying") as progress:
+        count = opened.verify(progress=progress)
+    click.echo(f"{index}: {count:,} sentences, all as they were written")
