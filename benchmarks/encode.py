@@ -53,7 +53,7 @@ def main() -> None:
         return
 
     from sparse_sts_index import read_corpus
-    from sparse_sts_index.encoding.models import tiny_folder
+    from sparse_sts_index.encoding.bundled import tiny_folder
 
     sentences = [document.text for document in read_corpus(str(arguments.sentences or "sample"))]
     sentences = random.Random(0).sample(sorted(set(sentences)), min(arguments.count, len(set(sentences))))

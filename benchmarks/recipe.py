@@ -26,8 +26,8 @@ from sentence_transformers.sparse_encoder.losses import SparseCosineSimilarityLo
 from sentence_transformers.util import SimilarityFunction
 
 from sparse_sts_index import Pairs, SparseStsEncoder, TrainingSettings, evaluate, load_pairs, train
+from sparse_sts_index.encoding.bundled import tiny_folder
 from sparse_sts_index.encoding.fused_encoder import fuse
-from sparse_sts_index.encoding.models import tiny_folder
 from sparse_sts_index.training.losses import SparseSpladeLoss
 
 

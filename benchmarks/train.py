@@ -72,8 +72,8 @@ def work(arguments: argparse.Namespace) -> None:
     from sentence_transformers.sparse_encoder.losses import SparseCosineSimilarityLoss, SpladeLoss
 
     from sparse_sts_index import load_pairs
+    from sparse_sts_index.encoding.bundled import tiny_folder
     from sparse_sts_index.encoding.fused_encoder import fuse
-    from sparse_sts_index.encoding.models import tiny_folder
     from sparse_sts_index.training.losses import SparseSpladeLoss
 
     score_range = tuple(arguments.score_range) if arguments.score_range else None

@@ -12,7 +12,7 @@ import click
 
 from sparse_sts_index._utils.files import atomic_writer, refuse_folder
 from sparse_sts_index.data.documents import read_corpus
-from sparse_sts_index.data.records import STDIN
+from sparse_sts_index.data.reading import STDIN
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.spec import Precision
 
@@ -113,7 +113,7 @@ def _held_as(format: str, source: Source) -> str:
     """How near the vectors in the files are, in words."""
     if format in ("anserini", "ciff"):
         return f", {source.metadata.bits} bits"
-    from sparse_sts_index.engines import engine_class
+    from sparse_sts_index.engines.registry import engine_class
 
     return f"; {engine_class(format).precision()}"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparse_sts_index._utils.hub import DEFAULT_DATASET
-from sparse_sts_index.data.records import FORMATS
+from sparse_sts_index.data.reading import FORMATS
 from sparse_sts_index.vectors.spec import PRECISIONS
 
 if TYPE_CHECKING:

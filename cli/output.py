@@ -14,7 +14,7 @@ import click
 from tqdm import tqdm
 
 from sparse_sts_index.data.documents import count_documents
-from sparse_sts_index.data.records import STDIN
+from sparse_sts_index.data.reading import STDIN
 from sparse_sts_index.data.sample import SAMPLE
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.explanations import TermContribution

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from sparse_sts_index.data.pairs import Pairs, load_pairs
-from sparse_sts_index.data.records import STDIN
+from sparse_sts_index.data.reading import STDIN
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.spec import Precision
 

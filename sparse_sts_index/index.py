@@ -18,14 +18,15 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.data.documents import Chunk, Document, check_ids
+from sparse_sts_index.encoding.bundled import TINY
 from sparse_sts_index.encoding.documents import encode_documents
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.encoding.matching import load_matching
-from sparse_sts_index.encoding.models import TINY
 from sparse_sts_index.search.certified import Mode, Neighbours, check_search, check_vectors
+from sparse_sts_index.search.linkage import Linkage
 from sparse_sts_index.search.results import Groups, Hit, Hits, Pair, scored
 from sparse_sts_index.search.searcher import Searcher
-from sparse_sts_index.search.similarity_join import Linkage, check_threshold, similar_rows
+from sparse_sts_index.search.similarity_join import check_threshold, similar_rows
 from sparse_sts_index.storage.builder import check_target
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.jvm import java_version, start_jvm

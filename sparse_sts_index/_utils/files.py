@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import hashlib
@@ -11,9 +12,9 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
@@ -47,16 +48,16 @@ def atomic_writer(path: str | Path) -> Iterator[IO[str]]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         try:
-            with ExitStack() as stack:
-                binary: IO[bytes] = stack.enter_context(partial.open("wb"))
-                stack.callback(lambda: os.fsync(binary.fileno()))
-                stack.callback(binary.flush)
-                packed = binary
+            with partial.open("wb") as binary:
+                packed: contextlib.AbstractContextManager[Any] = contextlib.nullcontext(binary)
                 if path.suffix == ".gz":  # no name and no time in its header: the same text gives the same bytes
-                    packed = cast(IO[bytes], stack.enter_context(gzip.GzipFile("", "wb", fileobj=binary, mtime=0)))
-                text = io.TextIOWrapper(packed, encoding="utf-8", newline="\n", write_through=True)
-                stack.callback(text.detach)
-                yield text
+                    packed = gzip.GzipFile("", "wb", fileobj=binary, mtime=0)
+                with packed as sink:
+                    text = io.TextIOWrapper(sink, encoding="utf-8", newline="\n", write_through=True)
+                    yield text
+                    text.detach()
+                binary.flush()
+                os.fsync(binary.fileno())
             partial.replace(path)
             sync_folder(path.parent)
         except OSError as error:

@@ -9,15 +9,9 @@ from pathlib import Path
 
 from scipy.sparse import csr_array
 
-from sparse_sts_index.data.records import (
-    Columns,
-    Record,
-    check_unicode,
-    kind,
-    missing_column,
-    read_records,
-    required_text,
-)
+from sparse_sts_index._utils.text import check_unicode
+from sparse_sts_index.data.reading import read_records
+from sparse_sts_index.data.records import Columns, Record, kind, missing_column, required_text
 from sparse_sts_index.data.sample import SAMPLE, SAMPLE_COLLECTION
 from sparse_sts_index.errors import DataError
 

@@ -13,15 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparse_sts_index._utils.hub import DEFAULT_DATASET, hub_access
-from sparse_sts_index.data.records import (
-    STDIN,
-    Columns,
-    Record,
-    file_format,
-    missing_column,
-    read_records,
-    required_text,
-)
+from sparse_sts_index.data.reading import STDIN, file_format, read_records
+from sparse_sts_index.data.records import Columns, Record, missing_column, required_text
 from sparse_sts_index.data.sample import SAMPLE, SAMPLE_FOLDER, SAMPLE_SCORE_RANGE
 from sparse_sts_index.errors import DataError, HubUnreachableError
 

@@ -23,10 +23,11 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from sparse_sts_index._utils.fork_guard import TORCH
-from sparse_sts_index.data.records import check_unicode
+from sparse_sts_index._utils.text import check_unicode
+from sparse_sts_index.encoding.bundled import BUNDLED
 from sparse_sts_index.encoding.calibration import Calibration
 from sparse_sts_index.encoding.fused_encoder import FusedSparseEncoder, TermWeights, fuse, term_weights
-from sparse_sts_index.encoding.models import BUNDLED, load_splade, tokenizer_vocabulary
+from sparse_sts_index.encoding.models import load_splade, tokenizer_vocabulary
 from sparse_sts_index.encoding.precision import encoding_precision
 from sparse_sts_index.errors import ModelError
 from sparse_sts_index.vectors.quantizer import keep_largest, l2_normalize, pairwise_dot

@@ -136,7 +136,7 @@ def unreachable(message: str, error: BaseException) -> Busy | EngineError:
 
 
 class Engine(ABC):
-    """One collection of a serving engine. Made by :func:`~sparse_sts_index.engines.connect`; for one thread.
+    """One collection of a serving engine. Made by :func:`~sparse_sts_index.engines.registry.connect`; for one thread.
 
     Every method may raise :class:`Busy`, for what may go well later, and ``EngineError``.
 

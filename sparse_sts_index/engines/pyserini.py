@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
-from sparse_sts_index.storage.lucene.reader import query_terms
+from sparse_sts_index.storage.lucene.query import query_terms
 from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.spec import Precision
 

@@ -16,8 +16,8 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.encoding.matching import load_matching
-from sparse_sts_index.engines import connect
 from sparse_sts_index.engines.base import Engine, Found, Metadata, Vector, vectors_of
+from sparse_sts_index.engines.registry import connect
 from sparse_sts_index.engines.retry import BackOff
 from sparse_sts_index.errors import EngineError
 from sparse_sts_index.search.certified import check_search, check_vectors
@@ -73,7 +73,7 @@ class RemoteIndex:
         precision: Precision | None = None,
         back_off: BackOff | None = None,
     ) -> Self:
-        """The collection at a URL; parameters as those of the class and :func:`~sparse_sts_index.engines.connect`."""
+        """Open the collection at a URL; parameters are those of the class and :func:`.engines.registry.connect`."""
         engine = connect(url, token)
         try:
             return cls(engine, model, precision=precision, back_off=back_off)

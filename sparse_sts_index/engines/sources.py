@@ -12,8 +12,8 @@ from sparse_sts_index.data.documents import Chunk, Document
 from sparse_sts_index.encoding.documents import encode_documents
 from sparse_sts_index.engines.base import Metadata
 from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.layout import LUCENE_FOLDER
 from sparse_sts_index.storage.shards import is_collection
-from sparse_sts_index.storage.snapshot import LUCENE_FOLDER
 from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 

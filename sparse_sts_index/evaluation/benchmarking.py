@@ -35,7 +35,8 @@ from sparse_sts_index.evaluation.tradeoff import TradeOff, trade_off
 from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.jvm import java_version
-from sparse_sts_index.storage.lucene.reader import impact_query, lucene_version, query_terms, quoted
+from sparse_sts_index.storage.lucene.query import impact_query, query_terms, quoted
+from sparse_sts_index.storage.lucene.reader import lucene_version
 from sparse_sts_index.vectors.explanations import TermContribution, explain_pair
 from sparse_sts_index.vectors.quantizer import Quantizer, pairwise_dot
 

@@ -23,7 +23,7 @@ from sparse_sts_index.evaluation.correlation import (
     correlation,
     spearman_interval,
 )
-from sparse_sts_index.storage.lucene.reader import impact_query, only, query_terms, quoted
+from sparse_sts_index.storage.lucene.query import impact_query, only, query_terms, quoted
 from sparse_sts_index.storage.lucene.temporary import scratch_index
 from sparse_sts_index.vectors.quantizer import Quantizer, cosine_error_bound, pairwise_dot
 

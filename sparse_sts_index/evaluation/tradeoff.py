@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.evaluation.correlation import check_gold, correlation
-from sparse_sts_index.storage.lucene.reader import impact_query, query_terms, quoted
+from sparse_sts_index.storage.lucene.query import impact_query, query_terms, quoted
 from sparse_sts_index.storage.lucene.temporary import scratch_index
 from sparse_sts_index.vectors.quantizer import Quantizer, keep_largest, l2_normalize, pairwise_dot
 

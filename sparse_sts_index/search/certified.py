@@ -34,10 +34,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index.search.inverted import InvertedVectors, best_rows
-from sparse_sts_index.storage.lucene.reader import impact_query
+from sparse_sts_index.storage.lucene.query import impact_query
 from sparse_sts_index.storage.snapshot import Snapshot
-from sparse_sts_index.storage.vector_files import Vectors
 from sparse_sts_index.vectors.quantizer import Quantizer
+from sparse_sts_index.vectors.sparse import Vectors
 
 Mode = Literal["exact", "two-step", "approximate"]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sparse_sts_index.storage.vector_files import Vectors
+from sparse_sts_index.vectors.sparse import Vectors
 
 _BLOCK = 64  # documents in a group
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from sparse_sts_index.data.documents import Document
 from sparse_sts_index.encoding.calibration import Calibration
-from sparse_sts_index.search.similarity_join import Linkage
+from sparse_sts_index.search.linkage import Linkage
 from sparse_sts_index.vectors.explanations import TermContribution
 
 

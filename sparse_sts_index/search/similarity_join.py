@@ -15,14 +15,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
-from sparse_sts_index.storage.vector_files import Vectors
+from sparse_sts_index.vectors.sparse import Vectors
 
-_FLOAT32 = 2e-6  # what cosines of float32 vectors may lack
+FLOAT32_ERROR = 2e-6  # what cosines of float32 vectors may lack
 _ENTRIES = 1 << 22  # of partial products in memory at a time
 _BLOCK = 4096  # rows at a time, at most
-_WAITING_PAIRS = 1 << 20  # that have not been taken into a forest yet
 
 #: Rows, rows and cosines of pairs, ndarrays of int64, int64 and float64, all of one length.
 RowPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
@@ -82,7 +80,7 @@ def _similar(
     """Pairs of a row of `vectors` and one of `others`, the later one if these are the same."""
     if not len(rows):
         return
-    least = threshold - _FLOAT32
+    least = threshold - FLOAT32_ERROR
     by_term = others.T.tocsr()
     frequencies = np.diff(by_term.indptr)
     heads = _heads(vectors, frequencies, least).astype(np.float64)
@@ -91,7 +89,7 @@ def _similar(
     for start, stop in _blocks(_row_sums(heads, frequencies[heads.indices].astype(np.float64))):
         partial = coo_array(heads[start:stop] @ by_term)
         first, second = partial.coords[0] + start, partial.coords[1]
-        head = partial.data + _FLOAT32
+        head = partial.data + FLOAT32_ERROR
         if others is vectors:
             later = second > first
             first, second, head = first[later], second[later], head[later]
@@ -108,83 +106,6 @@ def _similar(
             progress(stop - start)
 
 
-class Linkage:
-    """Which rows hang together above any threshold from a least one on (single linkage).
-
-    Holds the heaviest edges that keep all together (a maximum spanning forest), at most one fewer than there are rows:
-    the clusters above a threshold are those of the forest's edges above it (Gower and Ross, "Minimum spanning trees and
-    single linkage cluster analysis", 1969).
-
-    Parameters
-    ----------
-    store : Vectors
-    threshold : float
-        The least that :meth:`clusters` can be asked for.
-    progress : callable, optional
-        Called with the number of rows done since its last call.
-    """
-
-    def __init__(self, store: Vectors, threshold: float, *, progress: Callable[[int], None] | None = None) -> None:
-        self.threshold = threshold
-        self._size = len(store)
-        self._first, self._second = np.empty(0, np.int64), np.empty(0, np.int64)
-        self._cosines = np.empty(0)
-        waiting: list[RowPairs] = []
-        for pairs in similar_rows(store, threshold, progress=progress):
-            waiting.append(pairs)
-            if sum(len(cosines) for _, _, cosines in waiting) > _WAITING_PAIRS:
-                self._grow(waiting)
-                waiting = []
-        self._grow(waiting)
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """All that hang together with any other, in order."""
-        return np.unique(np.concatenate((self._first, self._second)))
-
-    def _grow(self, pairs: list[RowPairs]) -> None:
-        """Take in more edges, and drop those that close a circle of heavier ones."""
-        all_pairs = [(self._first, self._second, self._cosines), *pairs]
-        first, second, cosines = (np.concatenate(part) for part in zip(*all_pairs, strict=True))
-        # An edge is named by its rank: as the weights of csgraph, 0 would be no edge and equal ones as good as another.
-        order = np.argsort(-cosines, kind="stable")
-        rank = np.empty(len(order))
-        rank[order] = np.arange(1, len(order) + 1)
-        tree = minimum_spanning_tree(coo_array((rank, (first, second)), shape=(self._size, self._size)).tocsr())
-        kept = order[tree.data.astype(np.int64) - 1]
-        self._first, self._second, self._cosines = first[kept], second[kept], cosines[kept]
-
-    def clusters(self, threshold: float) -> list[tuple[NDArray[np.int64], float]]:
-        """Rows that hang together by pairs whose cosine is at least `threshold`.
-
-        Returns
-        -------
-        list of (ndarray of int64, float)
-            Clusters of two rows or more, each in order, with the lowest cosine that it takes to hold it together; the
-            largest cluster first, equally large ones by their first row.
-
-        Raises
-        ------
-        ValueError
-            `threshold` is below the least one.
-        """
-        if threshold < self.threshold:
-            raise ValueError(f"threshold must be at least {self.threshold}, not {threshold}")
-        kept = self._cosines >= threshold - _FLOAT32
-        first, second, cosines = self._first[kept], self._second[kept], self._cosines[kept]
-        if not len(first):
-            return []
-        graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(self._size, self._size))
-        labels = connected_components(graph, directed=False)[1]
-        weakest = np.ones(labels.max() + 1)
-        np.minimum.at(weakest, labels[first], cosines)
-        members = np.unique(np.concatenate((first, second)))
-        members = members[np.argsort(labels[members], kind="stable")]
-        borders = np.flatnonzero(np.diff(labels[members])) + 1
-        found = [(rows, float(weakest[labels[rows[0]]])) for rows in np.split(members, borders)]
-        return sorted(found, key=lambda cluster: (-len(cluster[0]), cluster[0][0]))
-
-
 def _heads(vectors: csr_array, frequencies: NDArray[np.int64], threshold: float) -> csr_array:
     """Of each row the terms to join it by: cheapest first, until the others are shorter than the threshold."""
     lengths = np.diff(vectors.indptr)
@@ -199,7 +120,7 @@ def _heads(vectors: csr_array, frequencies: NDArray[np.int64], threshold: float)
     offsets = np.repeat(before[firsts], lengths[lengths > 0])
     left = total[owners] - (before - offsets)  # square of the length of this term and those after it
     heads = vectors.copy()
-    heads.data[order[left < max(threshold - _FLOAT32, 0.0) ** 2]] = 0
+    heads.data[order[left < max(threshold - FLOAT32_ERROR, 0.0) ** 2]] = 0
     heads.eliminate_zeros()
     return heads
 
@@ -219,7 +140,7 @@ def _blocks(costs: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
 def _cosines(
     vectors: csr_array, first: NDArray[np.int64], others: csr_array, second: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """As :meth:`~sparse_sts_index.storage.vector_files.Vectors.scores` computes them, some pairs at a time."""
+    """As :meth:`~sparse_sts_index.vectors.sparse.Vectors.scores` computes them, some pairs at a time."""
     parts = [np.zeros(0)]
     for start in range(0, len(first), 1 << 16):
         some = slice(start, start + (1 << 16))

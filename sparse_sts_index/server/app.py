@@ -14,8 +14,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from sparse_sts_index._utils.json import plain
+from sparse_sts_index._utils.text import printable
 from sparse_sts_index.data.documents import Document
-from sparse_sts_index.data.records import printable
 from sparse_sts_index.errors import DataError, SparseStsError
 from sparse_sts_index.server import schemas
 from sparse_sts_index.server.batching import ClosedError, OverloadedError

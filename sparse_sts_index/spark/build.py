@@ -32,15 +32,9 @@ from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
 from sparse_sts_index.spark.executors import encoder_of
 from sparse_sts_index.spark.input import SparkCorpus
 from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.layout import COLLECTION_FILE
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.storage.shards import (
-    COLLECTION_FILE,
-    Collection,
-    Shard,
-    is_collection,
-    manifest_sha256,
-    open_collection,
-)
+from sparse_sts_index.storage.shards import Collection, Shard, is_collection, manifest_sha256, open_collection
 from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.spec import Precision
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from sparse_sts_index.data.documents import COLUMN_NAMES, Document, document_of
-from sparse_sts_index.data.records import Record, file_format, read_lines
+from sparse_sts_index.data.reading import file_format
+from sparse_sts_index.data.records import Record
+from sparse_sts_index.data.text_formats import read_lines
 from sparse_sts_index.errors import DataError
 
 if TYPE_CHECKING:

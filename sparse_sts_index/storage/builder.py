@@ -11,10 +11,10 @@ from pathlib import Path
 from sparse_sts_index._utils.files import refuse_links, sync_folder
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import DataError, ImpactIndexError
+from sparse_sts_index.storage.layout import LUCENE_FOLDER, MANIFEST_FILE, VECTORS_FOLDER
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.storage.snapshot import LUCENE_FOLDER, MANIFEST_FILE
-from sparse_sts_index.storage.transaction import VECTORS_FOLDER, Transaction, clean
+from sparse_sts_index.storage.transaction import Transaction, clean
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 

@@ -30,12 +30,12 @@ from scipy.sparse import csr_array, vstack
 
 from sparse_sts_index._utils.files import MOST_JSON, atomic_writer, from_sealed_json, read_plain, to_sealed_json
 from sparse_sts_index.errors import ImpactIndexError
+from sparse_sts_index.storage.layout import COLLECTION_FILE, VOCABULARY_FILE
 from sparse_sts_index.storage.lucene.reader import ImpactShards
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.storage.snapshot import VOCABULARY_FILE, Snapshot, open_index_snapshot
-from sparse_sts_index.storage.vector_files import Extent, Vectors
+from sparse_sts_index.storage.snapshot import Snapshot, open_index_snapshot
+from sparse_sts_index.storage.vector_files import Extent, StoredVectors
 
-COLLECTION_FILE = "collection.json"
 FORMAT_VERSION = 1
 _FILES_HELD = 5  # by an open shard
 
@@ -222,16 +222,16 @@ def check_alike(snapshots: Sequence[Snapshot], paths: Sequence[Path]) -> None:
             raise ImpactIndexError(f"{paths[0]} and {path} differ in {VOCABULARY_FILE}: one of them is damaged")
 
 
-class VectorShards(Vectors):
+class VectorShards(StoredVectors):
     """The rows of several stores, one store after the other.
 
     Parameters
     ----------
-    stores : sequence of Vectors
+    stores : sequence of StoredVectors
         At least one.
     """
 
-    def __init__(self, stores: Sequence[Vectors]) -> None:
+    def __init__(self, stores: Sequence[StoredVectors]) -> None:
         self._stores = stores
         ends = np.cumsum([len(store) for store in stores])
         self._starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
@@ -245,7 +245,7 @@ class VectorShards(Vectors):
     def live(self) -> NDArray[np.bool_]:  # noqa: D102
         return np.concatenate([store.live for store in self._stores])
 
-    def _parts(self, rows: NDArray[np.int64]) -> Iterator[tuple[Vectors, NDArray[np.int64], NDArray[np.int64]]]:
+    def _parts(self, rows: NDArray[np.int64]) -> Iterator[tuple[StoredVectors, NDArray[np.int64], NDArray[np.int64]]]:
         """Each store that has some of the rows, their places among `rows`, and their numbers in the store."""
         owners = np.searchsorted(self._starts, rows, side="right") - 1
         for owner in np.unique(owners).tolist():
@@ -278,7 +278,7 @@ class VectorShards(Vectors):
             for start, block in store.blocks(size):
                 yield first + start, block
 
-    def verify(self, before: Vectors | None = None) -> None:  # noqa: D102
+    def verify(self, before: StoredVectors | None = None) -> None:  # noqa: D102
         for store in self._stores:
             store.verify()
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from sparse_sts_index._utils.files import read_plain, refuse_links
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import ImpactIndexError, ModelError
-from sparse_sts_index.storage.lucene.reader import ImpactReader, quoted
+from sparse_sts_index.storage.layout import LUCENE_FOLDER, MANIFEST_KEY, VOCABULARY_FILE
+from sparse_sts_index.storage.lucene.query import quoted
+from sparse_sts_index.storage.lucene.reader import ImpactReader
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.storage.vector_files import Vectors, VectorStore
+from sparse_sts_index.storage.vector_files import StoredVectors, VectorStore
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
-LUCENE_FOLDER, MANIFEST_FILE, VOCABULARY_FILE = "lucene", "manifest.json", "vocabulary.json"
-MANIFEST_KEY = "sparse-sts-manifest"
 _MOST_VOCABULARY = 1 << 28  # bytes
 _ATTEMPTS = 10  # to open what a writer is replacing
 
@@ -28,7 +28,7 @@ class Snapshot:
     ----------
     manifest : Manifest
     reader : ImpactReader
-    store : Vectors
+    store : StoredVectors
     vocabulary_file : bytes
         The content of the vocabulary's file.
 
@@ -38,7 +38,7 @@ class Snapshot:
         See there.
     """
 
-    def __init__(self, manifest: Manifest, reader: ImpactReader, store: Vectors, vocabulary_file: bytes) -> None:
+    def __init__(self, manifest: Manifest, reader: ImpactReader, store: StoredVectors, vocabulary_file: bytes) -> None:
         self.manifest, self.reader, self.store = manifest, reader, store
         self.vocabulary_file = vocabulary_file
         self._users, self._lock = 1, threading.Lock()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,24 +14,15 @@ import numpy as np
 from sparse_sts_index._utils.files import atomic_writer, refuse_links, to_sealed_json
 from sparse_sts_index.data.documents import Chunk
 from sparse_sts_index.errors import DataError
+from sparse_sts_index.storage.layout import LUCENE_FOLDER, MANIFEST_FILE, MANIFEST_KEY, VECTORS_FOLDER, VOCABULARY_FILE
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.storage.snapshot import (
-    LUCENE_FOLDER,
-    MANIFEST_FILE,
-    MANIFEST_KEY,
-    VOCABULARY_FILE,
-    Snapshot,
-    open_index_snapshot,
-    read_vocabulary,
-    vocabulary_of,
-)
+from sparse_sts_index.storage.snapshot import Snapshot, open_index_snapshot, read_vocabulary, vocabulary_of
 from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter, remove_vectors
 from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 _ROWS = 1 << 14  # at a time
-VECTORS_FOLDER = re.compile(r"vectors-(\d+)")
 
 
 class Transaction:

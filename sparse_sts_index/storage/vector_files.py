@@ -18,7 +18,7 @@ import contextlib
 import os
 import re
 import zlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +31,7 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.files import sync_folder
 from sparse_sts_index.errors import ImpactIndexError
+from sparse_sts_index.vectors.sparse import Vectors
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "terms.i32": np.dtype("<i4"),
@@ -99,8 +100,8 @@ class Extent:
         return self.rows - self.sizes["dead.i64"] // 8
 
 
-class Vectors(ABC):
-    """Rows to read, numbered from 0, dead ones among them.
+class StoredVectors(Vectors):
+    """Vectors in files.
 
     Attributes
     ----------
@@ -114,51 +115,12 @@ class Vectors(ABC):
     starts: list[int]
 
     @abstractmethod
-    def __len__(self) -> int:
-        """Rows, dead ones included."""
-
-    @property
-    @abstractmethod
-    def live(self) -> NDArray[np.bool_]:
-        """Which rows count; ndarray of bool, shape (rows,)."""
-
-    @abstractmethod
-    def ids(self, rows: NDArray[np.int64]) -> list[str]:
-        """Document ids of rows, an ndarray of int64."""
-
-    @abstractmethod
-    def scores(self, rows: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Dot products of a query with some rows, in float64.
-
-        Products of float32 are exact in float64, and are added up in the order of the terms: a score depends on the
-        terms that are shared and on nothing else, so that documents which tie do so in every computation.
-
-        Parameters
-        ----------
-        rows : ndarray of int64, shape (m,)
-        query : ndarray of float64, shape (vocab,)
-            Dense, of float32 values.
-
-        Returns
-        -------
-        ndarray of float64, shape (m,)
-        """
-
-    @abstractmethod
-    def take(self, rows: NDArray[np.int64]) -> csr_array:
-        """Some rows, in this order: csr_array of float32, shape (len(rows), vocab)."""
-
-    @abstractmethod
-    def blocks(self, size: int = 1 << 17) -> Iterator[tuple[int, csr_array]]:
-        """All rows, at most `size` at a time, each time with the number of the first."""
-
-    @abstractmethod
-    def verify(self, before: Vectors | None = None) -> None:
+    def verify(self, before: StoredVectors | None = None) -> None:
         """Read every file, and compare with its checksum.
 
         Parameters
         ----------
-        before : Vectors, optional
+        before : StoredVectors, optional
             That were verified. What they had in the same files is not read again.
 
         Raises
@@ -167,14 +129,8 @@ class Vectors(ABC):
             A file is not as it was written.
         """
 
-    def live_rows(self, size: int, skip: int = 0) -> Iterator[NDArray[np.int64]]:
-        """Rows that count, in order, `size` at a time, but for the first `skip` of them."""
-        rows = np.flatnonzero(self.live)[skip:]
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size]
 
-
-class VectorStore(Vectors):
+class VectorStore(StoredVectors):
     """The rows of an extent.
 
     Parameters
@@ -292,7 +248,7 @@ class VectorStore(Vectors):
         for start in range(0, len(self), size):
             yield start, self.block(start, min(start + size, len(self)))
 
-    def verify(self, before: Vectors | None = None) -> None:  # noqa: D102
+    def verify(self, before: StoredVectors | None = None) -> None:  # noqa: D102
         known = Extent.empty("") if before is None else before.extent
         for name, array in zip(_DTYPES, self._arrays, strict=True):
             content, expected = array.view(np.uint8).data, self.extent.crc32[name]

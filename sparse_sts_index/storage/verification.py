@@ -11,9 +11,10 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.files import MOST_JSON, from_sealed_json, read_plain
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.storage.lucene.reader import impact_query, only
+from sparse_sts_index.storage.layout import MANIFEST_FILE
+from sparse_sts_index.storage.lucene.query import impact_query, only
 from sparse_sts_index.storage.shards import shard_folders
-from sparse_sts_index.storage.snapshot import MANIFEST_FILE, Snapshot
+from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.vectors.quantizer import Quantizer
 
 _CHUNK = 2048  # documents compared at a time

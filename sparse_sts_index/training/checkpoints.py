@@ -22,7 +22,7 @@ from sparse_sts_index._utils.files import (
     to_sealed_json,
 )
 from sparse_sts_index.data.pairs import Pairs
-from sparse_sts_index.encoding.models import check_model
+from sparse_sts_index.encoding.model_safety import check_model
 from sparse_sts_index.errors import TrainingError
 
 _REMOVED = ".removed-{}"

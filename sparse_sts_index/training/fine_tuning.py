@@ -43,7 +43,8 @@ from transformers.integrations import integration_utils
 from sparse_sts_index._utils.files import sync_tree
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
-from sparse_sts_index.encoding.models import load_dense, load_splade, no_progress_bars, no_questions
+from sparse_sts_index.encoding.model_safety import no_questions
+from sparse_sts_index.encoding.models import load_dense, load_splade, no_progress_bars
 from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.evaluation.correlation import check_gold
 from sparse_sts_index.evaluation.quality import evaluate_cosine

@@ -30,8 +30,9 @@ from torch.nn.functional import softplus
 from transformers import BertForMaskedLM, BertModel, set_seed
 
 from sparse_sts_index._utils.files import folder_writer, tensors_written
+from sparse_sts_index.encoding.bundled import MINILM, TINY
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
-from sparse_sts_index.encoding.models import MINILM, TINY, load_dense, no_progress_bars, tokenizer_vocabulary
+from sparse_sts_index.encoding.models import load_dense, no_progress_bars, tokenizer_vocabulary
 from sparse_sts_index.errors import DataError, ModelError
 
 _NORM = 4.0  # of the term weights that are aimed at

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sparse_sts_index import SparseStsEncoder
-from sparse_sts_index.encoding.models import tiny_folder
+from sparse_sts_index.encoding.bundled import tiny_folder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -28,7 +28,8 @@ from support import build, random_vectors
 
 from sparse_sts_index import Document, SparseStsEncoder, read_corpus
 from sparse_sts_index.data.documents import check_ids
-from sparse_sts_index.encoding.models import load_splade, tiny_folder
+from sparse_sts_index.encoding.bundled import tiny_folder
+from sparse_sts_index.encoding.models import load_splade
 from sparse_sts_index.storage.impact_index import ImpactIndex
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))

@@ -28,8 +28,9 @@ from sparse_sts_index.engines.backends.packing import pack, unpack
 from sparse_sts_index.engines.backends.terms import escape, unescape
 from sparse_sts_index.engines.target import parse_url
 from sparse_sts_index.errors import SparseStsError
+from sparse_sts_index.storage.layout import COLLECTION_FILE
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.storage.shards import COLLECTION_FILE, Collection, Shard
+from sparse_sts_index.storage.shards import Collection, Shard
 from sparse_sts_index.storage.snapshot import vocabulary_of
 from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter
 from sparse_sts_index.vectors.vocabulary import Vocabulary

@@ -19,7 +19,8 @@ from sparse_sts_index import (
 )
 from sparse_sts_index._utils.files import atomic_writer
 from sparse_sts_index.storage.lucene.jvm import anserini_jar, find_java, start_jvm
-from sparse_sts_index.storage.lucene.reader import ImpactReader, impact_query, only, query_terms, quoted
+from sparse_sts_index.storage.lucene.query import impact_query, only, query_terms, quoted
+from sparse_sts_index.storage.lucene.reader import ImpactReader
 
 if TYPE_CHECKING:
     from sparse_sts_index import (

@@ -1,6 +1,6 @@
 """Input of people who mean harm: a right result or one error of this library, in one line; no code of theirs is run.
 
-The readers' other errors are in test_records.py and test_corpus.py. Slow searches for more of these are in tests/fuzz.
+The other errors of the readers are in test_records.py and test_documents.py. Slow searches for more are in tests/fuzz.
 """
 
 from __future__ import annotations
@@ -39,9 +39,11 @@ from sparse_sts_index import (
 from sparse_sts_index._utils.hub import hub_reachable
 from sparse_sts_index.data.documents import check_ids, count_documents
 from sparse_sts_index.data.records import MAX_ROW_BYTES
-from sparse_sts_index.encoding import models
+from sparse_sts_index.encoding import model_safety
+from sparse_sts_index.encoding.bundled import tiny_folder
 from sparse_sts_index.encoding.calibration import CALIBRATION_FILE, Calibration
-from sparse_sts_index.encoding.models import check_model, load_dense, load_splade, tiny_folder
+from sparse_sts_index.encoding.model_safety import check_model
+from sparse_sts_index.encoding.models import load_dense, load_splade
 from sparse_sts_index.engines.backends.packing import pack, unpack
 from sparse_sts_index.engines.backends.terms import escape, unescape
 from sparse_sts_index.engines.export.anserini import write_chunks
@@ -53,9 +55,10 @@ from sparse_sts_index.server.service import Service
 from sparse_sts_index.server.settings import ServerSettings
 from sparse_sts_index.storage import builder
 from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.layout import COLLECTION_FILE
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.storage.shards import COLLECTION_FILE, Collection
+from sparse_sts_index.storage.shards import Collection
 from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter, remove_vectors
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
@@ -619,10 +622,10 @@ def test_no_pickle_is_run(
         refused(lambda load=load: load(folder))
         assert not mark.exists()
     # Not even if the folder's own look at it were passed by, as by a model from the hub.
-    from sparse_sts_index.encoding.models import _MODEL_KWARGS
+    from sparse_sts_index.encoding.model_safety import MODEL_KWARGS
 
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever sentence-transformers raises
-        torch_loaded(folder, _MODEL_KWARGS)
+        torch_loaded(folder, MODEL_KWARGS)
     assert not mark.exists()
 
 
@@ -678,7 +681,7 @@ def test_modules_of_a_router(tmp_path: Path) -> None:
         refused(lambda: load_splade(folder), "has more than 100 modules, or one within itself")
 
 
-@pytest.mark.parametrize("kind", sorted(models._MODULES))
+@pytest.mark.parametrize("kind", sorted(model_safety._MODULES))
 def test_code_that_comes_with_a_module(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is asked on stdin is not answered by a corpus that comes that way."""
     automatic = {"AutoConfig": "code.C", "AutoModelForMaskedLM": "code.M", "AutoTokenizer": ["code.T", "code.T"]}

@@ -15,8 +15,8 @@ from test_kills import BUILD, CHUNK, Setting, setting  # noqa: F401
 
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.layout import MANIFEST_FILE
 from sparse_sts_index.storage.shards import Collection, Shard, manifest_sha256
-from sparse_sts_index.storage.snapshot import MANIFEST_FILE
 
 FLIPS, CUTS = 60, 20
 

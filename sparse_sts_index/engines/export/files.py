@@ -15,10 +15,10 @@ import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from sparse_sts_index._utils.files import folder_writer
-from sparse_sts_index.engines import engine_class
-from sparse_sts_index.engines.backends import lucene_features, milvus, qdrant, solr
+from sparse_sts_index.engines.backends import elasticsearch, feature_engine, milvus, opensearch, qdrant, solr
 from sparse_sts_index.engines.base import Metadata, Point, points_of
 from sparse_sts_index.engines.export.ciff import write_ciff
+from sparse_sts_index.engines.registry import engine_class
 from sparse_sts_index.engines.sources import Source
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.quantizer import Quantizer
@@ -53,10 +53,10 @@ class _Files:
 
 _FORMATS = {
     "elasticsearch": _Files(
-        lambda metadata: {"index.json": lucene_features.Elasticsearch.mapping(metadata)}, lucene_features.bulk_record
+        lambda metadata: {"index.json": elasticsearch.Elasticsearch.mapping(metadata)}, feature_engine.bulk_record
     ),
     "opensearch": _Files(
-        lambda metadata: {"index.json": lucene_features.OpenSearch.mapping(metadata)}, lucene_features.bulk_record
+        lambda metadata: {"index.json": opensearch.OpenSearch.mapping(metadata)}, feature_engine.bulk_record
     ),
     "solr": _Files(
         lambda metadata: {"schema.json": solr.schema(), "config.json": solr.property_command(metadata)}, solr.record

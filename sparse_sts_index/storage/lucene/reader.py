@@ -24,7 +24,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,13 +32,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.lucene.jvm import java_call, java_cast, java_class, java_exception, jvm_lock, start_jvm
+from sparse_sts_index.storage.lucene.query import id_query
 
-ID, CONTENTS, RAW, ROW = "id", "contents", "raw", "row"
 LUCENE = "org.apache.lucene."
 # pyjnius picks among constructors by the number of arguments alone where it must choose; these name the one meant.
 _READER = "(Lorg/apache/lucene/index/IndexReader;)V"
@@ -46,7 +45,6 @@ _READERS = "([Lorg/apache/lucene/index/IndexReader;Z)V"
 _HITS_AT_A_TIME = 1_000_000  # in one string from Java
 _NO_MORE_DOCS = 2**31 - 1  # DocIdSetIterator.NO_MORE_DOCS
 _PACKAGE = re.compile(r"^(?:\w+\.)+")
-_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\u000a", "\r": "\\u000d"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,41 +250,6 @@ def lucene_version() -> str:
     """Version of the Lucene in use, such as ``"9.9.1"``."""
     version: str = java_class(LUCENE + "util.Version").LATEST.toString()
     return version
-
-
-def quoted(text: str) -> str:
-    """A term or an id as a query names it, whatever it holds."""
-    return f'"{text.translate(_ESCAPES)}"'
-
-
-def impact_query(terms: Iterable[str], weights: Iterable[float]) -> str:
-    """The query for documents with any of `terms`, scored by ``sum(weight * impact)``.
-
-    Parameters
-    ----------
-    terms : iterable of str
-        Lucene terms, :func:`quoted`.
-    weights : iterable of float
-        Not negative. Handed on with 9 decimals, to Lucene's float32.
-    """
-    flat = tuple(itertools.chain.from_iterable(zip(terms, weights, strict=True)))
-    return "%s^%.9f " * (len(flat) // 2) % flat
-
-
-def id_query(doc_id: str) -> str:
-    """The query for the document with this id; its score is 1."""
-    return f"{ID}:{quoted(doc_id)}"
-
-
-def only(query: str, doc_id: str) -> str:
-    """`query`, narrowed to the document with this id."""
-    return f"+({query}) +{id_query(doc_id)}^0"
-
-
-def query_terms(impacts: csr_array, row: int, terms: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Lucene terms and weights of one row of a csr_array of int, shape (n, vocab)."""
-    entries = slice(impacts.indptr[row], impacts.indptr[row + 1])
-    return [terms[i] for i in impacts.indices[entries].tolist()], impacts.data[entries].astype(np.int64).tolist()
 
 
 def _matches(line: str) -> Matches:

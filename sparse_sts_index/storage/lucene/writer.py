@@ -13,17 +13,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.fork_guard import JAVA
+from sparse_sts_index.storage.layout import CONTENTS, ID, RAW, ROW
 from sparse_sts_index.storage.lucene.jvm import java_call, java_class
-from sparse_sts_index.storage.lucene.reader import (
-    CONTENTS,
-    ID,
-    LUCENE,
-    RAW,
-    ROW,
-    ImpactReader,
-    crossing,
-    open_directory,
-)
+from sparse_sts_index.storage.lucene.reader import LUCENE, ImpactReader, crossing, open_directory
 from sparse_sts_index.vectors.vocabulary import DELIMITER
 
 _WRITE_BUFFER_MB = 128.0

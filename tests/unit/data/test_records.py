@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparse_sts_index.data.records import Columns, read_records
+from sparse_sts_index.data.reading import read_records
+from sparse_sts_index.data.records import Columns
 from sparse_sts_index.errors import DataError
 
 COLUMNS = Columns(frozenset({"a", "b"}), ("a", "b"))
@@ -118,7 +119,7 @@ def test_reading_is_streamed(write: Write) -> None:
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1))
 def test_csv_round_trip(rows: list[tuple[str, str]]) -> None:
     """Whatever Python's csv module writes is read back, but for rows that are blank."""
-    from sparse_sts_index.data.records import _read_delimited
+    from sparse_sts_index.data.text_formats import read_delimited
 
     try:
         "".join(cell for row in rows for cell in row).encode()
@@ -127,5 +128,5 @@ def test_csv_round_trip(rows: list[tuple[str, str]]) -> None:
     table = io.StringIO(newline="")
     csv.writer(table, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows([("a", "b"), *rows])
     lines = io.StringIO(table.getvalue(), newline="\n")
-    read = [tuple(record.values.values()) for record in _read_delimited(iter(lines), "x", COLUMNS, "csv")]
+    read = [tuple(record.values.values()) for record in read_delimited(iter(lines), "x", COLUMNS, "csv")]
     assert read == [row for row in rows if any(cell.strip() for cell in row)]

@@ -9,8 +9,8 @@ import pytest
 from sklearn.isotonic import IsotonicRegression
 
 from sparse_sts_index import DataError, ModelError, Pairs, SparseStsEncoder, SparseStsIndex, evaluate, load_pairs
+from sparse_sts_index.encoding.bundled import tiny_folder
 from sparse_sts_index.encoding.calibration import CALIBRATION_FILE, Calibration, calibrate
-from sparse_sts_index.encoding.models import tiny_folder
 
 
 @pytest.fixture

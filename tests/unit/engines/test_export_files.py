@@ -15,7 +15,7 @@ from support import VOCABULARY, build, random_vectors, unit_vectors
 
 from sparse_sts_index import DataError, EngineError, Quantizer, Vocabulary, read_corpus
 from sparse_sts_index.engines import connect
-from sparse_sts_index.engines.backends.lucene_features import key
+from sparse_sts_index.engines.backends.feature_engine import key
 from sparse_sts_index.engines.backends.packing import pack, unpack
 from sparse_sts_index.engines.backends.terms import FEATURE_ERROR, escape, feature_weights, unescape
 from sparse_sts_index.engines.base import Metadata, Vector, seconds_to_wait, vectors_of

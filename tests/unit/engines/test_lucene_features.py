@@ -15,7 +15,9 @@ import pytest
 from scipy.sparse import csr_array
 from support import VOCABULARY, random_vectors, unit_vectors
 
-from sparse_sts_index.engines.backends.lucene_features import Elasticsearch, OpenSearch, document
+from sparse_sts_index.engines.backends.elasticsearch import Elasticsearch
+from sparse_sts_index.engines.backends.feature_engine import document
+from sparse_sts_index.engines.backends.opensearch import OpenSearch
 from sparse_sts_index.engines.backends.packing import unpack
 from sparse_sts_index.engines.backends.solr import Solr, parameters
 from sparse_sts_index.engines.backends.solr import document as solr_document
@@ -27,7 +29,7 @@ from sparse_sts_index.storage.lucene.jvm import java_cast, java_class, jvm_lock
 from sparse_sts_index.vectors.vocabulary import DELIMITER
 
 if TYPE_CHECKING:
-    from sparse_sts_index.engines.backends.lucene_features import FeatureEngine
+    from sparse_sts_index.engines.backends.feature_engine import FeatureEngine
     from sparse_sts_index.engines.base import Engine
 
 LUCENE = "org.apache.lucene."

@@ -17,7 +17,9 @@ from typing import Any, NoReturn
 import pytest
 from support import VOCABULARY
 
-from sparse_sts_index.engines.backends.lucene_features import Elasticsearch, OpenSearch, bulk_record
+from sparse_sts_index.engines.backends.elasticsearch import Elasticsearch
+from sparse_sts_index.engines.backends.feature_engine import bulk_record
+from sparse_sts_index.engines.backends.opensearch import OpenSearch
 from sparse_sts_index.engines.base import Metadata, Point, Vector
 
 PACKAGES = ("@elastic/elasticsearch@9.5.1", "@opensearch-project/opensearch@3.9.0", "typescript@5.9.3")

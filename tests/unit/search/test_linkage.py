@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from support import random_vectors, store, unit_vectors
 
 from sparse_sts_index.search import similarity_join
+from sparse_sts_index.search.linkage import Linkage
 
 if TYPE_CHECKING:
     from sparse_sts_index.storage.vector_files import VectorStore
@@ -50,7 +51,7 @@ def holds_until(cosines: NDArray[np.float64], rows: list[int]) -> float:
     return float(values[low])
 
 
-def check(opened: VectorStore, linkage: similarity_join.Linkage, threshold: float) -> list[list[int]]:
+def check(opened: VectorStore, linkage: Linkage, threshold: float) -> list[list[int]]:
     """A linkage's clusters against all pairs; gives the clusters."""
     cosines = graph(opened, threshold)
     wanted = components(cosines > 0)
@@ -70,14 +71,14 @@ def test_clusters_at_any_threshold_against_all_pairs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: int, entries: int, seed: int
 ) -> None:
     """However few pairs wait for the forest, and however the join is cut into blocks; some rows deleted, some empty."""
-    monkeypatch.setattr(similarity_join, "_WAITING_PAIRS", waiting)
+    monkeypatch.setattr("sparse_sts_index.search.linkage._WAITING_PAIRS", waiting)
     monkeypatch.setattr(similarity_join, "_ENTRIES", entries)
     vectors = random_vectors(np.random.default_rng(seed), 150).toarray()
     vectors[[5, 77]] = 0
     dead = [0, 9, 100, 149]
     opened = store(tmp_path, csr_array(vectors), dead)
     done: list[int] = []
-    linkage = similarity_join.Linkage(opened, THRESHOLDS[-1], progress=done.append)
+    linkage = Linkage(opened, THRESHOLDS[-1], progress=done.append)
     assert sum(done) == 146
     assert len(linkage._cosines) < 146
     several = 0
@@ -91,10 +92,10 @@ def test_clusters_at_any_threshold_against_all_pairs(
 @pytest.mark.parametrize("waiting", [1, 7, 1 << 20])
 def test_at_each_cosine_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: int) -> None:
     """At a merge's own cosine its clusters are one; a little above they are not."""
-    monkeypatch.setattr(similarity_join, "_WAITING_PAIRS", waiting)
+    monkeypatch.setattr("sparse_sts_index.search.linkage._WAITING_PAIRS", waiting)
     monkeypatch.setattr(similarity_join, "_ENTRIES", 60)
     opened = store(tmp_path, random_vectors(np.random.default_rng(3), 40), [7])
-    linkage = similarity_join.Linkage(opened, 0.05)
+    linkage = Linkage(opened, 0.05)
     assert 20 < len(linkage._cosines) < 39
     for cosine in linkage._cosines.tolist():
         for threshold in (cosine, cosine + 5e-6):
@@ -103,13 +104,13 @@ def test_at_each_cosine_that_there_is(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("waiting", [1, 7, 1 << 20])
 def test_many_exact_duplicates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: int) -> None:
-    monkeypatch.setattr(similarity_join, "_WAITING_PAIRS", waiting)
+    monkeypatch.setattr("sparse_sts_index.search.linkage._WAITING_PAIRS", waiting)
     monkeypatch.setattr(similarity_join, "_ENTRIES", 500)
     rng = np.random.default_rng(0)
     kinds = unit_vectors([[3, 4, 0, 0], [4, 3, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1]]).toarray()
     chosen = rng.integers(4, size=120)
     opened = store(tmp_path, csr_array(kinds[chosen]), [2, 3])
-    linkage = similarity_join.Linkage(opened, 0.5)
+    linkage = Linkage(opened, 0.5)
     assert len(linkage._cosines) == 118 - 2
     for threshold, count in ((1.0, 4), (0.97, 4), (0.96, 3), (0.71, 3), (0.7, 2), (0.5, 2)):
         assert len(check(opened, linkage, threshold)) == count
@@ -129,9 +130,9 @@ def test_small_collections_full_of_ties(
     deleted = sorted(row for row in dead if row < len(weights))
     opened = store(tmp_path_factory.mktemp("ties"), unit_vectors(weights), deleted)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similarity_join, "_WAITING_PAIRS", waiting)
+        patch.setattr("sparse_sts_index.search.linkage._WAITING_PAIRS", waiting)
         patch.setattr(similarity_join, "_ENTRIES", 8)
-        linkage = similarity_join.Linkage(opened, least)
+        linkage = Linkage(opened, least)
     assert len(linkage._cosines) <= max(0, len(weights) - len(deleted) - 1)
     for threshold in (least, (least + 1) / 2, 0.95, 1.0):
         check(opened, linkage, threshold)
@@ -141,7 +142,7 @@ def test_a_chain_hangs_together_by_its_weakest_link(tmp_path: Path) -> None:
     """Neighbours are 20, 30 and 40 degrees apart; the ends are not similar."""
     angles = np.radians([0, 20, 50, 90])
     opened = store(tmp_path, unit_vectors(np.stack([np.cos(angles), np.sin(angles)], axis=1)), [])
-    linkage = similarity_join.Linkage(opened, 0.5)
+    linkage = Linkage(opened, 0.5)
     ((rows, weakest),) = linkage.clusters(0.5)
     assert rows.tolist() == [0, 1, 2, 3]
     assert rows.dtype == np.int64
@@ -153,7 +154,7 @@ def test_a_chain_hangs_together_by_its_weakest_link(tmp_path: Path) -> None:
 
 
 def test_a_threshold_that_it_does_not_know(tmp_path: Path) -> None:
-    linkage = similarity_join.Linkage(store(tmp_path, random_vectors(np.random.default_rng(0), 20), []), 0.5)
+    linkage = Linkage(store(tmp_path, random_vectors(np.random.default_rng(0), 20), []), 0.5)
     assert linkage.threshold == 0.5
     linkage.clusters(0.5)
     with pytest.raises(ValueError, match="threshold must be at least 0.5, not 0.49"):
@@ -161,8 +162,8 @@ def test_a_threshold_that_it_does_not_know(tmp_path: Path) -> None:
 
 
 def test_nothing_similar(tmp_path: Path) -> None:
-    assert similarity_join.Linkage(store(tmp_path / "apart", unit_vectors(np.eye(5)), []), 0.1).clusters(0.1) == []
+    assert Linkage(store(tmp_path / "apart", unit_vectors(np.eye(5)), []), 0.1).clusters(0.1) == []
     dead = store(tmp_path / "dead", random_vectors(np.random.default_rng(0), 2), [0, 1])
-    assert similarity_join.Linkage(dead, 0.5).clusters(0.7) == []
+    assert Linkage(dead, 0.5).clusters(0.7) == []
     one = store(tmp_path / "one", unit_vectors([[1.0, 2.0]]), [])
-    assert similarity_join.Linkage(one, 0.5).clusters(0.5) == []
+    assert Linkage(one, 0.5).clusters(0.5) == []

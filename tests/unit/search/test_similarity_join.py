@@ -11,6 +11,7 @@ from support import random_vectors, store
 
 from sparse_sts_index import Document, SparseStsIndex
 from sparse_sts_index.search import similarity_join
+from sparse_sts_index.search.linkage import Linkage
 
 if TYPE_CHECKING:
     from sparse_sts_index import SparseStsEncoder
@@ -42,14 +43,14 @@ def test_pairs_and_clusters_against_brute_force(
     labels = connected_components(csr_array(cosines >= threshold - 2e-6), directed=False)[1]
     groups = [np.flatnonzero(labels == label).tolist() for label in np.unique(labels)]
     groups = [group for group in groups if len(group) > 1]
-    found_groups = similarity_join.Linkage(opened, threshold).clusters(threshold)
+    found_groups = Linkage(opened, threshold).clusters(threshold)
     assert [rows.tolist() for rows, _ in found_groups] == sorted(groups, key=lambda g: (-len(g), g[0]))
 
 
 def test_an_empty_collection_has_none(tmp_path: Path) -> None:
     opened = store(tmp_path, random_vectors(np.random.default_rng(0), 2), [0, 1])
     assert list(similarity_join.similar_rows(opened, 0.5)) == []
-    assert similarity_join.Linkage(opened, 0.5).clusters(0.5) == []
+    assert Linkage(opened, 0.5).clusters(0.5) == []
 
 
 def test_sentences(tmp_path: Path, tiny: SparseStsEncoder) -> None:

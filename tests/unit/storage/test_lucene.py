@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from sparse_sts_index import ImpactIndexError, Vocabulary
-from sparse_sts_index.storage.lucene.reader import ImpactReader, impact_query, only, query_terms, quoted
+from sparse_sts_index.storage.lucene.query import impact_query, only, query_terms, quoted
+from sparse_sts_index.storage.lucene.reader import ImpactReader
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
 
 if TYPE_CHECKING:

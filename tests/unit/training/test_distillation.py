@@ -9,7 +9,8 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SparseEncoder
 
 from sparse_sts_index import DataError, Pairs, fuse, load_pairs
-from sparse_sts_index.encoding.models import load_dense, tiny_folder
+from sparse_sts_index.encoding.bundled import tiny_folder
+from sparse_sts_index.encoding.models import load_dense
 from sparse_sts_index.training.distillation import interpolate, prepare_lessons, sequential_batches, tune_teacher
 from sparse_sts_index.training.losses import DistillationLoss
 

@@ -24,7 +24,7 @@ from sparse_sts_index import (
     load_pairs,
     train,
 )
-from sparse_sts_index.encoding.models import tiny_folder
+from sparse_sts_index.encoding.bundled import tiny_folder
 from sparse_sts_index.evaluation.quality import evaluate_cosine
 from sparse_sts_index.training import fine_tuning
 from sparse_sts_index.training.checkpoints import last_checkpoint, seal

@@ -14,8 +14,8 @@ from sentence_transformers.sparse_encoder.losses import (
 from torch import Tensor
 
 from sparse_sts_index import load_pairs
+from sparse_sts_index.encoding.bundled import tiny_folder
 from sparse_sts_index.encoding.fused_encoder import TermWeights, fuse
-from sparse_sts_index.encoding.models import tiny_folder
 from sparse_sts_index.training.losses import SparseSpladeLoss, flops, pair_cosines
 
 WEIGHT = 3e-3

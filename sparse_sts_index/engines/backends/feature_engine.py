@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,23 +22,18 @@ from sparse_sts_index.engines.backends.terms import FEATURE_ERROR, escape, featu
 from sparse_sts_index.engines.base import (
     METADATA_KEY,
     RETRYABLE,
-    TIMEOUT,
     Busy,
     Engine,
     Found,
     Metadata,
     Point,
     Vector,
-    load_client,
-    seconds_to_wait,
-    unreachable,
 )
-from sparse_sts_index.engines.target import Target
 from sparse_sts_index.errors import EngineError
 
 _LONGEST_ID = 512  # bytes of an _id
 _HASHED = "sha256:"
-_TERMS, _VECTOR = "terms", "vector"
+TERMS_FIELD, _VECTOR = "terms", "vector"
 _SOURCE = ["id", "text", _VECTOR]
 
 
@@ -54,7 +49,7 @@ def document(point: Point, terms: Sequence[str]) -> dict[str, Any]:
     """The source of a document."""
     weights = feature_weights(np.array(point.vector.weights, np.float32)).tolist()
     features = {escape(terms[term]): weight for term, weight in zip(point.vector.terms, weights, strict=True)}
-    return {"id": point.id, "text": point.text, _TERMS: features, _VECTOR: pack(point.vector)}
+    return {"id": point.id, "text": point.text, TERMS_FIELD: features, _VECTOR: pack(point.vector)}
 
 
 def bulk_record(point: Point, terms: Sequence[str]) -> str:
@@ -77,7 +72,7 @@ class FeatureEngine(Engine):
         properties = {
             "id": {"type": "keyword", "index": False, "doc_values": False},
             "text": {"type": "text"},
-            _TERMS: cls.features,
+            TERMS_FIELD: cls.features,
             _VECTOR: {"type": "binary"},
         }
         meta = {METADATA_KEY: metadata.to_json()}
@@ -156,99 +151,3 @@ class FeatureEngine(Engine):
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
-
-
-class Elasticsearch(FeatureEngine):
-    """Elasticsearch, 9.1 or newer."""
-
-    name = "elasticsearch"
-    features: ClassVar[dict[str, Any]] = {"type": "sparse_vector", "index_options": {"prune": False}}
-
-    def __init__(self, target: Target, token: str | None) -> None:
-        super().__init__(target)
-        self._api = load_client("elasticsearch", "elasticsearch", self.name)
-        user = (target.user, target.password) if target.user and not token else None
-        with self._calling():
-            self._client = self._api.Elasticsearch(
-                target.base_with_port, api_key=token, basic_auth=user, request_timeout=TIMEOUT, max_retries=0
-            )
-
-    @staticmethod
-    def query(vector: Vector, terms: Sequence[str]) -> dict[str, Any]:
-        """A ``sparse_vector`` query of all terms."""
-        weights = {escape(terms[term]): weight for term, weight in zip(vector.terms, vector.weights, strict=True)}
-        return {"sparse_vector": {"field": _TERMS, "query_vector": weights, "prune": False}}
-
-    @contextlib.contextmanager
-    def _calling(self) -> Iterator[None]:
-        try:
-            yield
-        except self._api.ApiError as error:
-            message = f"{self.target}: HTTP {error.status_code}: {error.message}"
-            if error.status_code in RETRYABLE:
-                raise Busy(message, seconds_to_wait(error.meta.headers.get("retry-after"))) from error
-            raise EngineError(message) from error
-        except (self._api.ConnectionError, self._api.ConnectionTimeout) as error:
-            raise unreachable(f"{self.target}: {error.message}", error) from error
-        except (self._api.TransportError, ValueError) as error:
-            raise EngineError(f"{self.target}: {error}") from error
-
-
-class OpenSearch(FeatureEngine):
-    """OpenSearch."""
-
-    name = "opensearch"
-    features: ClassVar[dict[str, Any]] = {"type": "rank_features"}
-
-    def __init__(self, target: Target, token: str | None) -> None:
-        super().__init__(target)
-        self._api = load_client("opensearchpy", "opensearch-py", self.name)
-        self._retry_after: str | None = None
-        note = self._note
-
-        class Connection(self._api.RequestsHttpConnection):  # type: ignore[misc, name-defined]
-            """Notes a header that the client's exceptions do not carry."""
-
-            def __init__(self, *args: Any, **kwargs: Any) -> None:
-                super().__init__(*args, **kwargs)
-                self.session.hooks["response"].append(note)
-
-        self._client = self._api.OpenSearch(
-            [target.base_with_port],
-            connection_class=Connection,
-            http_auth=(target.user, target.password) if target.user and not token else None,
-            headers={"authorization": f"Bearer {token}"} if token else None,
-            timeout=TIMEOUT,
-            max_retries=0,
-        )
-
-    def _note(self, response: Any, *args: Any, **kwargs: Any) -> None:
-        self._retry_after = response.headers.get("Retry-After")
-
-    @staticmethod
-    def query(vector: Vector, terms: Sequence[str]) -> dict[str, Any]:
-        """A linear ``rank_feature`` query for each term."""
-        return {
-            "bool": {
-                "should": [
-                    {"rank_feature": {"field": f"{_TERMS}.{escape(terms[term])}", "boost": weight, "linear": {}}}
-                    for term, weight in zip(vector.terms, vector.weights, strict=True)
-                ]
-            }
-        }
-
-    @contextlib.contextmanager
-    def _calling(self) -> Iterator[None]:
-        self._retry_after = None
-        errors = self._api.exceptions
-        try:
-            yield
-        except (errors.ConnectionTimeout, errors.ConnectionError) as error:
-            raise unreachable(f"{self.target}: {error.error}", error) from error
-        except errors.TransportError as error:
-            message = f"{self.target}: HTTP {error.status_code}: {error.error}"
-            if error.status_code in RETRYABLE:
-                raise Busy(message, seconds_to_wait(self._retry_after)) from error
-            raise EngineError(message) from error
-        except (errors.OpenSearchException, ValueError) as error:
-            raise EngineError(f"{self.target}: {error}") from error

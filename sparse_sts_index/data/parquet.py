@@ -1,0 +1,84 @@
+"""Rows of parquet files, some at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sparse_sts_index._utils.text import printable
+from sparse_sts_index.data.records import MAX_ROW_BYTES, MAX_ROW_MIB, Columns, Record, some_names
+from sparse_sts_index.errors import DataError
+
+_BATCH = 1024  # rows of a parquet file at a time
+
+
+def read_parquet(path: Path, name: str, columns: Columns) -> Iterator[Record]:
+    """Yield the rows of a parquet file; see :func:`.data.reading.read_records`."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        schema = pyarrow.parquet.read_schema(path)
+        wanted = [column for column in dict.fromkeys(schema.names) if column in columns.known]
+        if not wanted:
+            known = ", ".join(sorted(columns.known))
+            raise DataError(f"{name}: missing column: none of {known} (found: {some_names(schema.names)})")
+        if repeated := [column for column in wanted if schema.names.count(column) > 1]:
+            raise DataError(f"{name}: two columns {repeated[0]}")
+        for column in wanted:
+            if not _is_plain(schema.field(column).type):
+                found = printable(str(schema.field(column).type), 50)
+                raise DataError(f"{name}: column {column} is {found}, neither text nor a number")
+        # As dictionaries: a file of some kilobytes may say a thousand times a text of a gigabyte that it holds once.
+        texts = [column for column in wanted if _is_text(schema.field(column).type)]
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=texts) as file:
+            number = 0
+            for batch in file.iter_batches(batch_size=_BATCH, columns=wanted):
+                longest = max(map(_longest, batch.columns))
+                if longest > MAX_ROW_BYTES:
+                    raise DataError(
+                        f"{name}: a value of more than {MAX_ROW_MIB} MiB, in row {number + 1} or one of the next"
+                    )
+                some = max(1, min(_BATCH, 4 * MAX_ROW_BYTES // max(1, longest)))
+                for start in range(0, batch.num_rows, some):
+                    parts = [_decoded(column.slice(start, some)) for column in batch.columns]
+                    for row in pyarrow.RecordBatch.from_arrays(parts, names=batch.schema.names).to_pylist():
+                        number += 1
+                        yield Record(f"{name}: row {number}", number, row)
+    except (pyarrow.ArrowException, ValueError, OverflowError, KeyError) as error:  # dates that Python has not, too
+        reason = printable((str(error).splitlines() or [type(error).__name__])[0])
+        raise DataError(f"{name}: not a readable parquet file ({reason})") from error
+
+
+def _longest(column: Any) -> int:
+    """Bytes of the longest value of an Arrow array of texts, or what would be one; 0 for others."""
+    import pyarrow
+    import pyarrow.compute
+
+    values = column.dictionary if isinstance(column, pyarrow.DictionaryArray) else column
+    if not _is_text(values.type):
+        return 0
+    return pyarrow.compute.max(pyarrow.compute.binary_length(values)).as_py() or 0
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow
+
+    return any(is_text(kind) for is_text in (pyarrow.types.is_string, pyarrow.types.is_large_string))
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether values are texts or of a fixed size: what others may grow to is not looked at."""
+    import pyarrow
+
+    if pyarrow.types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    fixed = pyarrow.types.is_null, pyarrow.types.is_primitive, pyarrow.types.is_decimal
+    return _is_text(kind) or any(is_fixed(kind) for is_fixed in fixed)
+
+
+def _decoded(column: Any) -> Any:
+    import pyarrow
+
+    return column.dictionary_decode() if isinstance(column, pyarrow.DictionaryArray) else column

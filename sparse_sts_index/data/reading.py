@@ -1,0 +1,119 @@
+"""Stream the rows of jsonl, csv, tsv, parquet and plain-text files, each with the place it came from.
+
+Nothing is held but the row at hand (for parquet, one batch of rows), and nothing is guessed: bytes that are not
+UTF-8, malformed JSON and rows of the wrong width raise :class:`~sparse_sts_index.errors.DataError` with the line. So do
+rows longer than :data:`~.data.records.MAX_ROW_BYTES`: a gzip of one endless line is a few megabytes, and would fill any
+memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+from sparse_sts_index._utils.text import printable
+from sparse_sts_index.data.parquet import read_parquet
+from sparse_sts_index.data.records import MAX_ROW_BYTES, Columns, Record
+from sparse_sts_index.data.text_formats import decoded_lines, read_delimited, read_jsonl, read_txt
+from sparse_sts_index.errors import DataError
+
+FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
+
+
+_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "txt"}
+
+
+_SUFFIXES[".parquet"] = "parquet"
+
+
+STDIN = "-"
+
+
+def file_format(path: str | Path) -> str | None:
+    """The format that a path's suffix names (``.gz`` is looked through), or None."""
+    path = Path(path)
+    suffixes = path.suffixes[:-1] if path.suffix == ".gz" else path.suffixes
+    return _SUFFIXES.get(suffixes[-1].lower()) if suffixes else None
+
+
+def read_records(source: str | Path, columns: Columns, format: str | None = None) -> Iterator[Record]:
+    """Yield the rows of `source`, in order.
+
+    Parameters
+    ----------
+    source : str or Path
+        A file, or ``"-"`` for standard input. A name ending in ``.gz`` is decompressed.
+    columns : Columns
+        How to read csv and tsv files; jsonl, parquet and txt carry (or need) no column names.
+    format : {"jsonl", "csv", "tsv", "txt", "parquet"}, optional
+        Default: by the suffix. Standard input defaults to jsonl if its first character is ``{``, else to txt.
+
+    Raises
+    ------
+    DataError
+        Missing or unreadable file, unknown format, bytes that are not UTF-8, malformed JSON or a name twice in one of
+        its objects, a broken gzip or parquet file, no header where one is needed, a row of the wrong width or of more
+        than 16 MiB, a csv field of more than 131,072 characters.
+    """
+    if str(source) == STDIN:
+        if sys.stdin is None:
+            raise DataError("standard input is closed")
+        yield from _read_stream(sys.stdin.buffer, "standard input", columns, format)
+        return
+    path = Path(source)
+    name = printable(str(source))
+    with _read_errors(name):
+        if path.is_dir():
+            raise DataError(f"{name} is a folder, not a file")
+        if not path.exists():
+            raise DataError(f"no such file: {name}")
+        format = format or file_format(path)
+        if format is None:
+            expected = ", ".join("." + known for known in FORMATS)
+            raise DataError(f"{name}: unknown format; expected one of {expected} (or .gz of it)")
+        if format == "parquet":
+            yield from read_parquet(path, name, columns)
+        else:
+            with path.open("rb") as file:
+                stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
+                yield from _read_stream(stream, name, columns, format)
+
+
+@contextmanager
+def _read_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{name}: broken gzip file ({printable(str(error))})") from error
+    except OSError as error:
+        reason = printable((error.strerror or str(error)).strip())
+        raise DataError(f"cannot read {name}: {reason}") from error
+
+
+def _read_stream(stream: IO[bytes], name: str, columns: Columns, format: str | None) -> Iterator[Record]:
+    lines = decoded_lines(iter(functools.partial(stream.readline, MAX_ROW_BYTES + 1), b""), name)
+    if format is None:
+        first = next(lines, None)
+        if first is None:
+            return
+        format = "jsonl" if first.lstrip().startswith("{") else "txt"
+        lines = _chain_first(first, lines)
+    if format == "jsonl":
+        yield from read_jsonl(lines, name)
+    elif format == "txt":
+        yield from read_txt(lines, name)
+    elif format in ("csv", "tsv"):
+        yield from read_delimited(lines, name, columns, format)
+    else:
+        raise DataError(f"{name}: {format} cannot be read from a stream")
+
+
+def _chain_first(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest

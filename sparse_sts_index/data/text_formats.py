@@ -1,0 +1,145 @@
+"""Rows of jsonl, txt, csv and tsv files, line by line."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from sparse_sts_index._utils.text import printable
+from sparse_sts_index.data.records import MAX_ROW_BYTES, MAX_ROW_MIB, Columns, Record, some_names
+from sparse_sts_index.errors import DataError
+
+
+def read_lines(lines: Iterable[bytes], name: str, format: str, first: int = 1) -> Iterator[Record]:
+    """Yield the rows of some consecutive lines of a jsonl or txt file, as :func:`read_records` does.
+
+    Parameters
+    ----------
+    lines : iterable of bytes
+    name : str
+        Of the file, for messages.
+    format : {"jsonl", "txt"}
+    first : int
+        Number of the first line.
+    """
+    decoded = decoded_lines(lines, name, first)
+    yield from (read_jsonl if format == "jsonl" else read_txt)(decoded, name, first)
+
+
+def decoded_lines(stream: Iterable[bytes], name: str, first: int = 1) -> Iterator[str]:
+    """Lines with their ends, split at line feeds only, so that line numbers are those of every editor."""
+    for number, line in enumerate(stream, first):
+        if len(line) > MAX_ROW_BYTES:
+            raise DataError(f"{name}:{number}: a line of more than {MAX_ROW_MIB} MiB")
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line)") from error
+        yield text
+
+
+class _NameTwiceError(Exception):
+    """Which of the two values counts is anybody's guess."""
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        counts = Counter(name for name, _ in pairs)
+        raise _NameTwiceError(next(name for name, count in counts.items() if count > 1))
+    return values
+
+
+_JSON = json.JSONDecoder(object_pairs_hook=_json_object)
+
+
+def read_jsonl(lines: Iterator[str], name: str, first: int = 1) -> Iterator[Record]:
+    """Yield one row per JSON object; see :func:`.data.reading.read_records`."""
+    for number, line in enumerate(lines, first):
+        if not line.strip():
+            continue
+        where = f"{name}:{number}"
+        try:
+            value = _JSON.decode(line.rstrip("\r\n"))
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: malformed JSON ({error.msg} at column {error.colno})") from error
+        except _NameTwiceError as error:
+            raise DataError(f"{where}: the name {printable(str(error))} comes twice in one JSON object") from error
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
+            raise DataError(f"{where}: malformed JSON ({error})") from error
+        if not isinstance(value, dict):
+            raise DataError(f"{where}: expected one JSON object a line, found {type(value).__name__}")
+        yield Record(where, number, value)
+
+
+def read_txt(lines: Iterator[str], name: str, first: int = 1) -> Iterator[Record]:
+    """Yield one row per line that is not blank, with the line's number as its id."""
+    for number, line in enumerate(lines, first):
+        if text := line.strip():
+            yield Record(f"{name}:{number}", number, {"id": str(number), "text": text})
+
+
+def read_delimited(lines: Iterator[str], name: str, columns: Columns, format: str) -> Iterator[Record]:
+    """Yield the rows of a csv or tsv file; see :func:`.data.reading.read_records`."""
+    header: tuple[str, ...] | None = None
+    for number, row in (_rows_of_tsv if format == "tsv" else functools.partial(_rows_of_csv, name=name))(lines):
+        if not any(cell.strip() for cell in row):
+            continue
+        where = f"{name}:{number}"
+        if header is None:
+            names = tuple(cell.strip().lower() for cell in row)
+            if columns.known.intersection(names):
+                if repeated := {name for name in names if name and names.count(name) > 1}:
+                    raise DataError(f"{where}: the header has two columns {printable(min(repeated))}")
+                header = names
+                continue
+            if not columns.are_in(row):
+                raise DataError(f"{where}: {_header_needed(columns, row)}")
+            header = columns.positional
+        if len(row) != len(header):
+            raise DataError(f"{where}: {len(row)} columns where {len(header)} are expected (an unquoted delimiter?)")
+        yield Record(where, number, dict(zip(header, row, strict=True)))
+
+
+def _rows_of_tsv(lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
+    """Rows with their lines. tsv as registered with IANA (and as MS MARCO and STSb use it) has no quoting."""
+    for number, line in enumerate(lines, 1):
+        yield number, line.removesuffix("\n").removesuffix("\r").split("\t")
+
+
+def _rows_of_csv(lines: Iterator[str], name: str) -> Iterator[tuple[int, list[str]]]:
+    length = 0
+
+    def bounded() -> Iterator[str]:
+        nonlocal length
+        for line in lines:
+            length += len(line)
+            if length > MAX_ROW_BYTES:
+                raise DataError(f"{name}:{number}: a row of more than {MAX_ROW_MIB} MiB (a quote that is not closed?)")
+            yield line
+
+    reader = csv.reader(bounded(), strict=True)
+    while True:
+        number, length = reader.line_num + 1, 0
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            reason = str(error)
+            if "field limit" in reason:
+                reason = f"a field of more than {csv.field_size_limit():,} characters: a quote not closed, or for jsonl"
+            elif "new-line" in reason:
+                reason = "a carriage return outside quotes"
+            raise DataError(f"{name}:{number}: malformed csv ({reason})") from error
+        yield number, row
+
+
+def _header_needed(columns: Columns, row: Sequence[str]) -> str:
+    found = some_names(cell.strip() for cell in row)
+    without = f"; without a header, just {', '.join(columns.positional)}" if columns.positional else ""
+    return f"missing column: no header with any of {', '.join(sorted(columns.known))} (found: {found}){without}"

@@ -1,0 +1,17 @@
+"""Names of the folders, files and Lucene fields of an index; ``docs/reference/format.md`` says what is in them."""
+
+from __future__ import annotations
+
+import re
+
+#: In the folder of an index.
+LUCENE_FOLDER, MANIFEST_FILE = "lucene", "manifest.json"
+VECTORS_FOLDER = re.compile(r"vectors-(\d+)")
+#: In the folder of the vectors, beside the files of :mod:`~.storage.vector_files`.
+VOCABULARY_FILE = "vocabulary.json"
+#: In the user data of Lucene's commit.
+MANIFEST_KEY = "sparse-sts-manifest"
+#: In the folder of a collection of shards.
+COLLECTION_FILE = "collection.json"
+#: Lucene's fields; those of Anserini, and the row of the float vector.
+ID, CONTENTS, RAW, ROW = "id", "contents", "raw", "row"

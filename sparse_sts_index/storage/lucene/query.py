@@ -1,0 +1,48 @@
+"""Queries in the syntax of Lucene's classic query parser."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from sparse_sts_index.storage.layout import ID
+
+_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\u000a", "\r": "\\u000d"})
+
+
+def quoted(text: str) -> str:
+    """A term or an id as a query names it, whatever it holds."""
+    return f'"{text.translate(_ESCAPES)}"'
+
+
+def impact_query(terms: Iterable[str], weights: Iterable[float]) -> str:
+    """The query for documents with any of `terms`, scored by ``sum(weight * impact)``.
+
+    Parameters
+    ----------
+    terms : iterable of str
+        Lucene terms, :func:`quoted`.
+    weights : iterable of float
+        Not negative. Handed on with 9 decimals, to Lucene's float32.
+    """
+    flat = tuple(itertools.chain.from_iterable(zip(terms, weights, strict=True)))
+    return "%s^%.9f " * (len(flat) // 2) % flat
+
+
+def id_query(doc_id: str) -> str:
+    """The query for the document with this id; its score is 1."""
+    return f"{ID}:{quoted(doc_id)}"
+
+
+def only(query: str, doc_id: str) -> str:
+    """`query`, narrowed to the document with this id."""
+    return f"+({query}) +{id_query(doc_id)}^0"
+
+
+def query_terms(impacts: csr_array, row: int, terms: Sequence[str]) -> tuple[list[str], list[int]]:
+    """Lucene terms and weights of one row of a csr_array of int, shape (n, vocab)."""
+    entries = slice(impacts.indptr[row], impacts.indptr[row + 1])
+    return [terms[i] for i in impacts.indices[entries].tolist()], impacts.data[entries].astype(np.int64).tolist()
