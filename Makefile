@@ -1,4 +1,4 @@
-# Two commands do everything on a fresh machine with Python 3.11+ and pip: `make demo` and `make test`.
+# Two commands do everything on a fresh machine with Python 3.11+ and pip: `make demo` and `make test`. `make help` lists all.
 # For those who release: `make release`, `make audit`, `make lock` (docs/supply-chain.md).
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -11,30 +11,28 @@ IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 .PHONY: audit clean demo dist format help jar licences lint lock release smoke test test-fast
 .DELETE_ON_ERROR:
 
-demo: .venv/installed
+demo: .venv/installed  ## run the main job offline: train, index, search, evaluate
 	HF_HUB_OFFLINE=1 $(BIN)/sparse-sts demo --output demo-output
 
-test: lint
+test: lint  ## lint, then all tests
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(IN_TWO)
 
-# Style, types, spelling, and which room may import which (docs/architecture.md).
-lint: .venv/installed
+lint: .venv/installed  ## style, types, spelling, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/typos
 	$(BIN)/lint-imports --no-logo --no-cache
 
-format: .venv/installed
+format: .venv/installed  ## mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# What answers within a minute or two: the tests of single modules, without the slow ones.
-test-fast: lint
+test-fast: lint  ## lint, then the unit tests that are not marked slow
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(IN_TWO) -m "not slow" tests/unit
 
-help:
-	@sed -n 's/^#: //p' $(firstword $(MAKEFILE_LIST))
+help:  ## list these targets
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "%-10s %s\n", $$1, $$2}' Makefile
 
 # An environment, and the package in it. What sources are built with comes first: nothing is fetched behind the locks'
 # back. torch is the CPU build where pip finds it, else PyPI's, which brings CUDA's libraries on Linux.
@@ -57,15 +55,15 @@ endef
 	touch $@
 
 # The locks anew, from pyproject.toml and constraints.txt; `make lock LOCK=--upgrade` renews what only others ask for.
-lock: .venv-release/installed
+lock: .venv-release/installed  ## resolve the locks again; LOCK=--upgrade renews all versions
 	$(TOOLS)/python requirements/lock.py $(LOCK)
 
 # The project's own Java, compiled by a JDK 21 or newer; the jar is committed.
-jar: .venv/installed
+jar: .venv/installed  ## compile the project's own Java
 	$(BIN)/python release/jar.py
 
 # Fails where no advisories can be had (--strict), rather than find nothing.
-audit: .venv-release/installed
+audit: .venv-release/installed  ## look for known vulnerabilities
 	set -e; for lock in $(filter-out %/torch-cpu.lock,$(wildcard requirements/*.lock)); do \
 		$(TOOLS)/pip-audit --strict --disable-pip --requirement $$lock; done
 
@@ -75,34 +73,34 @@ $(SBOM): .venv/installed .venv-release/installed release/sbom.py release/licence
 		--mc-type library --output-reproducible --output-file build/packages.cdx.json $(BIN)/python
 	$(TOOLS)/python release/sbom.py $(BIN)/python < build/packages.cdx.json > $@
 
-licences: $(SBOM)
+licences: $(SBOM)  ## check licences and write docs/third-party.md
 	$(TOOLS)/python release/licences.py docs/third-party.md < $(SBOM)
 
 # Sdist and wheel of the last commit, built twice and the same.
-dist: .venv-release/installed
+dist: .venv-release/installed  ## build sdist and wheel, twice and the same
 	rm -rf dist
 	$(TOOLS)/python release/build.py dist
 	$(TOOLS)/twine check --strict dist/*
 	$(TOOLS)/check-wheel-contents dist/*.whl
 
 # The sdist on a machine that has nothing: a wheel of it in an environment of its own, the demo in another folder.
-smoke: dist
+smoke: dist  ## install the sdist in an empty environment and run the demo
 	rm -rf build/smoke
 	$(call install,build/smoke,dist/*.tar.gz)
 	cd build/smoke && HF_HUB_OFFLINE=1 bin/sparse-sts demo --output demo-output
 	rm -rf build/smoke
 
-release: smoke licences
+release: smoke licences  ## everything that a release needs
 	git diff --exit-code docs/third-party.md
 	cp $(SBOM) dist
 	cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
 
-clean:
+clean:  ## remove environments and outputs
 	rm -rf .venv .venv-release build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis site .coverage*
 
 # The documentation, in site/: nothing in it is loaded from elsewhere.
 .PHONY: docs
-docs: .venv/installed-docs
+docs: .venv/installed-docs  ## build the documentation in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 .venv/installed-docs: .venv/installed requirements/docs.lock
@@ -111,25 +109,25 @@ docs: .venv/installed-docs
 
 # Hostile input, for some twenty minutes (docs/threat-model.md); by coverage where there is an atheris for this Python.
 .PHONY: fuzz
-fuzz: .venv/installed
+fuzz: .venv/installed  ## feed hostile input to every reader, for 20 minutes
 	$(BIN)/python $(LOCKED) requirements/fuzz.lock || echo "no atheris here: hypothesis alone"
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/fuzz/run.py
 
 # Faults, for about an hour (docs/faults.md): kills, full and failing disks, damage, small heaps, writers and readers.
 .PHONY: soak
-soak: .venv/installed
+soak: .venv/installed  ## inject faults, for an hour
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -s tests/soak
 	$(BIN)/python tests/soak/table.py
 
 # The tests once more, and which branches of the library they take; what runs in processes of their own counts, too.
 .PHONY: coverage
-coverage: .venv/installed
+coverage: .venv/installed  ## run all tests and report coverage
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(IN_TWO) --cov --cov-report=term:skip-covered
 
 # Mutants of the quantizer and of the certificate, in build/mutation; fails if one lives that docs/mutation.md does not
 # account for.
 .PHONY: mutation
-mutation: .venv/installed
+mutation: .venv/installed  ## mutate quantizer and certificate, and run their tests
 	$(BIN)/python $(LOCKED) requirements/mutation.lock
 	rm -rf build/mutation
 	mkdir -p build/mutation

@@ -1,4 +1,4 @@
-"""How the commands show progress, texts and tables."""
+"""Progress, texts and tables, as the commands print them."""
 
 from __future__ import annotations
 

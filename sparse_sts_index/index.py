@@ -174,7 +174,7 @@ class SparseStsIndex:
 
     @property
     def manifest(self) -> Manifest:
-        """Of the snapshot that is seen."""
+        """Return the manifest of the current snapshot."""
         return self._vectors.manifest
 
     @property
@@ -289,7 +289,7 @@ class SparseStsIndex:
     def duplicates(self, threshold: float = 0.9, *, progress: Callable[[int], None] | None = None) -> Iterator[Pair]:
         """All pairs of sentences whose cosine is at least `threshold`, exactly, each once.
 
-        See :mod:`sparse_sts_index.search.similarity_join`. Holds all vectors in memory, some 16 bytes a posting.
+        See :mod:`sparse_sts_index.search.similarity_join`. Holds all vectors in memory, 16 bytes per posting.
 
         Parameters
         ----------

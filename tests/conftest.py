@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from sparse_sts_index import SparseStsEncoder, SparseStsIndex
 
-#: By folder or file: what a test needs that not every machine has, or that takes long.
+#: Files that need what not every machine has. They are slow as well.
 MARKS = {
     "e2e/test_page.py": "browser",
     "integration/test_spark.py": "spark",

@@ -180,7 +180,7 @@ class FusedSparseEncoder(SparseEncoder):
 
 def _is_watched(module: nn.Module) -> bool:
     """Whether something happens when a module is called, beyond what its class says."""
-    return bool(module._forward_pre_hooks or module._forward_hooks or "forward" in module.__dict__)
+    return bool(module._forward_pre_hooks or module._forward_hooks or "forward" in module.__dict__)  # noqa: SLF001
 
 
 @cache

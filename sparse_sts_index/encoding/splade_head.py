@@ -236,7 +236,7 @@ class DecoderScreen:
         dtype = self.dtype or screen_dtype(weight.device)
         if weight.shape[1] == 1 and dtype == torch.int8:
             dtype = torch.float32  # torch._int_mm misreads the strides of a matrix of one column
-        version = None if weight.is_inference() else weight._version
+        version = None if weight.is_inference() else weight._version  # noqa: SLF001
         total = float(weight.detach().sum(dtype=torch.promote_types(weight.dtype, torch.float32)))
         key = (weight.data_ptr(), version, total, weight.shape, weight.dtype, weight.device, dtype, working)
         made = self._made  # read once: another thread may make another
@@ -319,7 +319,7 @@ def _product_dtype(values: Tensor) -> torch.dtype:
 
 def _multiply(tokens: Tensor, rows: Tensor, out: Tensor) -> None:
     if tokens.dtype == torch.int8:
-        torch._int_mm(tokens, rows.T, out=out)
+        torch._int_mm(tokens, rows.T, out=out)  # noqa: SLF001
     else:
         torch.mm(tokens, rows.T, out=out)
 

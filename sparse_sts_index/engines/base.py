@@ -74,7 +74,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Metadata(VectorSpec):
-    """What a collection says of its vectors.
+    """The spec of the vectors in a collection.
 
     Attributes
     ----------

@@ -10,7 +10,7 @@ from sparse_sts_index.search.certified import Mode, Neighbours, search, search_i
 from sparse_sts_index.search.inverted import InvertedVectors
 from sparse_sts_index.storage.snapshot import Snapshot
 
-#: By default, an index of at most so many documents is searched in memory, after so many queries.
+#: Largest index that is searched in memory by default, and the number of queries before that.
 _IN_MEMORY_DOCUMENTS, _QUERIES_THAT_PAY = 1 << 18, 20
 
 

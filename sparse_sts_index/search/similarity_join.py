@@ -140,7 +140,7 @@ def _blocks(costs: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
 def _cosines(
     vectors: csr_array, first: NDArray[np.int64], others: csr_array, second: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """As :meth:`~sparse_sts_index.vectors.sparse.Vectors.scores` computes them, some pairs at a time."""
+    """Return the cosines of pairs, summed as :meth:`~.vectors.sparse.Vectors.scores` sums them."""
     parts = [np.zeros(0)]
     for start in range(0, len(first), 1 << 16):
         some = slice(start, start + (1 << 16))

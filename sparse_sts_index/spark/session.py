@@ -145,12 +145,12 @@ def _start(conf: SparkConf) -> SparkSession:
     os.environ.update(variables)
     logged, context = _log().seek(0, os.SEEK_END), None
     try:
-        gateway = SparkContext._gateway
+        gateway = SparkContext._gateway  # noqa: SLF001
         if gateway is None:
             gateway = launch_gateway(conf, popen_kwargs={"stderr": _log()})  # type: ignore[no-untyped-call]
         context = SparkContext(conf=conf, gateway=gateway)
         session = SparkSession(context)
-        if context._jsc.sc().isStopped():  # without a master it stops a minute later, and tells nobody but its log why
+        if context._jsc.sc().isStopped():  # without a master it stops a minute later, and tells nobody but its log why  # noqa: SLF001
             raise PySparkRuntimeError("it has stopped again")
         return session
     except (PySparkRuntimeError, Py4JError) as error:

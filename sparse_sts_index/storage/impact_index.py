@@ -133,7 +133,7 @@ class ImpactIndex:
 
     @property
     def manifest(self) -> Manifest:
-        """Of the snapshot that is seen."""
+        """Return the manifest of the current snapshot."""
         return self._snapshot.manifest
 
     @contextlib.contextmanager
@@ -335,7 +335,7 @@ class ImpactIndex:
 
     @contextlib.contextmanager
     def _changing(self, commit: bool) -> Iterator[tuple[Snapshot, Transaction]]:
-        """Changes under way: the snapshot before them and where to make them; undone if the block fails."""
+        """Yield the snapshot before a change, and the transaction to make it in; drop the change if the block fails."""
         transaction, committed = self.check_writable(), False
         with self.using() as before:
             try:

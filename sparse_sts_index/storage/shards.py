@@ -139,7 +139,7 @@ class CollectionSnapshot(Snapshot):
 
 
 def manifest_sha256(manifest: Manifest) -> str:
-    """What tells one snapshot of an index from any other."""
+    """Return a digest that differs between any two snapshots of an index."""
     return hashlib.sha256(manifest.to_json().encode()).hexdigest()
 
 
@@ -154,7 +154,7 @@ def shard_folders(path: Path) -> list[Path]:
 
 
 def open_snapshot(path: Path, check: bool, before: Snapshot | None = None) -> Snapshot:
-    """The last committed snapshot of an index or a collection; see :meth:`.snapshot.Snapshot.check`.
+    """Open the last committed snapshot of an index or a collection; see :meth:`.snapshot.Snapshot.check`.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def open_snapshot(path: Path, check: bool, before: Snapshot | None = None) -> Sn
 
 
 def open_collection(path: Path, collection: Collection, check: bool, before: Snapshot | None = None) -> Snapshot:
-    """Of a collection that need not be in place yet; see :func:`open_snapshot`."""
+    """Open a collection that may not be in place yet; see :func:`open_snapshot`."""
     checked = before.collection.shards if isinstance(before, CollectionSnapshot) else ()
     with ExitStack() as opened:
         snapshots = []

@@ -99,7 +99,7 @@ class Snapshot:
 
 
 def open_index_snapshot(path: Path, check: bool, before: Snapshot | None = None) -> Snapshot:
-    """The last committed snapshot of an index; see :meth:`Snapshot.check`."""
+    """Open the last committed snapshot of an index; see :meth:`Snapshot.check`."""
     attempts = 0
     while True:
         attempts += 1

@@ -31,7 +31,7 @@ class Transaction:
     Attributes
     ----------
     committed : str
-        The folder of the vectors that the last commit names; empty if there is none.
+        The folder of the vectors that the last commit names; empty before the first commit.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ class Transaction:
 
 
 def open_transaction(path: Path, check: bool, before: Snapshot | None = None) -> tuple[Snapshot, Transaction]:
-    """The last committed snapshot (see :meth:`.Snapshot.check`), and where to change it; no one else can meanwhile."""
+    """Lock an index, and return its last committed snapshot (see :meth:`.Snapshot.check`) and a transaction."""
     refuse_links(path / LUCENE_FOLDER)
     lucene = ImpactWriter(path / LUCENE_FOLDER, create=False)
     try:

@@ -343,7 +343,7 @@ def _teacher(settings: TrainingSettings, pairs: Pairs, checkpoints: Path) -> Sen
 
 
 def _learning_rate(model: SparseEncoder) -> float:
-    """The published one, by width; see :class:`~sparse_sts_index.training.settings.TrainingSettings`."""
+    """Return the published learning rate for a model's width; see :class:`~.training.settings.TrainingSettings`."""
     transformer: Any = model.transformers_model
     return float(_PUBLISHED_RATE * _PUBLISHED_WIDTH / transformer.config.hidden_size)
 

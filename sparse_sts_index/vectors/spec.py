@@ -1,4 +1,4 @@
-"""What decides whether vectors may be compared: the model, its vocabulary, and how both were used."""
+"""The settings that decide whether vectors may be compared: the model, its vocabulary, and the use of both."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 @dataclass(frozen=True)
 class VectorSpec:
-    """How the vectors of a collection were made.
+    """The settings that the vectors of a collection were made with.
 
     Attributes
     ----------

@@ -205,6 +205,7 @@ _KILLED_BUILD = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["adding", "before the commit", "preparing the commit", "after the commit"])
 def test_kill_9_at_any_moment(tmp_path: Path, tiny: SparseStsEncoder, moment: str) -> None:
     """A killed build leaves no index, or the one before; a killed overwrite the old one; and the next build works."""

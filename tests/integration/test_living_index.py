@@ -178,6 +178,7 @@ _KILLED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_a_writer_killed_at_a_random_moment_leaves_the_last_commit(tmp_path: Path, seed: int) -> None:
     """What it had said was done is there; what it was at is there as a whole or not at all; and life goes on."""

@@ -88,6 +88,7 @@ def sdist(source: Path, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         return {member.name.partition("/")[2] for member in archive if member.isfile()}
 
 
+@pytest.mark.slow
 def test_the_wheel_has_the_package_and_nothing_else(wheel: list[str]) -> None:
     package = [
         path.relative_to(ROOT).as_posix()
@@ -103,6 +104,7 @@ def test_the_wheel_has_the_package_and_nothing_else(wheel: list[str]) -> None:
     assert sorted(wheel) == sorted([*package, *commands, *(f"{info}/{name}" for name in names)])
 
 
+@pytest.mark.slow
 def test_the_sdist_has_what_builds_and_what_tests(sdist: set[str], source: Path) -> None:
     assert {"pyproject.toml", "Makefile", "constraints.txt", "LICENSE", "PKG-INFO", "requirements/test.lock"} <= sdist
     wanted = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()}

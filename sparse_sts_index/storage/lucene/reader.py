@@ -142,7 +142,7 @@ class ImpactReader:
         ImpactIndexError
             A file is not as it was written.
         """
-        known = set() if before is None else set(before._segments())
+        known = set() if before is None else set(before._segments())  # noqa: SLF001
         for segment, reader in self._segments().items():
             if segment not in known:
                 with crossing(self.directory):

@@ -237,6 +237,7 @@ def test_a_model_that_does_not_fit(trained: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [

@@ -17,6 +17,7 @@ def sentences() -> list[str]:
     return [document.text for document in read_corpus("sample")]
 
 
+@pytest.mark.slow
 def test_the_grown_model_follows_its_teacher(tiny: SparseStsEncoder, sentences: list[str], tmp_path: Path) -> None:
     losses: list[float] = []
     settings = GrowthSettings(steps=25, batch_size=16, learning_rate=1e-3)
