@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from safetensors import SafetensorError
 
-from sparse_sts_index.errors import DataError, ImpactIndexError
+from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
 
 try:
     import fcntl
@@ -28,6 +28,23 @@ except ImportError:  # Windows
 
 #: Bytes of a JSON file of an index, at most.
 MOST_JSON = 1 << 26
+
+
+@contextmanager
+def os_errors_as(kind: type[SparseStsError], doing: str) -> Iterator[None]:
+    """Raise an OSError of the block as an error of this library, with its reason.
+
+    Parameters
+    ----------
+    kind : type
+        The error to raise.
+    doing : str
+        The beginning of the message, such as ``"cannot write model"``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{doing}: {error.strerror or error}") from error
 
 
 @contextmanager
@@ -47,7 +64,7 @@ def atomic_writer(path: str | Path) -> Iterator[IO[str]]:
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        try:
+        with os_errors_as(DataError, f"cannot write {path}"):
             with partial.open("wb") as binary:
                 packed: contextlib.AbstractContextManager[Any] = contextlib.nullcontext(binary)
                 if path.suffix == ".gz":  # no name and no time in its header: the same text gives the same bytes
@@ -60,8 +77,6 @@ def atomic_writer(path: str | Path) -> Iterator[IO[str]]:
                 os.fsync(binary.fileno())
             partial.replace(path)
             sync_folder(path.parent)
-        except OSError as error:
-            raise DataError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -188,12 +203,10 @@ def refuse_links(folder: Path) -> None:
     ImpactIndexError
         It is, or does; or cannot be looked into.
     """
-    try:
+    with os_errors_as(ImpactIndexError, f"{folder}"):
         for entry in (folder, *(folder.iterdir() if folder.is_dir() else ())):
             if entry.is_symlink():
                 raise ImpactIndexError(f"{entry}: a link; an index holds its own files")
-    except OSError as error:
-        raise ImpactIndexError(f"{folder}: {error.strerror or error}") from error
 
 
 def refuse_folder(path: str | Path) -> None:

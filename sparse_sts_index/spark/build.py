@@ -18,14 +18,13 @@ import socket
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparse_sts_index._utils.files import sync_folder
+from sparse_sts_index._utils.files import os_errors_as, sync_folder
 from sparse_sts_index.data.documents import Document
 from sparse_sts_index.encoding.documents import CHUNK, encode_documents
 from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
@@ -163,7 +162,7 @@ def prepare(plan: Plan) -> None:
     ImpactIndexError
         It cannot be made.
     """
-    with _one_line(plan.folder):
+    with os_errors_as(ImpactIndexError, f"cannot write {plan.folder}"):
         plan.folder.mkdir(parents=True, exist_ok=True)
         for folder in (plan.folder.parent, plan.folder.parent.parent):
             sync_folder(folder)
@@ -173,7 +172,7 @@ def _build_shard(plan: Plan, number: int, documents: Iterator[tuple[int, Documen
     """Build a shard, unless it is there, or another attempt is faster."""
     shard = _finished(plan, number)
     if shard is None:
-        with _one_line(plan.folder):
+        with os_errors_as(ImpactIndexError, f"cannot write {plan.folder}"):
             shard = _attempt(plan, number, (document for _, document in documents))
             sync_folder(plan.folder)
     yield shard
@@ -256,7 +255,7 @@ def publish(plan: Plan, shards: Iterable[Shard], start: float) -> Manifest:
         raise ImpactIndexError(f"{error} (is {output} the same folder for the driver and all workers?)") from error
     state.release()
     old = _folders_of(output) - {plan.folder.name}
-    with _one_line(output):
+    with os_errors_as(ImpactIndexError, f"cannot write {output}"):
         collection.write(output)
         sync_folder(output)
     for folder in (*(output / name for name in old), *plan.folder.glob(f"{_ATTEMPT}*")):
@@ -271,14 +270,6 @@ def _folders_of(output: Path) -> set[str]:
     except ImpactIndexError:
         return set()
     return set(filter(_BUILD.fullmatch, folders))
-
-
-@contextmanager
-def _one_line(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ImpactIndexError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def _check_output(output: Path, overwrite: bool) -> None:

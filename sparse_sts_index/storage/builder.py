@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparse_sts_index._utils.files import refuse_links, sync_folder
+from sparse_sts_index._utils.files import os_errors_as, refuse_links, sync_folder
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import DataError, ImpactIndexError
 from sparse_sts_index.storage.layout import LUCENE_FOLDER, MANIFEST_FILE, VECTORS_FOLDER
@@ -29,37 +29,36 @@ def building(
     ours = not _holds_index(path)  # whether all that comes into the folder is of this build
     made = [folder for folder in (path / LUCENE_FOLDER, path, *path.parents) if not folder.exists()]
     transaction: Transaction | None = None
-    try:
-        path.mkdir(parents=True, exist_ok=True)
+    with os_errors_as(ImpactIndexError, f"cannot write {path}"):
         try:
-            lucene = ImpactWriter(path / LUCENE_FOLDER)
-        except ImpactIndexError:
-            ours = False  # it may be of another build, which has the lock
-            raise
-        try:
-            ours = not _holds_index(path)  # once more: now nobody else can build there
-            check_target(path, overwrite)
-            transaction = Transaction(path, manifest, lucene, vocabulary)
+            path.mkdir(parents=True, exist_ok=True)
+            try:
+                lucene = ImpactWriter(path / LUCENE_FOLDER)
+            except ImpactIndexError:
+                ours = False  # it may be of another build, which has the lock
+                raise
+            try:
+                ours = not _holds_index(path)  # once more: now nobody else can build there
+                check_target(path, overwrite)
+                transaction = Transaction(path, manifest, lucene, vocabulary)
+            except BaseException:
+                lucene.close()
+                raise
+            yield transaction
+            if not transaction.documents:
+                raise DataError("no documents to index")
+            transaction.merge_segments()
+            transaction.commit(build_seconds=round(time.monotonic() - start, 3))
+            for folder in made:
+                sync_folder(folder.parent)
         except BaseException:
-            lucene.close()
+            if JAVA.inherited:  # a child that ends within the block; the build is its parent's
+                raise
+            if transaction is not None:
+                with contextlib.suppress(ImpactIndexError):
+                    transaction.close()
+            _undo(path, made, files=ours)
             raise
-        yield transaction
-        if not transaction.documents:
-            raise DataError("no documents to index")
-        transaction.merge_segments()
-        transaction.commit(build_seconds=round(time.monotonic() - start, 3))
-        for folder in made:
-            sync_folder(folder.parent)
-    except BaseException as error:
-        if JAVA.inherited:  # a child that ends within the block; the build is its parent's
-            raise
-        if transaction is not None:
-            with contextlib.suppress(ImpactIndexError):
-                transaction.close()
-        _undo(path, made, files=ours)
-        if isinstance(error, OSError):
-            raise ImpactIndexError(f"cannot write {path}: {error.strerror or error}") from error
-        raise
     clean(path, keep=transaction.committed)
     with contextlib.suppress(ImpactIndexError):  # it is done
         transaction.close()

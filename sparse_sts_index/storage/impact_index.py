@@ -20,6 +20,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from sparse_sts_index._utils.files import os_errors_as
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index._utils.pipeline import overlap
 from sparse_sts_index._utils.text import check_unicode
@@ -337,7 +338,7 @@ class ImpactIndex:
     def _changing(self, commit: bool) -> Iterator[tuple[Snapshot, Transaction]]:
         """Yield the snapshot before a change, and the transaction to make it in; drop the change if the block fails."""
         transaction, committed = self.check_writable(), False
-        with self.using() as before:
+        with os_errors_as(ImpactIndexError, f"cannot write {self.path}"), self.using() as before:
             try:
                 yield before, transaction
                 if commit:
@@ -354,8 +355,6 @@ class ImpactIndex:
                     self._open_to_change(before)
                 if committed and isinstance(error, ImpactIndexError):
                     return  # it is done; only the writer broke after it, and there is another one now
-                if isinstance(error, OSError):
-                    raise ImpactIndexError(f"cannot write {self.path}: {error.strerror or error}") from error
                 raise
         self._see(snapshot)
 

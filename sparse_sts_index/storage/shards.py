@@ -28,7 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
 
-from sparse_sts_index._utils.files import MOST_JSON, atomic_writer, from_sealed_json, read_plain, to_sealed_json
+from sparse_sts_index._utils.files import (
+    MOST_JSON,
+    atomic_writer,
+    from_sealed_json,
+    os_errors_as,
+    read_plain,
+    to_sealed_json,
+)
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.layout import COLLECTION_FILE, VOCABULARY_FILE
 from sparse_sts_index.storage.lucene.reader import ImpactShards
@@ -88,16 +95,16 @@ class Collection:
             It is not there, not readable, or of another version.
         """
         file = path / COLLECTION_FILE
+        with os_errors_as(ImpactIndexError, str(file)):
+            content = read_plain(file, MOST_JSON)
         try:
-            values = from_sealed_json(read_plain(file, MOST_JSON).decode("utf-8"))
+            values = from_sealed_json(content.decode("utf-8"))
             version = values["format_version"]
             if version == FORMAT_VERSION:
                 collection = cls(**{**values, "shards": tuple(Shard(**shard) for shard in values["shards"])})
                 collection._check()
                 return collection
             found = f"{version:.20}" if isinstance(version, str) else int(version)
-        except OSError as error:
-            raise ImpactIndexError(f"{file}: {error.strerror or error}") from error
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ImpactIndexError(f"{file} cannot be read, or is not as it was written") from error
         raise ImpactIndexError(f"{file}: format version {found!r}; this version reads {FORMAT_VERSION}")

@@ -7,7 +7,7 @@ import json
 import threading
 from pathlib import Path
 
-from sparse_sts_index._utils.files import read_plain, refuse_links
+from sparse_sts_index._utils.files import os_errors_as, read_plain, refuse_links
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import ImpactIndexError, ModelError
 from sparse_sts_index.storage.layout import LUCENE_FOLDER, MANIFEST_KEY, VOCABULARY_FILE
@@ -126,10 +126,8 @@ def open_index_snapshot(path: Path, check: bool, before: Snapshot | None = None)
 def read_vocabulary(path: Path, manifest: Manifest) -> bytes:
     """The content of the vocabulary's file, not looked into."""
     file = path / manifest.vectors.folder / VOCABULARY_FILE
-    try:
+    with os_errors_as(ImpactIndexError, f"{file}"):
         return read_plain(file, _MOST_VOCABULARY)
-    except OSError as error:
-        raise ImpactIndexError(f"{file}: {error.strerror or error}") from error
 
 
 @functools.lru_cache(maxsize=4)

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from sparse_sts_index._utils.files import sync_folder
+from sparse_sts_index._utils.files import os_errors_as, sync_folder
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.vectors.sparse import Vectors
 
@@ -169,7 +169,7 @@ class VectorStore(StoredVectors):
 
     def _map(self, name: str) -> NDArray[Any]:
         size, file, dtype = self.extent.sizes[name], self._folder / name, _DTYPES[name]
-        try:
+        with os_errors_as(ImpactIndexError, f"{file}"):
             if self._folder.is_symlink() or file.is_symlink():
                 raise ImpactIndexError(f"{file}: a link; an index holds its own files")
             if file.stat().st_size < size:
@@ -178,8 +178,6 @@ class VectorStore(StoredVectors):
                 return np.zeros(0, dtype)
             # a plain view of the mapping: np.memmap's own type makes every slice several times as slow
             return np.asarray(np.memmap(file, dtype, "r", shape=(size // dtype.itemsize,)))
-        except OSError as error:
-            raise ImpactIndexError(f"{file}: {error.strerror or error}") from error
 
     def __len__(self) -> int:
         return len(self._ends)

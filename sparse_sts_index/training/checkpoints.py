@@ -16,6 +16,7 @@ from sparse_sts_index._utils.files import (
     MOST_JSON,
     atomic_writer,
     from_sealed_json,
+    os_errors_as,
     read_plain,
     sync_tree,
     tensors_written,
@@ -119,10 +120,8 @@ def begin(checkpoints: Path, identity: Mapping[str, Any], resume: bool) -> None:
     """
     if not resume:
         remove(checkpoints)
-    try:
+    with os_errors_as(TrainingError, f"cannot write {checkpoints}"):
         checkpoints.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"cannot write {checkpoints}: {error.strerror}") from error
     with atomic_writer(checkpoints / _IDENTITY_FILE) as file:
         json.dump(identity, file, indent=2)
 
@@ -136,11 +135,8 @@ def writing_checkpoint(checkpoints: str | Path | None) -> Iterator[None]:
     TrainingError
         It cannot be written.
     """
-    try:
-        with tensors_written():
-            yield
-    except OSError as error:
-        raise TrainingError(f"cannot write a checkpoint to {checkpoints}: {error.strerror or error}") from error
+    with os_errors_as(TrainingError, f"cannot write a checkpoint to {checkpoints}"), tensors_written():
+        yield
 
 
 def keep_last_and(best: str | None, checkpoints: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from sentence_transformers.sparse_encoder import SparseEncoder
 from sentence_transformers.util import SimilarityFunction
 
-from sparse_sts_index._utils.files import folder_writer, tensors_written
+from sparse_sts_index._utils.files import folder_writer, os_errors_as, tensors_written
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoding.models import no_progress_bars
 from sparse_sts_index.errors import TrainingError
@@ -80,19 +80,16 @@ def save(model: SparseEncoder, report: TrainingReport, output: Path) -> None:
     TrainingError
         It cannot be written.
     """
-    try:
-        with folder_writer(output) as folder:
-            with no_progress_bars(), tensors_written():
-                model.save_pretrained(str(folder))
-            card = folder / "README.md"
-            text = card.read_text(encoding="utf-8")
-            before, heading, after = text.partition("## Model Details\n")
-            card.write_text(f"{before}{_card_section(report)}\n{heading}{after}", encoding="utf-8")
-            (folder / _REPORT_FILE).write_text(
-                json.dumps(dataclasses.asdict(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
-    except OSError as error:
-        raise TrainingError(f"cannot save the model to {output}: {error.strerror or error}") from error
+    with os_errors_as(TrainingError, f"cannot save the model to {output}"), folder_writer(output) as folder:
+        with no_progress_bars(), tensors_written():
+            model.save_pretrained(str(folder))
+        card = folder / "README.md"
+        text = card.read_text(encoding="utf-8")
+        before, heading, after = text.partition("## Model Details\n")
+        card.write_text(f"{before}{_card_section(report)}\n{heading}{after}", encoding="utf-8")
+        (folder / _REPORT_FILE).write_text(
+            json.dumps(dataclasses.asdict(report), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def _card_section(report: TrainingReport) -> str:

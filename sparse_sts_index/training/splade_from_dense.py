@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 from transformers import BertForMaskedLM, BertModel, set_seed
 
-from sparse_sts_index._utils.files import folder_writer, tensors_written
+from sparse_sts_index._utils.files import folder_writer, os_errors_as, tensors_written
 from sparse_sts_index.encoding.bundled import MINILM, TINY
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.encoding.models import load_dense, no_progress_bars, tokenizer_vocabulary
@@ -106,10 +106,8 @@ def grow(
         raise ModelError(f"{output} already exists; a model in it is replaced with overwrite=True, --overwrite")
     if len(sentences) < settings.batch_size:
         raise DataError(f"growing takes at least a batch of {settings.batch_size} sentences, not {len(sentences)}")
-    try:
+    with os_errors_as(ModelError, f"cannot write {output}"):
         output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ModelError(f"cannot write {output}: {error.strerror}") from error
     set_seed(settings.seed)
     teacher = SparseStsEncoder.load(settings.teacher)
     teacher.model.max_seq_length = min(teacher.model.max_seq_length, _MAX_LENGTH)  # it sees what the pupil sees
@@ -209,21 +207,19 @@ def _loss(model: Any, ids: list[list[int]], weights: csr_array, rng: np.random.G
 
 
 def _save(model: Any, tokenizer: Any, max_length: int, output: Path) -> SparseStsEncoder:
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as plain,
-            folder_writer(output) as folder,
-            no_progress_bars(),
-            tensors_written(),
-        ):
-            model.save_pretrained(plain)
-            tokenizer.save_pretrained(plain)
-            transformer = Transformer(plain, transformer_task="fill-mask", max_seq_length=max_length)
-            pooling = SpladePooling(pooling_strategy="max")
-            encoder = SparseEncoder(modules=[transformer, pooling], device=str(model.device))
-            encoder.model_card_data.local_files_only = True
-            encoder.model_card_data.generate_widget_examples = False
-            encoder.save_pretrained(str(folder))
-    except OSError as error:
-        raise ModelError(f"cannot save the model to {output}: {error.strerror or error}") from error
+    with (
+        os_errors_as(ModelError, f"cannot save the model to {output}"),
+        tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as plain,
+        folder_writer(output) as folder,
+        no_progress_bars(),
+        tensors_written(),
+    ):
+        model.save_pretrained(plain)
+        tokenizer.save_pretrained(plain)
+        transformer = Transformer(plain, transformer_task="fill-mask", max_seq_length=max_length)
+        pooling = SpladePooling(pooling_strategy="max")
+        encoder = SparseEncoder(modules=[transformer, pooling], device=str(model.device))
+        encoder.model_card_data.local_files_only = True
+        encoder.model_card_data.generate_widget_examples = False
+        encoder.save_pretrained(str(folder))
     return SparseStsEncoder(encoder, str(output), precision="float32")

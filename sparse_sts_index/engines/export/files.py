@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from sparse_sts_index._utils.files import folder_writer
+from sparse_sts_index._utils.files import folder_writer, os_errors_as
 from sparse_sts_index.engines.backends import elasticsearch, feature_engine, milvus, opensearch, qdrant, solr
 from sparse_sts_index.engines.base import Metadata, Point, points_of
 from sparse_sts_index.engines.export.ciff import write_ciff
@@ -113,14 +113,11 @@ def export_files(
     """
     output = check_output(output, overwrite)
     write = _write_ciff if format == "ciff" else _write_parts
-    try:
-        with folder_writer(output) as folder:
-            documents = write(source, format, folder, progress)
-            if not documents:
-                raise DataError("no documents to export")
-            _write_json(folder / MANIFEST, _manifest(source, format, documents, folder))
-    except OSError as error:
-        raise DataError(f"cannot write {output}: {error.strerror or error}") from error
+    with os_errors_as(DataError, f"cannot write {output}"), folder_writer(output) as folder:
+        documents = write(source, format, folder, progress)
+        if not documents:
+            raise DataError("no documents to export")
+        _write_json(folder / MANIFEST, _manifest(source, format, documents, folder))
     return documents
 
 

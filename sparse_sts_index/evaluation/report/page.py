@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from sparse_sts_index._utils.files import atomic_writer
+from sparse_sts_index._utils.files import atomic_writer, os_errors_as
 from sparse_sts_index.errors import DataError, MissingExtraError
 from sparse_sts_index.evaluation.benchmarking import Benchmark
 from sparse_sts_index.evaluation.report.charts import charts
@@ -59,10 +59,8 @@ def write_report(result: Benchmark, folder: str | Path) -> tuple[Path, Path]:
     """
     folder = Path(folder)
     page = render_html(result)
-    try:
+    with os_errors_as(DataError, f"cannot write {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write {folder}: {error.strerror}") from error
     html, values = folder / REPORT_HTML, folder / REPORT_JSON
     with atomic_writer(values) as file:
         file.write(json.dumps(result.to_dict(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
