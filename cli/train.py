@@ -132,7 +132,7 @@ def train(
     more = [document.text for document in read_corpus(unlabelled)] if unlabelled else []
 
     from sparse_sts_index.training import fine_tuning
-    from sparse_sts_index.training.checkpoints import checkpoints_folder
+    from sparse_sts_index.training.checkpoints import Checkpoints
     from sparse_sts_index.training.progress import TrainingProgress
 
     with tqdm(unit=" steps", desc="training", disable=None) as bar:
@@ -158,7 +158,7 @@ def train(
                 progress=show,
             )
         except KeyboardInterrupt:
-            if checkpoints_folder(output).exists():
+            if Checkpoints.of_output(output).folder.exists():
                 click.echo("\ninterrupted; the same command with --resume goes on from the last checkpoint", err=True)
             raise
     click.echo(

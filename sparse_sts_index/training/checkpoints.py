@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers.trainer import TRAINER_STATE_NAME
 
 from sparse_sts_index._utils.files import (
@@ -31,43 +33,136 @@ _SEAL_FILE = "sha256.json"  # of a checkpoint: written last
 _IDENTITY_FILE = "run.json"  # of the run that the checkpoints beside it belong to
 
 
-def checkpoints_folder(output: str | Path) -> Path:
-    """Where the checkpoints of a run with this `output` are kept until it ends."""
-    output = Path(output).resolve()
-    return output.with_name(output.name + ".checkpoints")
+class Checkpoints:
+    """The checkpoints of one training run, in a folder beside its output.
 
+    Parameters
+    ----------
+    folder : str or Path
 
-def check_output(
-    output: Path, checkpoints: Path, identity: Mapping[str, Any], resume: bool, overwrite: bool
-) -> str | None:
-    """Refuse what must not be overwritten or cannot be resumed; the checkpoint to go on from, if any."""
-    if resume and (output / "modules.json").is_file() and not checkpoints.exists():
-        raise TrainingError(f"nothing to resume: {output} is complete")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        if not overwrite:
-            raise TrainingError(f"{output} already exists; replace it with overwrite=True, --overwrite")
-        if not (output / "modules.json").is_file():
-            raise TrainingError(f"{output} is not a model folder; it will not be overwritten")
-    if checkpoints.exists() and not (checkpoints / _IDENTITY_FILE).is_file():
-        raise TrainingError(f"{checkpoints} is where checkpoints would go, but it is something else")
-    last = last_checkpoint(checkpoints)
-    if not resume:
+    Attributes
+    ----------
+    folder : Path
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    @classmethod
+    def of_output(cls, output: str | Path) -> Checkpoints:
+        """Return the checkpoints of a run that writes its model to `output`."""
+        output = Path(output).resolve()
+        return cls(output.with_name(output.name + ".checkpoints"))
+
+    def last(self) -> str | None:
+        """Return the folder of the last complete checkpoint, if any."""
+        complete = [path for path in self.folder.glob("checkpoint-[0-9]*") if _sealed(path) is not None]
+        return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
+
+    def check(self, output: Path, identity: Mapping[str, Any], resume: bool, overwrite: bool) -> str | None:
+        """Refuse what must not be overwritten or cannot be resumed.
+
+        Returns
+        -------
+        str or None
+            The folder of the checkpoint to resume from.
+
+        Raises
+        ------
+        TrainingError
+        """
+        if resume and (output / "modules.json").is_file() and not self.folder.exists():
+            raise TrainingError(f"nothing to resume: {output} is complete")
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            if not overwrite:
+                raise TrainingError(f"{output} already exists; replace it with overwrite=True, --overwrite")
+            if not (output / "modules.json").is_file():
+                raise TrainingError(f"{output} is not a model folder; it will not be overwritten")
+        if self.folder.exists() and not (self.folder / _IDENTITY_FILE).is_file():
+            raise TrainingError(f"{self.folder} is where checkpoints would go, but it is something else")
+        last = self.last()
+        if resume:
+            if last is None:
+                raise TrainingError(f"nothing to resume: no checkpoint in {self.folder}")
+            self._check_identity(output, identity)
+            _check_files(Path(last))
+            return last
         if last is not None and not overwrite:
             raise TrainingError(
-                f"an interrupted run is in {checkpoints}: go on with resume=True, --resume, "
+                f"an interrupted run is in {self.folder}: go on with resume=True, --resume, "
                 "or start again with overwrite=True, --overwrite"
             )
         return None
-    if last is None:
-        raise TrainingError(f"nothing to resume: no checkpoint in {checkpoints}")
-    try:
-        before = json.loads((checkpoints / _IDENTITY_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"cannot resume: {checkpoints / _IDENTITY_FILE} cannot be read") from error
-    if changed := [f"{key} {before.get(key)} (now {now})" for key, now in identity.items() if now != before.get(key)]:
-        raise TrainingError(f"cannot resume {output}: it was started with {', '.join(changed)}")
-    _check_files(Path(last))
-    return last
+
+    def _check_identity(self, output: Path, identity: Mapping[str, Any]) -> None:
+        try:
+            before = json.loads((self.folder / _IDENTITY_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise TrainingError(f"cannot resume: {self.folder / _IDENTITY_FILE} cannot be read") from error
+        changed = [f"{key} {before.get(key)} (now {now})" for key, now in identity.items() if now != before.get(key)]
+        if changed:
+            raise TrainingError(f"cannot resume {output}: it was started with {', '.join(changed)}")
+
+    @contextmanager
+    def run(self, identity: Mapping[str, Any], resumed: str | None) -> Iterator[None]:
+        """Keep the folder while a run lasts; remove it if the run fails before its first checkpoint.
+
+        Parameters
+        ----------
+        identity : mapping
+            The settings and data of the run.
+        resumed : str, optional
+            The checkpoint that is resumed. Otherwise the folder is emptied.
+
+        Raises
+        ------
+        TrainingError, DataError
+            The folder cannot be written; a file of the checkpoint is damaged, or holds more than plain data.
+        """
+        try:
+            if resumed is None:
+                self.remove()
+            with os_errors_as(TrainingError, f"cannot write {self.folder}"):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            with atomic_writer(self.folder / _IDENTITY_FILE) as file:
+                json.dump(identity, file, indent=2)
+            yield
+        except (pickle.UnpicklingError, SafetensorError, EOFError) as error:  # of model, optimizer, schedule, seeds
+            raise TrainingError(
+                f"cannot go on: a file in {resumed or self.folder} is damaged, or no plain data"
+            ) from error
+        except BaseException:
+            if self.last() is None:
+                self.remove()
+            raise
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Raise what fails in the block as a TrainingError: a checkpoint cannot be written."""
+        with os_errors_as(TrainingError, f"cannot write a checkpoint to {self.folder}"), tensors_written():
+            yield
+
+    def seal(self, step: int) -> None:
+        """Make the checkpoint of a step durable, and complete: with the checksums of its files."""
+        seal(self.folder / f"checkpoint-{step}")
+
+    def keep_last_and(self, best: str | None) -> None:
+        """Remove all checkpoints but the last one and the best one."""
+        kept = {Path(path).name for path in (best, self.last()) if path is not None}
+        for path in (*self.folder.glob("checkpoint-*"), *self.folder.glob(_REMOVED.format("*"))):
+            if path.name not in kept:
+                _discard(path)
+
+    def remove(self) -> None:
+        """Remove the folder as far as possible; the identity last, so that a killed process can start again."""
+        if not self.folder.is_dir():
+            return
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                _discard(path)
+            elif path.name != _IDENTITY_FILE:
+                path.unlink(missing_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def seal(checkpoint: Path) -> None:
@@ -97,7 +192,7 @@ def _sha256(path: Path) -> str:
 def _check_files(checkpoint: Path) -> None:
     """Refuse files that are not as they were written, and what would run code of its maker's.
 
-    The trainer loads models without what :mod:`.models` sees to.
+    The trainer loads models without what :mod:`.encoding.model_safety` sees to.
     """
     for name, expected in (_sealed(checkpoint) or {}).items():
         if _sha256(checkpoint / name) != expected:
@@ -110,43 +205,6 @@ def _check_files(checkpoint: Path) -> None:
         check_model(str(folder))
 
 
-def begin(checkpoints: Path, identity: Mapping[str, Any], resume: bool) -> None:
-    """Make the folder, empty unless a run is resumed, and write into it whose it is.
-
-    Raises
-    ------
-    TrainingError, DataError
-        It cannot be written.
-    """
-    if not resume:
-        remove(checkpoints)
-    with os_errors_as(TrainingError, f"cannot write {checkpoints}"):
-        checkpoints.mkdir(parents=True, exist_ok=True)
-    with atomic_writer(checkpoints / _IDENTITY_FILE) as file:
-        json.dump(identity, file, indent=2)
-
-
-@contextmanager
-def writing_checkpoint(checkpoints: str | Path | None) -> Iterator[None]:
-    """Around what writes a checkpoint.
-
-    Raises
-    ------
-    TrainingError
-        It cannot be written.
-    """
-    with os_errors_as(TrainingError, f"cannot write a checkpoint to {checkpoints}"), tensors_written():
-        yield
-
-
-def keep_last_and(best: str | None, checkpoints: Path) -> None:
-    """Remove all checkpoints but the last one and the best one."""
-    kept = {Path(path).name for path in (best, last_checkpoint(checkpoints)) if path is not None}
-    for folder in (*checkpoints.glob("checkpoint-*"), *checkpoints.glob(_REMOVED.format("*"))):
-        if folder.name not in kept:
-            _discard(folder)
-
-
 def _discard(folder: Path) -> None:
     """Remove a folder as far as possible; what is left of it, if this is cut short, does not look like a checkpoint."""
     removed = folder if folder.match(_REMOVED.format("*")) else folder.with_name(_REMOVED.format(folder.name))
@@ -157,18 +215,6 @@ def _discard(folder: Path) -> None:
         shutil.rmtree(removed, ignore_errors=True)
 
 
-def remove(checkpoints: Path) -> None:
-    """Remove the folder, as far as that is possible; whose it is last, so that who is killed can begin anew."""
-    if not checkpoints.is_dir():
-        return
-    for path in checkpoints.iterdir():
-        if path.is_dir():
-            _discard(path)
-        elif path.name != _IDENTITY_FILE:
-            path.unlink(missing_ok=True)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-
-
 def pairs_sha256(train_pairs: Pairs, dev_pairs: Pairs, unlabelled: Sequence[str]) -> str:
     """What tells the data of a run from others."""
     digest = hashlib.sha256()
@@ -177,9 +223,3 @@ def pairs_sha256(train_pairs: Pairs, dev_pairs: Pairs, unlabelled: Sequence[str]
     if unlabelled:
         digest.update(json.dumps(list(unlabelled)).encode())
     return digest.hexdigest()[:16]
-
-
-def last_checkpoint(checkpoints: Path) -> str | None:
-    """The last checkpoint that is complete, if any."""
-    complete = [folder for folder in checkpoints.glob("checkpoint-[0-9]*") if _sealed(folder) is not None]
-    return str(max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]))) if complete else None

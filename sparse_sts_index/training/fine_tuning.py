@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import pickle
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -20,7 +19,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sparse_encoder import (
@@ -48,17 +46,7 @@ from sparse_sts_index.encoding.models import load_dense, load_splade, no_progres
 from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.evaluation.correlation import check_gold
 from sparse_sts_index.evaluation.quality import evaluate_cosine
-from sparse_sts_index.training.checkpoints import (
-    begin,
-    check_output,
-    checkpoints_folder,
-    keep_last_and,
-    last_checkpoint,
-    pairs_sha256,
-    remove,
-    seal,
-    writing_checkpoint,
-)
+from sparse_sts_index.training.checkpoints import Checkpoints, pairs_sha256
 from sparse_sts_index.training.distillation import prepare_lessons, sequential_batches, tune_teacher
 from sparse_sts_index.training.losses import DistillationLoss, SparseSpladeLoss
 from sparse_sts_index.training.model_card import TrainingReport, card_metrics, describe, save
@@ -126,79 +114,31 @@ def train(
         the device is not there or lacks bfloat16, a reporting tool is not installed, or `max_length` is beyond the
         base model's.
     """
-    settings = settings or TrainingSettings()
-    output = Path(output).resolve()
-    checkpoints = checkpoints_folder(output)
-    steps_per_epoch = math.ceil(len(train_pairs) / settings.batch_size)
-    eval_steps = settings.eval_steps or max(1, steps_per_epoch // 4)
-    for pairs in (dev_pairs, test_pairs):
-        if pairs is not None:
-            check_gold(pairs.gold)
+    settings, output = settings or TrainingSettings(), Path(output).resolve()
+    checkpoints = Checkpoints.of_output(output)
+    _check_pairs(train_pairs, dev_pairs, test_pairs)
     if unlabelled and settings.teacher is None:
         raise TrainingError("unlabelled sentences are of use with a teacher only: teacher=, --teacher")
-    columns = train_pairs.columns()  # refuses pairs without scores
     identity = {**dataclasses.asdict(settings), "data": pairs_sha256(train_pairs, dev_pairs, unlabelled)}
-    bfloat16 = _check_device(settings)
-    reporting = _check_reporting(report_to)
-    checkpoint = check_output(output, checkpoints, identity, resume, overwrite)
+    bfloat16, reporting = _check_device(settings), _check_reporting(report_to)
+    checkpoint = checkpoints.check(output, identity, resume, overwrite)
 
-    set_seed(settings.seed)  # before loading: a model without a head gets a random one
-    model = load_splade(settings.base_model, device=settings.device)
-    if settings.max_length is not None:
-        if settings.max_length > model.max_seq_length:
-            raise TrainingError(f"max length {settings.max_length} is beyond the base model's {model.max_seq_length}")
-        model.max_seq_length = settings.max_length
-    settings = dataclasses.replace(settings, learning_rate=settings.learning_rate or _learning_rate(model))
-    if settings.freeze_vocabulary:
-        _freeze_vocabulary(model)
+    model, settings = _load(settings)
     describe(model, settings, train_pairs)
-    try:
-        begin(checkpoints, identity, resume)
-        loss: SpladeLoss
-        if settings.teacher is None:
-            loss = SparseSpladeLoss(
-                model,
-                loss=SparseCosineSimilarityLoss(model),
-                document_regularizer_weight=settings.regularizer_weight,
-                use_document_regularizer_only=True,
-            )
-        else:
-            teacher = _teacher(settings, train_pairs, checkpoints)
-            lessons = prepare_lessons(
-                teacher,
-                train_pairs,
-                unlabelled,
-                settings.epochs,
-                settings.seed,
-                tuned=settings.teacher_epochs > 0,
-            )
-            columns = lessons.columns
-            loss = DistillationLoss(model, lessons, settings.teacher_weight, settings.regularizer_weight)
-        dev_evaluator = _Evaluator(dev_pairs, "dev")
+    with checkpoints.run(identity, checkpoint):
+        loss, columns = _loss(model, settings, train_pairs, unlabelled, checkpoints)
         trainer = _Trainer(
             model=model,
-            args=_arguments(checkpoints, settings, eval_steps, bfloat16, model.device.type == "cpu", reporting),
+            args=_arguments(checkpoints, settings, len(train_pairs), bfloat16, model.device.type == "cpu", reporting),
             train_dataset=Dataset.from_dict(columns),
             loss=loss,
-            evaluator=dev_evaluator,
+            evaluator=_Evaluator(dev_pairs, "dev"),
             callbacks=_callbacks(model, loss, settings, progress),
         )
         trainer.remove_callback(PrinterCallback)
         with no_progress_bars(), no_questions(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse invariant checks", UserWarning)
             result = trainer.train(resume_from_checkpoint=checkpoint)
-    except (
-        pickle.UnpicklingError,
-        SafetensorError,
-        EOFError,
-    ) as error:  # of the model, the optimizer, the schedule, the seeds
-        raise TrainingError(
-            f"cannot go on: a file in {checkpoint or checkpoints} is damaged, or no plain data"
-        ) from error
-    except BaseException:
-        if last_checkpoint(checkpoints) is None:
-            remove(checkpoints)
-        raise
     encoder = SparseStsEncoder(model, str(output), precision="float32")
     report = TrainingReport(
         settings=settings,
@@ -213,12 +153,55 @@ def train(
     )
     # The card's own tables are of the last step; make them of the saved model.
     measured: dict[Any, Any] = model.model_card_data.eval_results_dict or {}
-    measured[dev_evaluator] = card_metrics("dev", report.dev)
+    measured[trainer.evaluator] = card_metrics("dev", report.dev)
     if test_pairs is not None and report.test is not None:
         measured[_Evaluator(test_pairs, "test")] = card_metrics("test", report.test)
     save(model, report, output)
-    remove(checkpoints)
+    checkpoints.remove()
     return report
+
+
+def _check_pairs(train_pairs: Pairs, dev_pairs: Pairs, test_pairs: Pairs | None) -> None:
+    """Refuse pairs without scores, and dev or test pairs that all have the same."""
+    train_pairs.columns()
+    for pairs in (dev_pairs, test_pairs):
+        if pairs is not None:
+            check_gold(pairs.gold)
+
+
+def _load(settings: TrainingSettings) -> tuple[SparseEncoder, TrainingSettings]:
+    """Load the base model as the settings say, and return it with the settings completed by its learning rate."""
+    set_seed(settings.seed)  # before loading: a model without a head gets a random one
+    model = load_splade(settings.base_model, device=settings.device)
+    if settings.max_length is not None:
+        if settings.max_length > model.max_seq_length:
+            raise TrainingError(f"max length {settings.max_length} is beyond the base model's {model.max_seq_length}")
+        model.max_seq_length = settings.max_length
+    if settings.freeze_vocabulary:
+        _freeze_vocabulary(model)
+    return model, dataclasses.replace(settings, learning_rate=settings.learning_rate or _learning_rate(model))
+
+
+def _loss(
+    model: SparseEncoder,
+    settings: TrainingSettings,
+    train_pairs: Pairs,
+    unlabelled: Sequence[str],
+    checkpoints: Checkpoints,
+) -> tuple[SpladeLoss, dict[str, Any]]:
+    """Return the loss of a recipe and the columns that it learns from."""
+    if settings.teacher is None:
+        loss = SparseSpladeLoss(
+            model,
+            loss=SparseCosineSimilarityLoss(model),
+            document_regularizer_weight=settings.regularizer_weight,
+            use_document_regularizer_only=True,
+        )
+        return loss, train_pairs.columns()
+    teacher, tuned = _teacher(settings, train_pairs, checkpoints), settings.teacher_epochs > 0
+    lessons = prepare_lessons(teacher, train_pairs, unlabelled, settings.epochs, settings.seed, tuned=tuned)
+    loss_of_lessons = DistillationLoss(model, lessons, settings.teacher_weight, settings.regularizer_weight)
+    return loss_of_lessons, lessons.columns
 
 
 def _check_device(settings: TrainingSettings) -> bool:
@@ -250,16 +233,17 @@ def _check_reporting(report_to: Iterable[str]) -> list[str]:
 
 
 def _arguments(
-    checkpoints: Path,
+    checkpoints: Checkpoints,
     settings: TrainingSettings,
-    eval_steps: int,
+    pairs: int,
     bfloat16: bool,
     use_cpu: bool,
     reporting: list[str],
 ) -> SparseEncoderTrainingArguments:
     assert settings.learning_rate is not None
+    eval_steps = settings.eval_steps or max(1, math.ceil(pairs / settings.batch_size) // 4)
     return SparseEncoderTrainingArguments(
-        output_dir=str(checkpoints),
+        output_dir=str(checkpoints.folder),
         # With a teacher, the rows are of all passes, in their order.
         num_train_epochs=settings.epochs if settings.teacher is None else 1,
         batch_sampler=BatchSamplers.BATCH_SAMPLER if settings.teacher is None else sequential_batches,
@@ -290,11 +274,11 @@ class _Trainer(SparseEncoderTrainer):
     """
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        checkpoints = Path(str(self.args.output_dir))
-        with writing_checkpoint(checkpoints):
+        checkpoints = Checkpoints(str(self.args.output_dir))
+        with checkpoints.writing():
             super()._save_checkpoint(model, trial)
-            seal(checkpoints / f"checkpoint-{self.state.global_step}")
-            keep_last_and(self.state.best_model_checkpoint, checkpoints)
+            checkpoints.seal(self.state.global_step)
+            checkpoints.keep_last_and(self.state.best_model_checkpoint)
 
 
 class _Evaluator(SparseEmbeddingSimilarityEvaluator):
@@ -322,20 +306,20 @@ class _Evaluator(SparseEmbeddingSimilarityEvaluator):
         return metrics
 
 
-def _teacher(settings: TrainingSettings, pairs: Pairs, checkpoints: Path) -> SentenceTransformer:
+def _teacher(settings: TrainingSettings, pairs: Pairs, checkpoints: Checkpoints) -> SentenceTransformer:
     """The dense model to learn from, fine-tuned if that is asked for; a resumed run finds the one it had."""
     assert settings.teacher is not None
-    tuned = checkpoints / "teacher"
+    tuned = checkpoints.folder / "teacher"
     if not settings.teacher_epochs:
         return load_dense(settings.teacher, device=settings.device)
     if tuned.is_dir():
         return load_dense(tuned, device=settings.device)
     teacher = load_dense(settings.teacher, device=settings.device)
-    partial = checkpoints / "teacher.partial"
+    partial = checkpoints.folder / "teacher.partial"
     with no_progress_bars():
         tune_teacher(teacher, pairs, settings.teacher_epochs, settings.seed, partial)
         shutil.rmtree(partial, ignore_errors=True)
-        with writing_checkpoint(checkpoints):
+        with checkpoints.writing():
             teacher.save_pretrained(str(partial), create_model_card=False)
             sync_tree(partial)
             partial.rename(tuned)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sparse_sts_index.errors import TrainingError
-from sparse_sts_index.training.checkpoints import writing_checkpoint
+from sparse_sts_index.training.checkpoints import Checkpoints
 
 _RAW_FILES = "trained-*.safetensors"  # beside the checkpoints, whose models are averages
 _WARM_UP = 10  # the decay is at most (1 + step) / (10 + step), so that the average soon forgets where it began
@@ -85,7 +85,7 @@ class AveragedWeights(TrainerCallback):
             self._aside = self._copy()
             if control.should_save or last:  # before the checkpoint, which is never there without them
                 raw = _raw_file(args, state)
-                with writing_checkpoint(args.output_dir):
+                with Checkpoints(str(args.output_dir)).writing():
                     save_file(self._aside, raw.with_suffix(".partial"))
                     raw.with_suffix(".partial").replace(raw)
             self._put(self._average)

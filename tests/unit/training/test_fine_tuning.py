@@ -27,7 +27,7 @@ from sparse_sts_index import (
 from sparse_sts_index.encoding.bundled import tiny_folder
 from sparse_sts_index.evaluation.quality import evaluate_cosine
 from sparse_sts_index.training import fine_tuning
-from sparse_sts_index.training.checkpoints import last_checkpoint, seal
+from sparse_sts_index.training.checkpoints import Checkpoints, seal
 from sparse_sts_index.training.model_card import TrainingReport, save
 from sparse_sts_index.training.weight_averaging import AveragedWeights
 
@@ -226,7 +226,7 @@ def test_checkpoints_that_do_not_fit(
         train(tmp_path / "model", *splits, settings, progress=_interrupt_at(4))
     with files_of_at_most(size), pytest.raises(TrainingError, match="cannot write a checkpoint"):
         train(tmp_path / "model", *splits, settings, resume=True)
-    assert last_checkpoint(tmp_path / "model.checkpoints").endswith("-3")  # type: ignore[union-attr]
+    assert Checkpoints(tmp_path / "model.checkpoints").last().endswith("-3")  # type: ignore[union-attr]
 
 
 def test_a_model_that_does_not_fit(trained: Path, tmp_path: Path) -> None:
