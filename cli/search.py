@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,10 +27,14 @@ from .output import json_line, one_line, show_terms, show_wait
 from .prompt import Settings, on_terminal, prompt
 
 if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
     from sparse_sts_index.search.certified import Mode
     from sparse_sts_index.search.results import Hits
 
 _RUN_TAG = "sparse-sts"
+#: Each query with its hits.
+Answers = Iterator[tuple[Document, "Hits"]]
 
 
 @click.command()
@@ -99,43 +102,80 @@ def search(
         else (Document(str(number), text) for number, text in enumerate(texts, 1))
     )
 
-    with ExitStack() as stack:
-        spark = stack.enter_context(engine_session(engine, master, spark_conf))
-        results: Iterable[tuple[Document, Hits]]
+    mode = mode or "exact"
+    with engine_session(engine, master, spark_conf) as spark:
+        if prompting:
+            _prompt(str(index), model, precision, Settings(k, mode, explain))
+            return
         if spark is not None:
-            from sparse_sts_index.spark import queries as spark_queries
-
-            asked = list(wanted)
-            found = spark_queries.search(
-                spark, str(index), asked, k, model=model, mode=mode or "exact", explain=explain
-            )
-            results = zip(asked, found, strict=True)
+            results = _by_spark(spark, str(index), wanted, k, model, mode, explain)
         elif url is not None:
-            from sparse_sts_index.engines.remote_index import RemoteIndex
-            from sparse_sts_index.engines.retry import BackOff
-
-            back_off = BackOff(waiting=show_wait)
-            remote = stack.enter_context(
-                RemoteIndex.open(url, model, token=token, precision=precision, back_off=back_off)
-            )
-            results = _ask(partial(remote.search, k=k, explain=explain), wanted)
+            results = _by_serving_engine(url, token, wanted, k, model, precision, explain)
         else:
-            from sparse_sts_index.index import SparseStsIndex
-
-            opened = stack.enter_context(SparseStsIndex.open(str(index), model, precision=precision))
-            if prompting:
-                prompt(opened, Settings(k, mode or "exact", explain), _show_hits)
-                return
-            results = _ask(partial(opened.search, k=k, mode=mode or "exact", explain=explain), wanted)
+            results = _by_index(str(index), wanted, k, model, precision, mode, explain)
         some = False
         for query, hits in results:
             some = True
             {"table": _show_table, "jsonl": _show_jsonl, "trec": _show_trec}[format](query, hits)
-        if not some:
-            raise DataError(f"{queries}: no queries in it")
+    if not some:
+        raise DataError(f"{queries}: no queries in it")
 
 
-def _ask(ask: Callable[[list[str]], list[Hits]], queries: Iterable[Document]) -> Iterator[tuple[Document, Hits]]:
+def _prompt(index: str, model: str | None, precision: Precision | None, settings: Settings) -> None:
+    from sparse_sts_index.index import SparseStsIndex
+
+    with SparseStsIndex.open(index, model, precision=precision) as opened:
+        prompt(opened, settings, _show_hits)
+
+
+def _by_index(
+    index: str,
+    queries: Iterable[Document],
+    k: int,
+    model: str | None,
+    precision: Precision | None,
+    mode: Mode,
+    explain: bool,
+) -> Answers:
+    from sparse_sts_index.index import SparseStsIndex
+
+    with SparseStsIndex.open(index, model, precision=precision) as opened:
+        yield from _ask(partial(opened.search, k=k, mode=mode, explain=explain), queries)
+
+
+def _by_serving_engine(
+    url: str,
+    token: str | None,
+    queries: Iterable[Document],
+    k: int,
+    model: str | None,
+    precision: Precision | None,
+    explain: bool,
+) -> Answers:
+    from sparse_sts_index.engines import RemoteIndex
+    from sparse_sts_index.engines.retry import BackOff
+
+    back_off = BackOff(waiting=show_wait)
+    with RemoteIndex.open(url, model, token=token, precision=precision, back_off=back_off) as remote:
+        yield from _ask(partial(remote.search, k=k, explain=explain), queries)
+
+
+def _by_spark(
+    spark: SparkSession,
+    index: str,
+    queries: Iterable[Document],
+    k: int,
+    model: str | None,
+    mode: Mode,
+    explain: bool,
+) -> Answers:
+    from sparse_sts_index.spark import search as search_shards
+
+    asked = list(queries)
+    yield from zip(asked, search_shards(spark, index, asked, k, model=model, mode=mode, explain=explain), strict=True)
+
+
+def _ask(ask: Callable[[list[str]], list[Hits]], queries: Iterable[Document]) -> Answers:
     for batch in chunks(queries, QUERY_CHUNK):
         yield from zip(batch, ask([query.text for query in batch]), strict=True)
 
