@@ -1,0 +1,48 @@
+"""Answers of the service: JSON, and problems as RFC 9457 has them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fastapi import Response
+
+from sparse_sts_index._utils.json import plain
+from sparse_sts_index.server.middleware import problem
+
+PROBLEMS = {
+    400: "The body is not JSON, or the request not HTTP.",
+    401: "No token, or not the right one.",
+    403: "The server was started without --writable.",
+    404: "There is no such document.",
+    408: "The body took too long to arrive.",
+    409: "A document with one of the ids is in the index already.",
+    413: "The body is too large.",
+    415: "The body is not application/json.",
+    421: "Without a token, only localhost is served.",
+    422: "A value is not as it should be.",
+    429: "Too many sentences are waiting; Retry-After says when to come again.",
+    503: "The request took too long, or the index is being replaced; come again.",
+}
+
+
+def json_answer(value: Any, status: int = 200, **headers: str) -> Response:
+    """Return a value as JSON."""
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=plain).encode()
+    return Response(body, status, {"cache-control": "no-store", **headers}, "application/json")
+
+
+def problem_answer(status: int, detail: str, **headers: str) -> Response:
+    """Return a problem; see :func:`.middleware.problem`."""
+    return Response(problem(status, detail), status, headers, "application/problem+json")
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return what the OpenAPI schema says of some statuses."""
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": PROBLEMS[status], "content": content} for status in statuses}
+
+
+#: Problems of every request, and of those with a body.
+ALWAYS = (400, 401, 408, 421, 503)
+WITH_BODY = (*ALWAYS, 413, 415, 422, 429)
