@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from sparse_sts_index.data.pairs import load_pairs
-from sparse_sts_index.encoding.calibration import CALIBRATION_FILE
-from sparse_sts_index.encoding.calibration import calibrate as fit
+from sparse_sts_index.encoding.calibration import CALIBRATION_FILE, calibrate as fit
 from sparse_sts_index.errors import ModelError
 
 from .options import dataset_option, model_option, overwrite_option, precision_option, score_range_option, split_option

@@ -19,9 +19,7 @@ def delete(index: Path, ids: tuple[str, ...], ids_file: TextIO | None) -> None:
     if bool(ids) == bool(ids_file):
         raise click.UsageError("Give either ID or --ids.")
     wanted = [doc_id for doc_id in dict.fromkeys(line.rstrip("\r\n") for line in ids_file or ids) if doc_id]
-    from sparse_sts_index.storage.impact_index import (
-        ImpactIndex,  # no model is needed, which would take seconds to import
-    )
+    from sparse_sts_index.storage import ImpactIndex  # needs no model, which would take seconds to import
 
     with ImpactIndex.open(index, writable=True) as opened:
         deleted = opened.delete(wanted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -21,9 +20,6 @@ from .options import (
     spark_options,
 )
 from .output import known_total, progress_bar, show_built
-
-if TYPE_CHECKING:
-    pass
 
 
 @click.command()

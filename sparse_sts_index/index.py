@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
@@ -61,10 +62,10 @@ class SparseStsIndex:
         self.path = vectors.path
         self._vectors = vectors
         self._in_memory = in_memory
-        self._searcher: Searcher | None = None
         self._model = model
         self._precision = precision
         self._encoder: SparseStsEncoder | None = None
+        self._loading = threading.Lock()  # one thread loads a model; the loaders are not for several at a time
 
     @classmethod
     def open(
@@ -191,9 +192,11 @@ class SparseStsIndex:
             This process was forked after the index was opened.
         """
         JAVA.check()  # before a model is loaded for an index that cannot be searched
-        if self._encoder is None:
-            self._encoder = load_matching(self.manifest, f"index {self.path}", self._model, precision=self._precision)
-        return self._encoder
+        with self._loading:
+            if self._encoder is None:
+                owner = f"index {self.path}"
+                self._encoder = load_matching(self.manifest, owner, self._model, precision=self._precision)
+            return self._encoder
 
     @property
     def quantizer(self) -> Quantizer:
@@ -253,18 +256,12 @@ class SparseStsIndex:
         check_search(k, mode)
         vectors = check_vectors(vectors, self.manifest.vocabulary_size)
         with self._vectors.using() as snapshot:
-            results = self._searcher_of(snapshot).search(vectors, k, mode)
+            results = Searcher(snapshot, self._in_memory).search(vectors, k, mode)
             rows = np.array([row for found in results for row in found.rows], np.int64)
             documents = iter(self._vectors.documents(snapshot, rows))
             return [
                 self._hits(snapshot, vectors[[row]], found, documents, explain) for row, found in enumerate(results)
             ]
-
-    def _searcher_of(self, snapshot: Snapshot) -> Searcher:
-        searcher = self._searcher
-        if searcher is None or searcher.snapshot is not snapshot:
-            searcher = self._searcher = Searcher(snapshot, self._in_memory)
-        return searcher
 
     def _hits(
         self, snapshot: Snapshot, query: csr_array, found: Neighbours, documents: Iterator[Document], explain: bool
@@ -446,10 +443,9 @@ class SparseStsIndex:
         """See what other processes have committed since; whether there was anything."""
         before = self.manifest.model_fingerprint
         changed = self._vectors.refresh()
-        if changed:
-            self._searcher = None  # frees what it holds in memory
         if self.manifest.model_fingerprint != before:  # built anew with another model, to be checked again
-            self._encoder = None
+            with self._loading:
+                self._encoder = None
         return changed
 
     def compact(self, *, progress: Callable[[int], None] | None = None) -> None:
@@ -483,7 +479,6 @@ class SparseStsIndex:
     def close(self) -> None:
         """Release the index's files; drops changes that are not committed."""
         self._vectors.close()
-        self._searcher = None
 
     def __enter__(self) -> Self:
         return self

@@ -55,8 +55,7 @@ def check_matching(encoder: SparseStsEncoder, spec: VectorSpec, owner: str) -> N
     ModelMismatchError
         It is not.
     """
-    wanted = (spec.model_fingerprint, spec.vocabulary_sha256)
-    if (encoder.fingerprint, encoder.vocabulary.sha256) != wanted:
+    if encoder.fingerprint != spec.model_fingerprint or encoder.vocabulary.sha256 != spec.vocabulary_sha256:
         raise ModelMismatchError(
             f"{owner} was built with model {spec.model} ({spec.model_fingerprint[:12]}), "
             f"not with {encoder.name} ({encoder.fingerprint[:12]})"

@@ -8,7 +8,7 @@ so is that of the sum: for a query of :math:`n` terms
 
 where a product and each partial sum of up to :math:`n` terms is rounded to 24 bits, as are the result and the query's
 weights on their way. A document that the engine did not return has no higher a score than the last that it did, so its
-cosine is at most :math:`s_{last} / (1 - \rho)`. That is what certifies a search; see :mod:`.engines.remote`.
+cosine is at most :math:`s_{last} / (1 - \rho)`. That is what certifies a search; see :mod:`.engines.remote_index`.
 """
 
 from __future__ import annotations

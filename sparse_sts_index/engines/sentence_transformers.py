@@ -52,8 +52,6 @@ class LuceneCorpus:
         try:
             ImpactIndex.build(folder, chunks(), manifest, vocabulary)
             self.index = ImpactIndex.open(folder)
-            with self.index.using() as snapshot:  # the only one: nobody else changes this index
-                self.searcher = Searcher(snapshot)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -112,8 +110,8 @@ def semantic_search_lucene(
             raise ValueError("either corpus_embeddings or corpus_index must be given")
         corpus_index = LuceneCorpus(corpus_embeddings, **kwargs)
     start = time.perf_counter()
-    with corpus_index.index.using():
-        found = corpus_index.searcher.search(queries, top_k)
+    with corpus_index.index.using() as snapshot:
+        found = Searcher(snapshot).search(queries, top_k)
     results: Results = [
         [{"corpus_id": row, "score": cosine} for row, cosine in zip(near.rows, near.cosines, strict=True)]
         for near in found

@@ -33,7 +33,7 @@ class InvertedVectors:
         self._length = -(-len(store) // _BLOCK) * _BLOCK
 
     def scores(self, terms: Sequence[int], weights: Sequence[float]) -> NDArray[np.float64]:
-        """Dot products of a query with all rows, as :meth:`~.storage.vector_files.Vectors.scores` has them.
+        """Dot products of a query with all rows, as :meth:`~.vectors.sparse.Vectors.scores` has them.
 
         Parameters
         ----------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 from scipy.sparse import csr_array
 
 from sparse_sts_index.search.certified import Mode, Neighbours, search, search_in_memory
@@ -15,7 +13,9 @@ _IN_MEMORY_DOCUMENTS, _QUERIES_THAT_PAY = 1 << 18, 20
 
 
 class Searcher:
-    """Nearest neighbours in one snapshot. Several threads may use one searcher.
+    """Nearest neighbours in one snapshot.
+
+    Searchers of one snapshot share what they hold in memory, and several threads may use them.
 
     Parameters
     ----------
@@ -34,9 +34,6 @@ class Searcher:
     def __init__(self, snapshot: Snapshot, in_memory: bool | None = None) -> None:
         self.snapshot = snapshot
         self._in_memory = in_memory
-        self._queries = 0
-        self._inverted: InvertedVectors | None = None
-        self._lock = threading.Lock()
 
     def search(self, vectors: csr_array, k: int, mode: Mode = "exact") -> list[Neighbours]:
         """Return the nearest documents of each query.
@@ -60,12 +57,15 @@ class Searcher:
         return search_in_memory(self.snapshot.store, inverted, vectors, k)
 
     def _inverted_vectors(self, queries: int) -> InvertedVectors | None:
-        with self._lock:
-            self._queries += queries
+        snapshot = self.snapshot
+        with snapshot.deriving:
+            asked = snapshot.derived["queries"] = snapshot.derived.get("queries", 0) + queries
             wanted = self._in_memory
             if wanted is None:  # a snapshot that is about to be replaced does not repay the transposing
-                documents = self.snapshot.manifest.documents
-                wanted = documents <= _IN_MEMORY_DOCUMENTS and self._queries > _QUERIES_THAT_PAY
-            if wanted and self._inverted is None:
-                self._inverted = InvertedVectors(self.snapshot.store)
-            return self._inverted
+                wanted = snapshot.manifest.documents <= _IN_MEMORY_DOCUMENTS and asked > _QUERIES_THAT_PAY
+            if not wanted:
+                return None
+            inverted: InvertedVectors | None = snapshot.derived.get("inverted")
+            if inverted is None:
+                inverted = snapshot.derived["inverted"] = InvertedVectors(snapshot.store)
+            return inverted

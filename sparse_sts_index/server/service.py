@@ -126,7 +126,7 @@ class Service:
         self._closing = False
         self._broken: str | None = None
         self._groups: tuple[Manifest, Groups] | None = None
-        self._failed: Manifest | None = None  # the state that could not be compared
+        self._failed: Manifest | None = None  # of the snapshot that could not be compared
         self._joining: asyncio.Task[None] | None = None
         self._joined = 0
         batch = self.metrics.batch

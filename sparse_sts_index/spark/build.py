@@ -250,17 +250,17 @@ def publish(plan: Plan, shards: Iterable[Shard], start: float) -> Manifest:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     collection = Collection(tuple(shards), now, round(time.monotonic() - start, 3))
     try:
-        state = open_collection(output, collection, check=False)
+        snapshot = open_collection(output, collection, check=False)
     except ImpactIndexError as error:
         raise ImpactIndexError(f"{error} (is {output} the same folder for the driver and all workers?)") from error
-    state.release()
+    snapshot.release()
     old = _folders_of(output) - {plan.folder.name}
     with os_errors_as(ImpactIndexError, f"cannot write {output}"):
         collection.write(output)
         sync_folder(output)
     for folder in (*(output / name for name in old), *plan.folder.glob(f"{_ATTEMPT}*")):
         shutil.rmtree(folder, ignore_errors=True)
-    return state.manifest
+    return snapshot.manifest
 
 
 def _folders_of(output: Path) -> set[str]:

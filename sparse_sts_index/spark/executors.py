@@ -34,7 +34,7 @@ def encoder_of(manifest: Manifest, model: str | None = None) -> SparseStsEncoder
         torch.set_num_threads(max(1, context.cpus()))
     device = f"cuda:{gpus.addresses[0]}" if gpus is not None else None
     encoder = _load(model or manifest.model, device, manifest.precision, manifest.max_active_dims)
-    check_matching(encoder, manifest, "on a worker: the index")
+    check_matching(encoder, manifest, f"on a worker that loaded {model or manifest.model}: the collection")
     return encoder
 
 

@@ -1,4 +1,3 @@
 from .impact_index import ImpactIndex as ImpactIndex
-from .lucene.jvm import detach_thread as detach_thread
-from .lucene.jvm import start_jvm as start_jvm
+from .lucene.jvm import detach_thread as detach_thread, start_jvm as start_jvm
 from .merging import merge as merge

@@ -44,7 +44,7 @@ class Manifest(VectorSpec):
     format_version : int
     """
 
-    software: dict[str, str]
+    software: dict[str, str] = field(default_factory=dict)
     max_document_error: float = 0.0
     documents: int = 0
     empty_documents: int = 0
@@ -58,7 +58,7 @@ class Manifest(VectorSpec):
     @classmethod
     def without_model(cls, vocabulary: Vocabulary, bits: int) -> Manifest:
         """Of vectors that come from anywhere."""
-        return cls("", "", vocabulary.sha256, len(vocabulary), "float32", bits, None, {})
+        return cls("", "", vocabulary.sha256, len(vocabulary), "float32", bits)
 
     def to_json(self) -> str:
         """As indented JSON."""

@@ -6,6 +6,7 @@ import functools
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 from sparse_sts_index._utils.files import os_errors_as, read_plain, refuse_links
 from sparse_sts_index._utils.fork_guard import JAVA
@@ -31,6 +32,9 @@ class Snapshot:
     store : StoredVectors
     vocabulary_file : bytes
         The content of the vocabulary's file.
+    derived : dict
+        What others compute from the snapshot and share, under :attr:`deriving`. Dropped when the last user is gone.
+    deriving : Lock
 
     Parameters
     ----------
@@ -41,6 +45,8 @@ class Snapshot:
     def __init__(self, manifest: Manifest, reader: ImpactReader, store: StoredVectors, vocabulary_file: bytes) -> None:
         self.manifest, self.reader, self.store = manifest, reader, store
         self.vocabulary_file = vocabulary_file
+        self.derived: dict[str, Any] = {}
+        self.deriving = threading.Lock()
         self._users, self._lock = 1, threading.Lock()
 
     @property
@@ -96,6 +102,7 @@ class Snapshot:
                 return
         self.reader.close()
         del self.store
+        self.derived.clear()
 
 
 def open_index_snapshot(path: Path, check: bool, before: Snapshot | None = None) -> Snapshot:

@@ -17,7 +17,7 @@ class VectorSpec:
     Attributes
     ----------
     model : str
-        Folder or hub id of the encoder. A model may move, so that this is not part of a comparison.
+        Folder or hub id of the encoder. A model may move, so that :meth:`differences` passes over it.
     model_fingerprint : str
         See :attr:`sparse_sts_index.encoding.encoder.SparseStsEncoder.fingerprint`.
     vocabulary_sha256 : str
@@ -32,17 +32,17 @@ class VectorSpec:
         Number of terms kept per sentence, those of most weight. None: all of them.
     """
 
-    model: str = dataclasses.field(compare=False)
+    model: str
     model_fingerprint: str
     vocabulary_sha256: str
     vocabulary_size: int
     precision: Precision
     bits: int
-    max_active_dims: int | None
+    max_active_dims: int | None = None
 
     def differences(self, other: VectorSpec) -> dict[str, tuple[object, object]]:
-        """Return both values of each compared attribute in which two collections differ, by its name."""
-        names = [field.name for field in dataclasses.fields(VectorSpec) if field.compare]
+        """Return both values of each attribute but `model` in which two collections differ, by its name."""
+        names = [field.name for field in dataclasses.fields(VectorSpec) if field.name != "model"]
         pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
         return {name: (one, two) for name, (one, two) in pairs.items() if one != two}
 

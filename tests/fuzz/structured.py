@@ -22,8 +22,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import targets
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from support import build, random_vectors
 
 from sparse_sts_index import Document, SparseStsEncoder, read_corpus

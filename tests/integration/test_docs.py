@@ -20,6 +20,7 @@ import pytest
 import sparse_sts_index
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "sparse_sts_index"
 DOCS = ROOT / "docs"
 PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")), *sorted(DOCS.rglob("*.md"))]
 
@@ -98,10 +99,20 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_that_pages_name_exist(page: Path) -> None:
+    named = re.findall(r"`((?:\w+/)+[\w.]+\.(?:py|pyi|java))`", _FENCE.sub("", page.read_text(encoding="utf-8")))
+    if page.name != "CHANGELOG.md":
+        assert [path for path in named if not any((folder / path).is_file() for folder in (ROOT, PACKAGE, DOCS))] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_python_compiles(page: Path) -> None:
     for fence in _FENCE.finditer(page.read_text(encoding="utf-8")):
         if fence["language"] == "python":
-            ast.parse(fence["code"])
+            for node in ast.walk(ast.parse(fence["code"])):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sparse_sts_index"):
+                    module = importlib.import_module(str(node.module))
+                    assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
 
 
 def test_what_is_said_to_run_prints_what_the_pages_say(tmp_path: Path) -> None:

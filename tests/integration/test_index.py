@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -242,3 +244,28 @@ def test_manifest_json_is_a_copy(tmp_path: Path, tiny: SparseStsEncoder) -> None
 def test_pickling_an_index_says_what_to_do(sample_index: SparseStsIndex) -> None:
     with pytest.raises(TypeError, match="an open index cannot be pickled: send its path"):
         pickle.dumps(sample_index)
+
+
+def test_threads_load_one_model(sample_index: SparseStsIndex) -> None:
+    with SparseStsIndex.open(sample_index.path) as index, ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: index.search(["A cat."], 3), range(4)))
+        assert found == [index.search(["A cat."], 3)] * 4
+
+
+@pytest.mark.parametrize("change", ["delete", "refresh", "close"])
+def test_vectors_in_memory_go_with_their_snapshot(tmp_path: Path, tiny: SparseStsEncoder, change: str) -> None:
+    SparseStsIndex.build(tmp_path / "index", ["A cat.", "A dog.", "A bird."], tiny).close()
+    index = SparseStsIndex.open(tmp_path / "index", tiny, in_memory=True, writable=change == "delete")
+    index.search(["cat"])
+    with index._vectors.using() as snapshot:
+        held = weakref.ref(snapshot.derived["inverted"])
+    if change == "delete":
+        index.delete(["1"])
+    elif change == "refresh":
+        with SparseStsIndex.open(tmp_path / "index", tiny, writable=True) as other:
+            other.delete(["1"])
+        assert index.refresh()
+    else:
+        index.close()
+    assert held() is None
+    index.close()

@@ -32,8 +32,7 @@ from sparse_sts_index import (
     SparseStsIndex,
     read_corpus,
 )
-from sparse_sts_index.spark import queries as spark_queries
-from sparse_sts_index.spark import session
+from sparse_sts_index.spark import queries as spark_queries, session
 from sparse_sts_index.spark.build import build_collection
 from sparse_sts_index.spark.input import SparkCorpus
 from sparse_sts_index.storage.impact_index import ImpactIndex

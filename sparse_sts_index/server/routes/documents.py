@@ -58,7 +58,7 @@ async def delete_many(request: schemas.DeleteRequest, service: ServiceOf) -> Res
     responses=problems(*ALWAYS, 404, 422),
 )
 async def get(document_id: _DocumentId, service: ServiceOf) -> Response:
-    """A sentence by its id."""
+    """Get a sentence by its id."""
     document = await service.get(document_id)
     if document is None:
         raise HTTPException(404, "there is no such document")

@@ -17,7 +17,7 @@ router = APIRouter(tags=["operations"])
 
 @router.get("/v1/index", response_model=schemas.IndexResponse, responses=problems(*ALWAYS))
 async def index(service: ServiceOf) -> Response:
-    """What is served."""
+    """Describe the index that is served."""
     manifest, calibration = service.index.manifest, service.encoder.calibration
     return json_answer(
         {
@@ -38,13 +38,13 @@ async def index(service: ServiceOf) -> Response:
 
 @router.get("/healthz", response_model=schemas.Status, responses=problems(408, 421, 503))
 async def health(service: ServiceOf) -> Response:
-    """Whether the process lives."""
+    """Tell that the process is alive."""
     return json_answer({"status": "ok"})
 
 
 @router.get("/readyz", response_model=schemas.Status, responses=problems(408, 421, 503))
 async def ready(service: ServiceOf) -> Response:
-    """Whether it can answer queries."""
+    """Tell whether queries can be answered."""
     if service.problem is not None:
         return problem_answer(503, service.problem, **{"retry-after": "1"})
     return json_answer({"status": "ready"})
@@ -56,6 +56,6 @@ async def ready(service: ServiceOf) -> Response:
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems(*ALWAYS)},
 )
 async def metrics(service: ServiceOf) -> Response:
-    """Counts and times, for Prometheus."""
+    """Report counts and times, for Prometheus."""
     service.metrics.queued.set(service.waiting)
     return Response(service.metrics.text(), headers={"content-type": CONTENT_TYPE})

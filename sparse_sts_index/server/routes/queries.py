@@ -25,7 +25,7 @@ router = APIRouter(tags=["queries"])
     responses=problems(*WITH_BODY),
 )
 async def search(request: schemas.SearchRequest, service: ServiceOf) -> Response:
-    """The nearest sentences of each query."""
+    """Find the nearest sentences of each query."""
     found = await service.search(request.queries, request.k, request.mode, explain=request.explain)
     results = [
         {"query": query, "certified": hits.certified, "bound": hits.bound, "hits": hits.hits}
@@ -38,14 +38,14 @@ async def search(request: schemas.SearchRequest, service: ServiceOf) -> Response
 
 @router.post("/v1/score", response_model=schemas.ScoreResponse, responses=problems(*WITH_BODY))
 async def score(request: schemas.ScoreRequest, service: ServiceOf) -> Response:
-    """How similar the sentences of each pair are."""
+    """Score how similar the sentences of each pair are."""
     found = await service.cosines([(pair.sentence1, pair.sentence2) for pair in request.pairs])
     return json_answer({"results": [{"cosine": cosine, "score": graded} for cosine, graded in found]})
 
 
 @router.post("/v1/explain", response_model=schemas.ExplainResponse, responses=problems(*WITH_BODY))
 async def explain(request: schemas.ExplainRequest, service: ServiceOf) -> Response:
-    """Why: each pair term by term and word by word."""
+    """Explain each pair term by term and word by word."""
     found = await service.explain([(pair.sentence1, pair.sentence2) for pair in request.pairs])
     return await asyncio.to_thread(_explanations, found)
 
@@ -60,7 +60,7 @@ async def groups(
     threshold: Annotated[schemas.Threshold, Query(description="The least cosine.")] = 0.9,
     limit: Annotated[int, Query(ge=1, le=500, description="Groups to show, of at most 2,000 sentences.")] = 50,
 ) -> Response:
-    """Groups of sentences of the collection that hang together by pairs of at least that cosine."""
+    """Group the sentences of the collection by pairs of at least that cosine."""
     try:
         found = await service.groups(threshold, limit)
     except NotComparedError as error:

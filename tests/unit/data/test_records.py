@@ -11,8 +11,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from sparse_sts_index.data.reading import read_records
 from sparse_sts_index.data.records import Columns

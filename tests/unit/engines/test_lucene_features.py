@@ -19,8 +19,7 @@ from sparse_sts_index.engines.backends.elasticsearch import Elasticsearch
 from sparse_sts_index.engines.backends.feature_engine import document
 from sparse_sts_index.engines.backends.opensearch import OpenSearch
 from sparse_sts_index.engines.backends.packing import unpack
-from sparse_sts_index.engines.backends.solr import Solr, parameters
-from sparse_sts_index.engines.backends.solr import document as solr_document
+from sparse_sts_index.engines.backends.solr import Solr, document as solr_document, parameters
 from sparse_sts_index.engines.backends.terms import FEATURE_ERROR, feature_weights
 from sparse_sts_index.engines.base import Found, Metadata, Point, Vector, vectors_of
 from sparse_sts_index.engines.remote_index import RemoteIndex

@@ -113,7 +113,7 @@ def test_foreign_jvm_without_anserini_is_refused_in_one_line(tmp_path: Path) -> 
     assert run.returncode == 1
     error = run.stderr.splitlines()[-1]
     assert error.startswith("sparse_sts_index.errors.JavaError: other code of this process has started Java in a way")
-    assert error.endswith("call sparse_sts_index.storage.lucene.jvm.start_jvm() first")
+    assert error.endswith("call sparse_sts_index.storage.start_jvm() first")
 
 
 _NOT_BY_PYJNIUS = """
@@ -136,7 +136,7 @@ def test_jvm_of_another_library_than_pyjnius_is_refused_in_one_line() -> None:
         command = [sys.executable, "-c", _NOT_BY_PYJNIUS, home / "lib" / "server" / "libjvm.so"]
         run = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
         assert run.returncode == 1, run.stderr
-        assert run.stderr.splitlines()[-1].endswith("call sparse_sts_index.storage.lucene.jvm.start_jvm() first")
+        assert run.stderr.splitlines()[-1].endswith("call sparse_sts_index.storage.start_jvm() first")
 
 
 INSTALLED = [java for home in sorted(Path("/usr/lib/jvm").glob("*")) if (java := jvm._java_at(home)) is not None]

@@ -3,8 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from sparse_sts_index import ModelError, Vocabulary
 from sparse_sts_index.storage.lucene.jvm import java_class

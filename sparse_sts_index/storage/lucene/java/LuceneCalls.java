@@ -27,11 +27,11 @@ import org.apache.lucene.store.Directory;
  * Lucene in one call from Python instead of a hundred. A call costs some microseconds, and so does every object that
  * comes back, so strings go in and strings come out, one line per query or document.
  *
- * <p>jvm.py finds the public methods by name and lucene.py describes the index. Only members that Lucene 9.9 and
+ * <p>jvm.py finds the public methods by name and reader.py describes the index. Only members that Lucene 9.9 and
  * Lucene 10 share are used. Run {@code make jar} after a change.
  */
 public final class LuceneCalls {
-    private static final String CONTENTS = "contents", RAW = "raw", ROW = "row"; // the fields of lucene.py
+    private static final String CONTENTS = "contents", RAW = "raw", ROW = "row"; // the fields of layout.py
     private static final KeywordAnalyzer WHOLE_TERMS = new KeywordAnalyzer();
     // Sorting the hits by score and row afterwards costs less than searching in that order, and also gives the rows.
     private static final SortRescorer BY_SCORE_AND_ROW = new SortRescorer(
