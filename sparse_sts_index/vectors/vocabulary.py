@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from sparse_sts_index.errors import ModelError
 
@@ -58,8 +58,7 @@ class Vocabulary:
             terms.append(term)
         self.terms = tuple(terms)
         self.tokens = tuple(term if token is None else token for token, term in zip(tokens, terms, strict=True))
-        self._ids = {term: term_id for term_id, term in enumerate(terms)}
-        if len(self._ids) != len(terms):
+        if len(set(terms)) != len(terms):
             raise ModelError("the tokenizer's vocabulary gives one token two ids")
 
     @classmethod
@@ -82,16 +81,6 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.terms)
-
-    def term_ids(self, terms: Iterable[str]) -> list[int]:
-        """Term ids of Lucene terms.
-
-        Raises
-        ------
-        KeyError
-            A term is not of this vocabulary.
-        """
-        return [self._ids[term] for term in terms]
 
     @property
     def sha256(self) -> str:

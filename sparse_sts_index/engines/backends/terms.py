@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import re
-from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +36,6 @@ def escape(term: str) -> str:
         Not empty, without ``.``, white space and controls. Different for different terms.
     """
     return _UNSAFE.sub(_percent, term) or _EMPTY
-
-
-def unescape(name: str) -> str:
-    """The term of a feature name."""
-    return "" if name == _EMPTY else unquote(name, errors="strict")
 
 
 def feature_weights(weights: NDArray[np.float32]) -> NDArray[np.float32]:

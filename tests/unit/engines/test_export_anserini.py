@@ -25,7 +25,7 @@ def test_lines_hold_the_quantized_vectors(tiny: SparseStsEncoder) -> None:
     impacts = Quantizer(6).quantize(tiny.encode([d.text for d in DOCUMENTS])).toarray()
     for row, line in enumerate(lines):
         assert list(line) == ["id", "contents", "vector"]
-        ids = tiny.vocabulary.term_ids(line["vector"])
+        ids = [tiny.vocabulary.terms.index(term) for term in line["vector"]]
         assert impacts[row, ids].tolist() == list(line["vector"].values())
         assert (impacts[row] > 0).sum() == len(ids)
         assert list(line["vector"].values()) == sorted(line["vector"].values(), reverse=True)

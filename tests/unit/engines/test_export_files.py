@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from sparse_sts_index import DataError, EngineError, Quantizer, Vocabulary, read
 from sparse_sts_index.engines import connect
 from sparse_sts_index.engines.backends.feature_engine import key
 from sparse_sts_index.engines.backends.packing import pack, unpack
-from sparse_sts_index.engines.backends.terms import FEATURE_ERROR, escape, feature_weights, unescape
+from sparse_sts_index.engines.backends.terms import FEATURE_ERROR, escape, feature_weights
 from sparse_sts_index.engines.base import Metadata, Vector, seconds_to_wait, vectors_of
 from sparse_sts_index.engines.export.files import FORMATS, export_files
 from sparse_sts_index.engines.pushing import push
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from sparse_sts_index import SparseStsEncoder
 
 COUNT = 60
+
+
+def unescape(name: str) -> str:
+    return "" if name == "%" else unquote(name, errors="strict")
 
 
 @given(
@@ -118,14 +123,14 @@ def documents(folder: Path, format: str) -> dict[str, dict[int, float]]:
                 assert action == {"index": {"_id": document["id"]}}
                 packed = unpack(document["vector"])
                 weights = dict(zip(packed.terms, packed.weights, strict=True))
-                features = {VOCABULARY.term_ids([unescape(n)])[0]: weight for n, weight in document["terms"].items()}
+                features = {VOCABULARY.terms.index(unescape(n)): weight for n, weight in document["terms"].items()}
                 assert features == pytest.approx(weights, rel=FEATURE_ERROR)
                 found[document["id"]] = weights
         elif format == "solr":
             for line in text.splitlines():
                 document = json.loads(line)
                 pairs = [pair.split(DELIMITER) for pair in document["sts_terms"].split()]
-                terms = VOCABULARY.term_ids([term for term, _ in pairs])
+                terms = [VOCABULARY.terms.index(term) for term, _ in pairs]
                 found[document["id"]] = {t: float(np.float32(w)) for t, (_, w) in zip(terms, pairs, strict=True)}
         elif format == "milvus":
             for row in json.loads(text)["rows"]:
@@ -322,7 +327,7 @@ def test_ciff_is_read_by_the_published_format(source: Source, tmp_path: Path) ->
     assert [each.term for each in lists] == sorted(each.term for each in lists)
     impacts = np.zeros((COUNT, len(VOCABULARY)), int)
     for each in lists:
-        (column,) = VOCABULARY.term_ids([each.term])
+        column = VOCABULARY.terms.index(each.term)
         rows = np.cumsum([posting.docid for posting in each.postings])
         impacts[rows, column] = [posting.tf for posting in each.postings]
         assert (each.df, each.cf) == (len(rows), impacts[:, column].sum())
