@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -25,7 +26,7 @@ from sparse_sts_index.data.documents import check_ids, read_corpus
 from sparse_sts_index.data.pairs import load_pairs
 from sparse_sts_index.encoding.calibration import CALIBRATION_FILE, Calibration
 from sparse_sts_index.engines.backends.packing import pack, unpack
-from sparse_sts_index.engines.backends.terms import escape, unescape
+from sparse_sts_index.engines.backends.terms import escape
 from sparse_sts_index.engines.target import parse_url
 from sparse_sts_index.errors import SparseStsError
 from sparse_sts_index.storage.layout import COLLECTION_FILE
@@ -200,7 +201,7 @@ def url(data: bytes) -> bool:
 def term(data: bytes) -> bool:
     text = data.decode("utf-8", "replace")
     name = escape(text)
-    assert unescape(name) == text
+    assert ("" if name == "%" else unquote(name, errors="strict")) == text
     assert name.strip() == name != ""
     assert "." not in name
     return True

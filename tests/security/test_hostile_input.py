@@ -17,6 +17,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import click.testing
 import httpx
@@ -45,7 +46,7 @@ from sparse_sts_index.encoding.calibration import CALIBRATION_FILE, Calibration
 from sparse_sts_index.encoding.model_safety import check_model
 from sparse_sts_index.encoding.models import load_dense, load_splade
 from sparse_sts_index.engines.backends.packing import pack, unpack
-from sparse_sts_index.engines.backends.terms import escape, unescape
+from sparse_sts_index.engines.backends.terms import escape
 from sparse_sts_index.engines.export.anserini import write_chunks
 from sparse_sts_index.engines.target import parse_url
 from sparse_sts_index.errors import EngineError, ImpactIndexError, SparseStsError
@@ -550,7 +551,7 @@ def test_names_of_features_have_no_white_space(space: str) -> None:
     name = escape(f"{space}a{space}")
     assert name.split() == [name]
     assert name.strip(space) == name
-    assert unescape(name) == f"{space}a{space}"
+    assert unquote(name) == f"{space}a{space}"
 
 
 def test_a_hub_that_is_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
