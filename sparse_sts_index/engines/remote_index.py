@@ -7,7 +7,7 @@ the engine did not return has no higher a score than the last that it did, and s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import Self
@@ -20,13 +20,13 @@ from sparse_sts_index.engines.base import Engine, Found, Metadata, Vector, vecto
 from sparse_sts_index.engines.registry import connect
 from sparse_sts_index.engines.retry import BackOff
 from sparse_sts_index.errors import EngineError
-from sparse_sts_index.search.certified import check_search, check_vectors
+from sparse_sts_index.search.certified import Step, certify, check_search, check_vectors
 from sparse_sts_index.search.results import Hit, Hits, scored
 from sparse_sts_index.vectors.explanations import TermContribution, shared_terms
 from sparse_sts_index.vectors.spec import Precision
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
-_STEPS = ((1, 20), (8, 160))  # candidates for k hits: factor * k + extra; the second if the first has proved nothing
+_STEPS = (Step(0.0, 1, 20), Step(0.0, 8, 160))
 _TOGETHER = 32  # queries a request
 
 
@@ -130,16 +130,16 @@ class RemoteIndex:
             raise EngineError(f"{self._engine.name} gives {self._engine.max_hits:,} hits at most")
         queries = vectors_of(check_vectors(vectors, len(vocabulary)))
         results = [Hits((), True, 0.0)] * len(queries)  # of queries without a term
-        left = [number for number, query in enumerate(queries) if query.terms]
-        for factor, extra in _STEPS:
-            limit = min(factor * k + extra, self._engine.max_hits)
-            for first in range(0, len(left), _TOGETHER):
-                numbers = left[first : first + _TOGETHER]
-                asked = [queries[number] for number in numbers]
-                for number, found in zip(numbers, self._candidates(asked, limit, vocabulary), strict=True):
-                    unseen = self._unseen(found, limit, queries[number])
-                    results[number] = _nearest(queries[number], found, k, unseen, vocabulary if explain else None)
-            left = [number for number in left if not results[number].certified]
+
+        def find(step: Step, rows: list[int]) -> Iterator[Hits]:
+            limit = min(step.candidates(k), self._engine.max_hits)
+            for first in range(0, len(rows), _TOGETHER):
+                asked = [queries[row] for row in rows[first : first + _TOGETHER]]
+                for query, found in zip(asked, self._candidates(asked, limit, vocabulary), strict=True):
+                    unseen = self._unseen(found, limit, query)
+                    yield _nearest(query, found, k, unseen, vocabulary if explain else None)
+
+        certify(results, [row for row, query in enumerate(queries) if query.terms], _STEPS, find)
         return results
 
     def _candidates(self, queries: Sequence[Vector], limit: int, vocabulary: Vocabulary) -> list[list[Found]]:

@@ -26,8 +26,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,10 @@ class Step:
     rest: float
     factor: int
     extra: int
+
+    def candidates(self, k: int) -> int:
+        """Return how many candidates to fetch for `k` hits."""
+        return self.factor * k + self.extra
 
 
 #: The steps of each mode, each taken if the one before it has proved nothing. After the last one of ``exact`` come all.
@@ -130,6 +135,14 @@ class Neighbours:
 _NONE = Neighbours([], [], [], True, 0.0)  # of a query without a term
 
 
+class _Certifiable(Protocol):
+    @property
+    def certified(self) -> bool: ...
+
+
+Result = TypeVar("Result", bound=_Certifiable)
+
+
 class _Query:
     """A query, its heaviest terms first."""
 
@@ -192,9 +205,10 @@ def search(snapshot: Snapshot, vectors: csr_array, k: int, mode: Mode) -> list[N
     results = [_NONE] * vectors.shape[0]
     queries = _queries(vectors)
     dense = np.zeros(vectors.shape[1])
-    for step in STEPS[mode]:
-        kept = {row: query.heaviest(step) for row, query in queries.items()}
-        limit = step.factor * k + step.extra
+
+    def find(step: Step, rows: list[int]) -> Iterator[Neighbours]:
+        kept = {row: queries[row].heaviest(step) for row in rows}
+        limit = step.candidates(k)
         lines = [
             impact_query([terms[term] for term in queries[row].terms[:count]], queries[row].weights[:count])
             for row, count in kept.items()
@@ -204,17 +218,45 @@ def search(snapshot: Snapshot, vectors: csr_array, k: int, mode: Mode) -> list[N
             last = float(matches.scores[-1]) / scale if len(matches) == limit else 0.0
             unseen = query.bound(last, count, scale, error)
             dense[query.terms] = query.weights
-            results[row] = _nearest(store, matches.rows, store.scores(matches.rows, dense), k, unseen)
+            yield _nearest(store, matches.rows, store.scores(matches.rows, dense), k, unseen)
             dense[query.terms] = 0
-        queries = {row: query for row, query in queries.items() if not results[row].certified}
-        if not queries:
-            return results
+
+    left = certify(results, list(queries), STEPS[mode], find)
     if mode == "exact":
-        for row, query in queries.items():
+        for row in left:
+            query = queries[row]
             dense[query.terms] = query.weights
             results[row] = _best_of_all(store, _all_cosines(store, dense), k)
             dense[query.terms] = 0
     return results
+
+
+def certify(
+    results: list[Result], rows: list[int], steps: Iterable[Step], find: Callable[[Step, list[int]], Iterable[Result]]
+) -> list[int]:
+    """Find results step by step, each step for the queries that the one before it has not certified.
+
+    Parameters
+    ----------
+    results : list of Neighbours or Hits
+        Results by query, to be replaced by better ones.
+    rows : list of int
+        The queries to find results for.
+    steps : iterable of Step
+    find : callable
+        Takes a step and queries; gives a result for each.
+
+    Returns
+    -------
+    list of int
+        The queries whose results are not certified.
+    """
+    for step in steps:
+        if rows:
+            for row, result in zip(rows, find(step, rows), strict=True):
+                results[row] = result
+            rows = [row for row in rows if not results[row].certified]
+    return rows
 
 
 def search_in_memory(store: Vectors, inverted: InvertedVectors, vectors: csr_array, k: int) -> list[Neighbours]:
