@@ -218,8 +218,9 @@ def search(snapshot: Snapshot, vectors: csr_array, k: int, mode: Mode) -> list[N
             last = float(matches.scores[-1]) / scale if len(matches) == limit else 0.0
             unseen = query.bound(last, count, scale, error)
             dense[query.terms] = query.weights
-            yield _nearest(store, matches.rows, store.scores(matches.rows, dense), k, unseen)
+            nearest = _nearest(store, matches.rows, store.scores(matches.rows, dense), k, unseen)
             dense[query.terms] = 0
+            yield nearest
 
     left = certify(results, list(queries), STEPS[mode], find)
     if mode == "exact":
