@@ -1,5 +1,5 @@
 from .base import Engine as Engine
 from .pushing import push as push
-from .registry import ENGINES as ENGINES, connect as connect
+from .registry import connect as connect
 from .remote_index import RemoteIndex as RemoteIndex
 from .sources import Source as Source
