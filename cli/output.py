@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
+from sparse_sts_index._utils.text import CONTROLS
 from sparse_sts_index.data.documents import count_documents
 from sparse_sts_index.data.reading import STDIN
 from sparse_sts_index.data.sample import SAMPLE
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
     from sparse_sts_index.engines.base import Busy
     from sparse_sts_index.storage.manifest import Manifest
 
-#: Control characters (ANSI escapes among them) and line ends, which would break a table or drive the terminal, and what
-#: overrides the direction of text, which would show a row in another order than it has.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+_CONTROL = re.compile(f"[{CONTROLS}]+")
 #: Controls that JSON may hold as they are, and a terminal obeys.
 _C1 = re.compile(r"[\x7f-\x9f]")
 

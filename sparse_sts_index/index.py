@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import sys
 import threading
@@ -491,8 +490,8 @@ class SparseStsIndex:
 
 def describe(encoder: SparseStsEncoder, quantizer: Quantizer) -> Manifest:
     """The manifest of an index that is to be built with them; starts Java."""
-    spec = dataclasses.replace(encoder.spec(quantizer.bits), model=_location(encoder.name))
-    return Manifest(**dataclasses.asdict(spec), software=_software())
+    settings = encoder.spec(quantizer.bits).settings() | {"model": _location(encoder.name)}
+    return Manifest(**settings, software=_software())
 
 
 def _as_documents(documents: Iterable[Document | str]) -> Iterator[Document]:

@@ -1,4 +1,4 @@
-"""Texts of strangers: what a message may show of them, and what no file can hold."""
+"""Texts of strangers: characters that a message or a terminal must not show, and that no file can hold."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import re
 
 from sparse_sts_index.errors import DataError
 
-#: What may not stand in a message as it is: controls, ends of lines, what turns the direction of text, surrogates.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+#: Characters that drive a terminal or break a line (controls, ANSI escapes among them, and line ends), or that override
+#: the direction of text, so that a row is shown in another order than it has. For a class of a regular expression.
+CONTROLS = r"\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
+_UNPRINTABLE = re.compile(rf"[{CONTROLS}\ud800-\udfff]")
 
 
 def printable(text: str, most: int = 200) -> str:

@@ -69,7 +69,7 @@ def _is_text(kind: Any) -> bool:
 
 
 def _is_plain(kind: Any) -> bool:
-    """Whether values are texts or of a fixed size: what others may grow to is not looked at."""
+    """Return whether values are texts or of a fixed size; the size of others is not checked."""
     import pyarrow
 
     if pyarrow.types.is_dictionary(kind):

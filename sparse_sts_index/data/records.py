@@ -37,7 +37,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """How to read the columns of a csv or tsv file.
+    """The columns of a csv or tsv file.
 
     A first row that holds one of `known` names (case does not matter) is a header. Without a header the columns are
     taken to be `positional`, provided the first row has just as many and a number in the last: without a number it
@@ -48,7 +48,7 @@ class Columns:
     positional: tuple[str, ...] = ()
 
     def are_in(self, row: Sequence[str]) -> bool:
-        """Whether `row` can be the first row of a file without a header."""
+        """Return whether `row` can be the first row of a file without a header."""
         return bool(self.positional) and len(row) == len(self.positional) and _is_number(row[-1])
 
 
@@ -91,5 +91,5 @@ def some_names(names: Iterable[object]) -> str:
 
 
 def kind(value: object) -> str:
-    """What a message calls a value that is of the wrong type."""
+    """Return the name of a value's type, as messages give it."""
     return "nothing (null)" if value is None else type(value).__name__

@@ -43,7 +43,7 @@ def decoded_lines(stream: Iterable[bytes], name: str, first: int = 1) -> Iterato
 
 
 class _NameTwiceError(Exception):
-    """Which of the two values counts is anybody's guess."""
+    """A name occurs twice in one JSON object."""
 
 
 def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def no_progress_bars() -> Iterator[None]:
 def _load_error(
     name: str, local: bool, reachable: bool, error: BaseException, bundled: str = TINY
 ) -> ModelError | HubUnreachableError:
-    """What to raise for what a loader has raised; raises that itself if it is none of the loader's business."""
+    """Return the error to raise for one of a loader; re-raise what is not an error of loading, such as an interrupt."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     # The tokenizers are written in Rust, whose panics are no Exception.

@@ -87,7 +87,7 @@ class Metadata(VectorSpec):
     @classmethod
     def of(cls, spec: VectorSpec) -> Metadata:
         """Return the metadata of a collection that has yet to be created."""
-        return cls(**{field.name: getattr(spec, field.name) for field in dataclasses.fields(VectorSpec)})
+        return cls(**spec.settings())
 
     def to_json(self) -> str:
         """As one line of JSON."""

@@ -12,7 +12,6 @@ from sparse_sts_index.storage.builder import building, check_target
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.shards import check_alike
 from sparse_sts_index.storage.snapshot import Snapshot
-from sparse_sts_index.storage.vector_files import Extent
 
 _ROWS = 1 << 16  # at a time
 
@@ -60,15 +59,7 @@ def merge(
         snapshots = [opened.enter_context(index.using()) for index in indexes]
         check_alike(snapshots, paths)
         check_ids_differ(snapshots, paths)
-        manifest = dataclasses.replace(
-            snapshots[0].manifest,
-            max_document_error=0.0,
-            documents=0,
-            empty_documents=0,
-            postings=0,
-            vectors=Extent.empty(""),
-            created="",
-        )
+        manifest = dataclasses.replace(snapshots[0].manifest, created="")  # a transaction resets the counts
         with building(Path(output), manifest, snapshots[0].vocabulary, overwrite=overwrite) as transaction:
             for snapshot in snapshots:
                 transaction.add_snapshot(snapshot)

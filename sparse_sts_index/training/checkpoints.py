@@ -142,10 +142,6 @@ class Checkpoints:
         with os_errors_as(TrainingError, f"cannot write a checkpoint to {self.folder}"), tensors_written():
             yield
 
-    def seal(self, step: int) -> None:
-        """Make the checkpoint of a step durable, and complete: with the checksums of its files."""
-        seal(self.folder / f"checkpoint-{step}")
-
     def keep_last_and(self, best: str | None) -> None:
         """Remove all checkpoints but the last one and the best one."""
         kept = {Path(path).name for path in (best, self.last()) if path is not None}

@@ -46,7 +46,7 @@ from sparse_sts_index.encoding.models import load_dense, load_splade, no_progres
 from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.evaluation.correlation import check_gold
 from sparse_sts_index.evaluation.quality import evaluate_cosine
-from sparse_sts_index.training.checkpoints import Checkpoints, pairs_sha256
+from sparse_sts_index.training.checkpoints import Checkpoints, pairs_sha256, seal
 from sparse_sts_index.training.distillation import prepare_lessons, sequential_batches, tune_teacher
 from sparse_sts_index.training.losses import DistillationLoss, SparseSpladeLoss
 from sparse_sts_index.training.model_card import TrainingReport, card_metrics, describe, save
@@ -277,7 +277,7 @@ class _Trainer(SparseEncoderTrainer):
         checkpoints = Checkpoints(str(self.args.output_dir))
         with checkpoints.writing():
             super()._save_checkpoint(model, trial)
-            checkpoints.seal(self.state.global_step)
+            seal(checkpoints.folder / f"checkpoint-{self.state.global_step}")
             checkpoints.keep_last_and(self.state.best_model_checkpoint)
 
 

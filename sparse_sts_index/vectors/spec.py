@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Precision = Literal["auto", "float32", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -40,10 +40,14 @@ class VectorSpec:
     bits: int
     max_active_dims: int | None = None
 
+    def settings(self) -> dict[str, Any]:
+        """Return the attributes by name, without those that a subclass adds."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(VectorSpec)}
+
     def differences(self, other: VectorSpec) -> dict[str, tuple[object, object]]:
         """Return both values of each attribute but `model` in which two collections differ, by its name."""
-        names = [field.name for field in dataclasses.fields(VectorSpec) if field.name != "model"]
-        pairs = {name: (getattr(self, name), getattr(other, name)) for name in names}
+        theirs = other.settings()
+        pairs = {name: (value, theirs[name]) for name, value in self.settings().items() if name != "model"}
         return {name: (one, two) for name, (one, two) in pairs.items() if one != two}
 
     def comparable(self, other: VectorSpec) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -22,7 +21,6 @@ from sparse_sts_index.engines.registry import engine_class
 from sparse_sts_index.engines.sources import Source
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.quantizer import Quantizer
-from sparse_sts_index.vectors.spec import VectorSpec
 
 MANIFEST = "manifest.json"
 _PART_BYTES = 16 << 20  # Qdrant takes requests of 32 MiB, Elasticsearch of 100 MB
@@ -159,7 +157,7 @@ def _manifest(source: Source, format: str, documents: int, folder: Path) -> dict
         "documents": documents,
         "files": files,
         "rounding": rounding,
-        **{field.name: getattr(source.metadata, field.name) for field in dataclasses.fields(VectorSpec)},
+        **source.metadata.settings(),
     }
 
 
