@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports the hub client
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core logs from threads of its own, into the output of later tests
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and threads that wait for each other would spin
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
