@@ -14,9 +14,9 @@ from starlette.exceptions import HTTPException
 from sparse_sts_index._utils.text import printable
 from sparse_sts_index.errors import DataError, SparseStsError
 from sparse_sts_index.server import schemas
-from sparse_sts_index.server.answers import problem_answer
 from sparse_sts_index.server.batching import ClosedError, OverloadedError
-from sparse_sts_index.server.middleware import Gate, logger
+from sparse_sts_index.server.middleware import Guard, Limits, Observe, logger
+from sparse_sts_index.server.problems import problem_answer
 from sparse_sts_index.server.routes import documents, operations, queries
 from sparse_sts_index.server.routes.page import page_router
 from sparse_sts_index.server.service import ConflictError, Service, UnavailableError
@@ -51,7 +51,10 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     for router in (queries.router, documents.router, operations.router, page_router()):
         app.include_router(router)
-    app.add_middleware(Gate, settings=service.settings, metrics=service.metrics)
+    settings = service.settings
+    app.add_middleware(Limits, timeout=settings.timeout, max_body=settings.max_body)
+    app.add_middleware(Guard, token=settings.token)
+    app.add_middleware(Observe, metrics=service.metrics)
     return app
 
 

@@ -1,15 +1,13 @@
-"""What a request has to pass before it is looked at, and what is said of it afterwards.
+"""Middleware in pure ASGI (``https://asgi.readthedocs.io``), from the outermost: observe, guard, limit.
 
-Host and token, size and time; a request whose client has gone is dropped. Every answer gets a request id and headers
-that keep browsers from guessing, every request a line in the log (of sentences and tokens there is nothing in it) and
-its place in the metrics. Pure ASGI (``https://asgi.readthedocs.io``).
+Every answer gets a request id and headers that keep browsers from guessing; nothing is kept unless a route says so.
+The log holds neither sentences nor tokens.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import logging
 import re
 import time
@@ -20,7 +18,8 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from sparse_sts_index.server.metrics import Metrics
-from sparse_sts_index.server.settings import ServerSettings, is_loopback
+from sparse_sts_index.server.problems import problem
+from sparse_sts_index.server.settings import is_loopback
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -50,33 +49,25 @@ class _GoneError(Exception):
     """The client has closed the connection."""
 
 
-def problem(status: int, detail: str) -> bytes:
-    """The JSON of an error (RFC 9457)."""
-    title = HTTPStatus(status).phrase
-    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
-
-
-class Gate:
-    """Stands before an ASGI application.
+class Observe:
+    """Give each request an id, a line in the log and a place in the metrics, and turn refusals into problems.
 
     Parameters
     ----------
     app : ASGI application
-    settings : ServerSettings
     metrics : Metrics
     """
 
-    def __init__(self, app: App, settings: ServerSettings, metrics: Metrics) -> None:
-        self._app, self._settings, self._metrics = app, settings, metrics
+    def __init__(self, app: App, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection's request; what is not HTTP goes on to the application."""
+        """Serve a request; pass on what is not HTTP."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         start = time.perf_counter()
-        headers = dict(scope["headers"])
-        given = headers.get(b"x-request-id", b"")
+        given = dict(scope["headers"]).get(b"x-request-id", b"")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex.encode()
         status = 0
 
@@ -84,46 +75,94 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id), *_HEADERS]
+                headers = [*message.get("headers", ()), (b"x-request-id", request_id), *_HEADERS]
+                if all(name != b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message["headers"] = headers
             await send(message)
 
         try:
-            await self._pass(scope, headers, receive, answer)
+            await self._app(scope, receive, answer)
         except _RefusedError as error:
             if not status:
                 await _refuse(answer, error)
         except _GoneError:
-            status = status or 499  # as nginx has it: nobody was there to be answered
+            status = status or 499  # nginx's status for a closed connection
         except Exception as error:
             logger.error("request failed", exc_info=error, extra={"request_id": request_id.decode()})
             if not status:
                 refused = _RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong; it is in the log")
                 await _refuse(answer, refused)
-        seconds = time.perf_counter() - start
+        self._record(scope, request_id, status, time.perf_counter() - start)
+
+    def _record(self, scope: Scope, request_id: bytes, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.requests.labels(route, method, status).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
-        if logger.isEnabledFor(logging.INFO):
-            client = (scope.get("client") or ("",))[0]
-            logger.info(
-                "request",
-                extra={
-                    "request_id": request_id.decode(),
-                    "client": client,
-                    "method": method,
-                    "route": route,
-                    "status": status,
-                    "ms": round(1000 * seconds, 2),
-                },
-            )
+        logger.info(
+            "request",
+            extra={
+                "request_id": request_id.decode(),
+                "client": (scope.get("client") or ("",))[0],
+                "method": method,
+                "route": route,
+                "status": status,
+                "ms": round(1000 * seconds, 2),
+            },
+        )
 
-    async def _pass(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
-        deadline = asyncio.get_running_loop().time() + self._settings.timeout
-        if "\n" in scope["path"] or not _is_utf8(scope.get("raw_path")):  # ends for routes; the id of another document
-            raise _RefusedError(HTTPStatus.NOT_FOUND, "there is no such path")
-        self._check_host(headers)
-        self._check_token(scope["path"], headers)
+
+class Guard:
+    """Refuse requests for other hosts, without the token, or for paths that no route can have.
+
+    Before the body is read, therefore not a dependency of the routes: FastAPI reads and parses the body before those.
+
+    Parameters
+    ----------
+    app : ASGI application
+    token : str or None
+        Without a token, only this machine's own names are served.
+    """
+
+    def __init__(self, app: App, token: str | None) -> None:
+        self._app, self._token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on a request that may be served."""
+        if scope["type"] == "http":
+            headers = dict(scope["headers"])
+            if "\n" in scope["path"] or not _is_utf8(scope.get("raw_path")):  # ends for routes; another document's id
+                raise _RefusedError(HTTPStatus.NOT_FOUND, "there is no such path")
+            if self._token is None:
+                _check_host(headers.get(b"host", b""))
+            elif scope["path"].startswith(("/v1", "/metrics")):
+                _check_token(headers.get(b"authorization", b""), self._token)
+        await self._app(scope, receive, send)
+
+
+class Limits:
+    """Bound a request's time and the size of its body, and drop it when its client has gone.
+
+    Parameters
+    ----------
+    app : ASGI application
+    timeout : float
+        Seconds that a request may take.
+    max_body : int
+        Bytes that its body may have.
+    """
+
+    def __init__(self, app: App, timeout: float, max_body: int) -> None:
+        self._app, self._timeout, self._max_body = app, timeout, max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read the body, then serve the request until it is done, too late or without a client."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        headers = dict(scope["headers"])
         body = await self._body(headers, receive, deadline)
         _check_type(headers, body)
         arrived = False
@@ -145,37 +184,17 @@ class Gate:
             elif gone in done:
                 raise _GoneError
             else:
-                seconds = self._settings.timeout
-                detail = f"not done within {seconds:g} s"
+                detail = f"not done within {self._timeout:g} s"
                 raise _RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, detail, **{"retry-after": "1"})
         finally:
             gone.cancel()
             working.cancel()
 
-    def _check_host(self, headers: dict[bytes, bytes]) -> None:
-        """Without a token, only names of this machine: another name is a web page's that had it point here."""
-        if self._settings.token is not None:
-            return
-        match = _HOST.fullmatch(headers.get(b"host", b"").decode("latin-1").lower())
-        if match is None or not is_loopback(match[1].strip("[]")):
-            raise _RefusedError(HTTPStatus.MISDIRECTED_REQUEST, "without a token, only localhost is served")
-
-    def _check_token(self, path: str, headers: dict[bytes, bytes]) -> None:
-        if self._settings.token is None or not (path.startswith("/v1") or path.startswith("/metrics")):
-            return
-        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        right = hmac.compare_digest(token.strip(), self._settings.token.encode())
-        if scheme.lower() != b"bearer" or not right:
-            raise _RefusedError(
-                HTTPStatus.UNAUTHORIZED, "needs Authorization: Bearer, and the right token",
-                **{"www-authenticate": "Bearer"},
-            )  # fmt: skip
-
     async def _body(self, headers: dict[bytes, bytes], receive: Receive, deadline: float) -> bytes:
-        most = self._settings.max_body
-        too_large = _RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have at most {most:,} bytes")
+        detail = f"a body may have at most {self._max_body:,} bytes"
+        too_large = _RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length[:20]) > most:
+        if length.isdigit() and int(length[:20]) > self._max_body:
             raise too_large
         body, parts = 0, []
         try:
@@ -186,13 +205,30 @@ class Gate:
                         raise _GoneError
                     part = message.get("body", b"")
                     body += len(part)
-                    if body > most:
+                    if body > self._max_body:
                         raise too_large
                     parts.append(part)
                     if not message.get("more_body", False):
                         return b"".join(parts)
         except TimeoutError as error:
             raise _RefusedError(HTTPStatus.REQUEST_TIMEOUT, "the body took too long to arrive") from error
+
+
+def _check_host(host: bytes) -> None:
+    """Refuse other names than this machine's own: a web page can have its own name point here."""
+    match = _HOST.fullmatch(host.decode("latin-1").lower())
+    if match is None or not is_loopback(match[1].strip("[]")):
+        raise _RefusedError(HTTPStatus.MISDIRECTED_REQUEST, "without a token, only localhost is served")
+
+
+def _check_token(authorization: bytes, token: str) -> None:
+    scheme, _, given = authorization.partition(b" ")
+    right = hmac.compare_digest(given.strip(), token.encode())
+    if scheme.lower() != b"bearer" or not right:
+        raise _RefusedError(
+            HTTPStatus.UNAUTHORIZED, "needs Authorization: Bearer, and the right token",
+            **{"www-authenticate": "Bearer"},
+        )  # fmt: skip
 
 
 def _is_utf8(raw_path: bytes | None) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, HTTPException, Path, Response
+from fastapi import APIRouter, Depends, HTTPException, Path
 
 from sparse_sts_index.data.documents import Document
 from sparse_sts_index.server import schemas
-from sparse_sts_index.server.answers import ALWAYS, WITH_BODY, json_answer, problems
 from sparse_sts_index.server.dependencies import ServiceOf, check_writable
+from sparse_sts_index.server.problems import ALWAYS, WITH_BODY, problems
 from sparse_sts_index.server.settings import MAX_PATH_ID_CHARACTERS
 
 _DocumentId = Annotated[str, Path(min_length=1, max_length=MAX_PATH_ID_CHARACTERS, examples=["q17"])]
@@ -23,10 +23,10 @@ router = APIRouter(tags=["documents"])
     response_model=schemas.Added,
     responses=problems(*WITH_BODY, 403, 409),
 )
-async def add(request: schemas.DocumentsRequest, service: ServiceOf) -> Response:
+async def add(request: schemas.DocumentsRequest, service: ServiceOf) -> dict[str, Any]:
     """Add sentences: all of them or, if an id is there already, none. They are durable when this answers."""
     await service.write(_documents(request), replace=False)
-    return json_answer({"added": len(request.documents)}, 201)
+    return {"added": len(request.documents)}
 
 
 @router.put(
@@ -35,10 +35,10 @@ async def add(request: schemas.DocumentsRequest, service: ServiceOf) -> Response
     response_model=schemas.Updated,
     responses=problems(*WITH_BODY, 403),
 )
-async def update(request: schemas.DocumentsRequest, service: ServiceOf) -> Response:
+async def update(request: schemas.DocumentsRequest, service: ServiceOf) -> dict[str, Any]:
     """Put sentences in the place of those with their ids; add those whose id is new."""
     replaced = await service.write(_documents(request), replace=True)
-    return json_answer({"added": len(request.documents) - replaced, "replaced": replaced})
+    return {"added": len(request.documents) - replaced, "replaced": replaced}
 
 
 @router.post(
@@ -47,9 +47,9 @@ async def update(request: schemas.DocumentsRequest, service: ServiceOf) -> Respo
     response_model=schemas.Deleted,
     responses=problems(*WITH_BODY, 403),
 )
-async def delete_many(request: schemas.DeleteRequest, service: ServiceOf) -> Response:
+async def delete_many(request: schemas.DeleteRequest, service: ServiceOf) -> dict[str, Any]:
     """Delete sentences."""
-    return json_answer({"deleted": await service.delete(request.ids)})
+    return {"deleted": await service.delete(request.ids)}
 
 
 @router.get(
@@ -57,12 +57,12 @@ async def delete_many(request: schemas.DeleteRequest, service: ServiceOf) -> Res
     response_model=schemas.DocumentResponse,
     responses=problems(*ALWAYS, 404, 422),
 )
-async def get(document_id: _DocumentId, service: ServiceOf) -> Response:
+async def get(document_id: _DocumentId, service: ServiceOf) -> Document:
     """Get a sentence by its id."""
     document = await service.get(document_id)
     if document is None:
         raise HTTPException(404, "there is no such document")
-    return json_answer(document_body(document))
+    return document
 
 
 @router.delete(
@@ -71,16 +71,11 @@ async def get(document_id: _DocumentId, service: ServiceOf) -> Response:
     response_model=schemas.Deleted,
     responses=problems(*ALWAYS, 403, 404, 422, 429),
 )
-async def delete(document_id: _DocumentId, service: ServiceOf) -> Response:
+async def delete(document_id: _DocumentId, service: ServiceOf) -> dict[str, Any]:
     """Delete a sentence."""
     if not await service.delete([document_id]):
         raise HTTPException(404, "there is no such document")
-    return json_answer({"deleted": 1})
-
-
-def document_body(document: Document) -> dict[str, str]:
-    """Return a sentence as the service's JSON has it."""
-    return {"id": document.id, "text": document.text}
+    return {"deleted": 1}
 
 
 def _documents(request: schemas.DocumentsRequest) -> list[Document]:

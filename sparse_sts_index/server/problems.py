@@ -1,14 +1,12 @@
-"""Answers of the service: JSON, and problems as RFC 9457 has them."""
+"""Problems of the service, by RFC 9457, and what its schema says of them."""
 
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 from typing import Any
 
 from fastapi import Response
-
-from sparse_sts_index._utils.json import plain
-from sparse_sts_index.server.middleware import problem
 
 PROBLEMS = {
     400: "The body is not JSON, or the request not HTTP.",
@@ -26,14 +24,14 @@ PROBLEMS = {
 }
 
 
-def json_answer(value: Any, status: int = 200, **headers: str) -> Response:
-    """Return a value as JSON."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=plain).encode()
-    return Response(body, status, {"cache-control": "no-store", **headers}, "application/json")
+def problem(status: int, detail: str) -> bytes:
+    """Return the JSON of an error (RFC 9457)."""
+    title = HTTPStatus(status).phrase
+    return json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail}).encode()
 
 
 def problem_answer(status: int, detail: str, **headers: str) -> Response:
-    """Return a problem; see :func:`.middleware.problem`."""
+    """Return a problem as an answer."""
     return Response(problem(status, detail), status, headers, "application/problem+json")
 
 
