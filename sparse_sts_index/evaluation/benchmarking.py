@@ -35,7 +35,7 @@ from sparse_sts_index.evaluation.tradeoff import TradeOff, trade_off
 from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.jvm import java_version
-from sparse_sts_index.storage.lucene.query import impact_query, query_terms, quoted
+from sparse_sts_index.storage.lucene.query import query_terms
 from sparse_sts_index.storage.lucene.reader import lucene_version
 from sparse_sts_index.vectors.explanations import TermContribution, explain_pair
 from sparse_sts_index.vectors.quantizer import Quantizer, pairwise_dot
@@ -331,7 +331,7 @@ def _stages(
             clock.append(time.perf_counter())
             names, weights = query_terms(quantizer.quantize(vector), 0, terms)
             clock.append(time.perf_counter())
-            (found,) = snapshot.reader.search([impact_query(map(quoted, names), weights)], _CANDIDATES)
+            (found,) = snapshot.reader.search_impacts([(names, weights)], _CANDIDATES)
             clock.append(time.perf_counter())
             cosines = snapshot.store.scores(found.rows, vector.toarray()[0].astype(np.float64))
             np.argsort(-cosines)

@@ -23,7 +23,7 @@ from sparse_sts_index.evaluation.correlation import (
     correlation,
     spearman_interval,
 )
-from sparse_sts_index.storage.lucene.query import impact_query, only, query_terms, quoted
+from sparse_sts_index.storage.lucene.query import query_terms
 from sparse_sts_index.storage.lucene.temporary import scratch_index
 from sparse_sts_index.vectors.quantizer import Quantizer, cosine_error_bound, pairwise_dot
 
@@ -231,11 +231,8 @@ def _compare(cosines: NDArray[np.float64], other: SparseStsEncoder, pairs: Pairs
 
 
 def _lucene_scores(queries: csr_array, documents: csr_array, terms: tuple[str, ...]) -> NDArray[np.float64]:
-    asked = {row: query_terms(queries, row, terms) for row in np.flatnonzero(np.diff(queries.indptr)).tolist()}
-    lines = [only(impact_query(map(quoted, names), weights), str(row)) for row, (names, weights) in asked.items()]
+    count = documents.shape[0]
+    asked = (query_terms(queries, row, terms) for row in range(count))
     with scratch_index(documents, terms) as (reader, _):
-        found = reader.search(lines, 1)
-    scores = np.zeros(documents.shape[0])
-    for row, matches in zip(asked, found, strict=True):
-        scores[row] = matches.scores.sum()  # of one document, or of none where no term is shared
-    return scores
+        found = reader.search_impacts(asked, 1, ids=map(str, range(count)))
+    return np.array([matches.scores.sum() for matches in found])  # no match where no term is shared

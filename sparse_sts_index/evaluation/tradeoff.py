@@ -21,7 +21,7 @@ from scipy.sparse import csr_array
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.evaluation.correlation import check_gold, correlation
-from sparse_sts_index.storage.lucene.query import impact_query, query_terms, quoted
+from sparse_sts_index.storage.lucene.query import query_terms
 from sparse_sts_index.storage.lucene.temporary import scratch_index
 from sparse_sts_index.vectors.quantizer import Quantizer, keep_largest, l2_normalize, pairwise_dot
 
@@ -216,9 +216,9 @@ def _measure(
     impacts = quantizer.quantize(documents)
     with scratch_index(impacts, terms) as (reader, size):
         seconds = []
-        for line in _queries(impacts, terms):
+        for query in _queries(impacts, terms):
             start = time.perf_counter()
-            reader.search([line], 10)
+            reader.search_impacts([query], 10)
             seconds.append(time.perf_counter() - start)
     sentences = documents.shape[0]
     return Setting(
@@ -233,19 +233,18 @@ def _measure(
     )
 
 
-def _queries(impacts: csr_array, terms: tuple[str, ...]) -> list[str]:
-    """Some of the documents, as queries."""
+def _queries(impacts: csr_array, terms: tuple[str, ...]) -> list[tuple[list[str], list[int]]]:
+    """Return some of the documents as queries: terms and weights."""
     rows = np.linspace(0, impacts.shape[0] - 1, min(_QUERIES, impacts.shape[0])).astype(np.int64)
-    asked = (query_terms(impacts, row, terms) for row in rows[np.diff(impacts.indptr)[rows] > 0].tolist())
-    return [impact_query(map(quoted, names), weights) for names, weights in asked]
+    return [query_terms(impacts, row, terms) for row in rows[np.diff(impacts.indptr)[rows] > 0].tolist()]
 
 
 def _warm_up(documents: csr_array, quantizer: Quantizer, terms: tuple[str, ...]) -> None:
     impacts = quantizer.quantize(documents)
-    lines = _queries(impacts, terms)
+    queries = _queries(impacts, terms)
     with scratch_index(impacts, terms) as (reader, _):
-        for number in range(_WARM_UP if lines else 0):
-            reader.search([lines[number % len(lines)]], 10)
+        for number in range(_WARM_UP if queries else 0):
+            reader.search_impacts([queries[number % len(queries)]], 10)
 
 
 def _stepped(vectors: csr_array, quantizer: Quantizer, steps: Steps) -> csr_array:

@@ -35,7 +35,6 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index.search.inverted import InvertedVectors, best_rows
-from sparse_sts_index.storage.lucene.query import impact_query
 from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.sparse import Vectors
@@ -200,7 +199,7 @@ def search(snapshot: Snapshot, vectors: csr_array, k: int, mode: Mode) -> list[N
     list of n Neighbours
         All certified in mode ``exact``.
     """
-    store, manifest, terms = snapshot.store, snapshot.manifest, snapshot.quoted_terms
+    store, manifest, terms = snapshot.store, snapshot.manifest, snapshot.vocabulary.terms
     scale, error = Quantizer(manifest.bits).scale, manifest.max_document_error
     results = [_NONE] * vectors.shape[0]
     queries = _queries(vectors)
@@ -209,11 +208,11 @@ def search(snapshot: Snapshot, vectors: csr_array, k: int, mode: Mode) -> list[N
     def find(step: Step, rows: list[int]) -> Iterator[Neighbours]:
         kept = {row: queries[row].heaviest(step) for row in rows}
         limit = step.candidates(k)
-        lines = [
-            impact_query([terms[term] for term in queries[row].terms[:count]], queries[row].weights[:count])
+        asked = (
+            ([terms[term] for term in queries[row].terms[:count]], queries[row].weights[:count])
             for row, count in kept.items()
-        ]
-        for (row, count), matches in zip(kept.items(), snapshot.reader.search(lines, limit), strict=True):
+        )
+        for (row, count), matches in zip(kept.items(), snapshot.reader.search_impacts(asked, limit), strict=True):
             query = queries[row]
             last = float(matches.scores[-1]) / scale if len(matches) == limit else 0.0
             unseen = query.bound(last, count, scale, error)

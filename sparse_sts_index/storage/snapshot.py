@@ -12,7 +12,6 @@ from sparse_sts_index._utils.files import os_errors_as, read_plain, refuse_links
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import ImpactIndexError, ModelError
 from sparse_sts_index.storage.layout import LUCENE_FOLDER, MANIFEST_KEY, VOCABULARY_FILE
-from sparse_sts_index.storage.lucene.query import quoted
 from sparse_sts_index.storage.lucene.reader import ImpactReader
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.vector_files import StoredVectors, VectorStore
@@ -53,11 +52,6 @@ class Snapshot:
     def vocabulary(self) -> Vocabulary:
         """The terms, as they were when the index was built."""
         return vocabulary_of(self.vocabulary_file, self.manifest.vocabulary_sha256)
-
-    @property
-    def quoted_terms(self) -> tuple[str, ...]:
-        """Lucene's terms of :attr:`vocabulary`, as queries name them."""
-        return _quoted_terms(self.vocabulary_file, self.manifest.vocabulary_sha256)
 
     def is_current(self) -> bool:
         """Whether nothing has been committed since."""
@@ -147,8 +141,3 @@ def vocabulary_of(content: bytes, sha256: str) -> Vocabulary:
     if vocabulary.sha256 != sha256:
         raise ImpactIndexError(f"the index's {VOCABULARY_FILE} is not as it was written (its checksum is another)")
     return vocabulary
-
-
-@functools.lru_cache(maxsize=4)
-def _quoted_terms(content: bytes, sha256: str) -> tuple[str, ...]:
-    return tuple(map(quoted, vocabulary_of(content, sha256).terms))

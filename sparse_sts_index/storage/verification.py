@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from sparse_sts_index._utils.files import MOST_JSON, from_sealed_json, read_plain
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.layout import MANIFEST_FILE
-from sparse_sts_index.storage.lucene.query import impact_query, only
+from sparse_sts_index.storage.lucene.query import query_terms
 from sparse_sts_index.storage.shards import shard_folders
 from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.vectors.quantizer import Quantizer
@@ -44,14 +44,9 @@ def verify(path: Path, snapshot: Snapshot, progress: Callable[[int], None] | Non
 def _verify_documents(path: Path, snapshot: Snapshot, rows: NDArray[np.int64], impacts: csr_array) -> None:
     """Each document is in Lucene under its id, once, with its row, and with impacts that score as they should."""
     ids = snapshot.store.ids(rows)
-    queries, expected = [], []
-    for number, doc_id in enumerate(ids):
-        entries = slice(impacts.indptr[number], impacts.indptr[number + 1])
-        weights = impacts.data[entries].tolist()
-        terms = [snapshot.quoted_terms[term] for term in impacts.indices[entries].tolist()]
-        queries.append(only(impact_query(terms, weights), doc_id) if terms else only("*:*^0", doc_id))
-        expected.append(float(sum(weight * weight for weight in weights)))
-    matches = snapshot.reader.search(queries, 2)
+    queries = [query_terms(impacts, number, snapshot.vocabulary.terms) for number in range(len(ids))]
+    expected = [float(sum(weight * weight for weight in weights)) for _, weights in queries]
+    matches = snapshot.reader.search_impacts(queries, 2, ids=ids)
     for doc_id, row, score, found in zip(ids, rows.tolist(), expected, matches, strict=True):
         same = len(found) == 1 and found.rows[0] == row and abs(found.scores[0] - score) <= 1e-6 * score
         if not same:

@@ -15,7 +15,7 @@ _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\u000a", "\r": "\\u0
 
 def quoted(text: str) -> str:
     """A term or an id as a query names it, whatever it holds."""
-    return f'"{text.translate(_ESCAPES)}"'
+    return f'"{text}"' if text.isalnum() else f'"{text.translate(_ESCAPES)}"'
 
 
 def impact_query(terms: Iterable[str], weights: Iterable[float]) -> str:
@@ -24,11 +24,11 @@ def impact_query(terms: Iterable[str], weights: Iterable[float]) -> str:
     Parameters
     ----------
     terms : iterable of str
-        Lucene terms, :func:`quoted`.
+        Lucene terms.
     weights : iterable of float
         Not negative. Handed on with 9 decimals, to Lucene's float32.
     """
-    flat = tuple(itertools.chain.from_iterable(zip(terms, weights, strict=True)))
+    flat = tuple(itertools.chain.from_iterable(zip(map(quoted, terms), weights, strict=True)))
     return "%s^%.9f " * (len(flat) // 2) % flat
 
 
@@ -38,8 +38,8 @@ def id_query(doc_id: str) -> str:
 
 
 def only(query: str, doc_id: str) -> str:
-    """`query`, narrowed to the document with this id."""
-    return f"+({query}) +{id_query(doc_id)}^0"
+    """Narrow a query to the document with this id; an empty query finds the document with score 0."""
+    return f"+({query or '*:*^0'}) +{id_query(doc_id)}^0"
 
 
 def query_terms(impacts: csr_array, row: int, terms: Sequence[str]) -> tuple[list[str], list[int]]:

@@ -24,7 +24,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.lucene.jvm import java_call, java_cast, java_class, java_exception, jvm_lock, start_jvm
-from sparse_sts_index.storage.lucene.query import id_query
+from sparse_sts_index.storage.lucene.query import id_query, impact_query, only
 
 LUCENE = "org.apache.lucene."
 # pyjnius picks among constructors by the number of arguments alone where it must choose; these name the one meant.
@@ -157,21 +157,35 @@ class ImpactReader:
             commits = [segment.getSegmentInfo() for segment in segments]
             return {id_to_string(commit.info.getId()): s for commit, s in zip(commits, segments, strict=True)}
 
-    def search(self, queries: Sequence[str], limit: int) -> list[Matches]:
-        """The documents with the highest scores for each query, ``sum(weight * impact)``.
+    def search_impacts(
+        self,
+        queries: Iterable[tuple[Iterable[str], Iterable[float]]],
+        limit: int,
+        *,
+        ids: Iterable[str] | None = None,
+    ) -> list[Matches]:
+        """Return the documents with the highest ``sum(weight * impact)`` for each query.
 
         Parameters
         ----------
-        queries : sequence of str, length n
-            See :func:`impact_query` and :func:`id_query`. Several are spread over all cores.
+        queries : iterable of (terms, weights), length n
+            Lucene terms and their weights, not negative. Several queries are spread over all cores.
         limit : int
-            How many, at least 1. Which of several documents with the lowest score are among them is left open.
+            Number of documents per query, at least 1. Which of several documents with the lowest score are among them
+            is left open.
+        ids : iterable of str, length n, optional
+            Look only at the document with this id. A query without terms then finds it with score 0.
 
         Returns
         -------
         list of n Matches
             Documents that share no term with the query are not found, so there may be fewer than `limit`.
         """
+        lines = itertools.starmap(impact_query, queries)
+        return self.search(list(lines if ids is None else map(only, lines, ids)), limit)
+
+    def search(self, queries: Sequence[str], limit: int) -> list[Matches]:
+        """Run queries in Lucene's syntax; see :meth:`search_impacts`."""
         if not queries:
             return []
         found: list[Matches] = []

@@ -283,7 +283,7 @@ def test_documents_that_lucene_cannot_find_are_found(tmp_path: Path) -> None:
     query = unit_vectors([[0, 1, 1, *[0] * 37]])
     build(tmp_path / "index", ["faint", "clear"], vectors)
     with ImpactIndex.open(tmp_path / "index") as index, index.using() as state:
-        assert len(state.reader.search(['"t1"^1'], 5)[0]) == 1
+        assert len(state.reader.search_impacts([(["t1"], [1])], 5)[0]) == 1
         (found,) = Searcher(state).search(query, 5)
         assert found.ids == ["clear", "faint"]
         assert found.certified

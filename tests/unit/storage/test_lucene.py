@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from scipy.sparse import csr_array
 
 from sparse_sts_index import ImpactIndexError, Vocabulary
-from sparse_sts_index.storage.lucene.query import impact_query, only, query_terms, quoted
+from sparse_sts_index.storage.lucene.query import query_terms
 from sparse_sts_index.storage.lucene.reader import ImpactReader
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
 
@@ -38,13 +38,13 @@ def opened(folder: Path) -> Iterator[ImpactReader]:
 
 
 def found(reader: ImpactReader, terms: Sequence[str], weights: Sequence[float], k: int) -> list[tuple[int, float]]:
-    (matches,) = reader.search([impact_query(map(quoted, terms), weights)], k)
+    (matches,) = reader.search_impacts([(terms, weights)], k)
     return list(zip(matches.rows.tolist(), matches.scores.tolist(), strict=True))
 
 
 def impacts_of(reader: ImpactReader, doc_id: str, terms: Sequence[str]) -> list[float]:
     """Each term's impact in a document, by a query of that term alone."""
-    matches = reader.search([only(impact_query([quoted(term)], [1]), doc_id) for term in terms], 1)
+    matches = reader.search_impacts([([term], [1]) for term in terms], 1, ids=[doc_id] * len(terms))
     return [match.scores.sum() for match in matches]
 
 
@@ -75,8 +75,8 @@ def test_search_is_the_integer_dot_product_with_ties_by_row(
             scores = (dense @ dense[row]).tolist()
             order = sorted((n for n in range(len(ids)) if scores[n]), key=lambda n: (-scores[n], n))
             assert found(reader, terms, weights, k) == [(n, scores[n]) for n in order[:k]]
-            asked = impact_query(map(quoted, terms), weights)
-            assert [m.scores.sum() for m in reader.search([only(asked, i) for i in ids], 1)] == scores
+            alone = reader.search_impacts([(terms, weights)] * len(ids), 1, ids=ids)
+            assert [matches.scores.sum() for matches in alone] == scores
         assert reader.texts(range(len(ids))) == [""] * len(ids)
 
 
@@ -205,7 +205,7 @@ def test_weights_are_exact_in_float32(tmp_path: Path) -> None:
 def test_many_queries_at_once_keep_their_order(tmp_path: Path) -> None:
     write(tmp_path, csr_array(np.diag(np.arange(1, 13, dtype=np.int32))), list("0123456789AB"))
     with opened(tmp_path) as reader:
-        asked = [impact_query([quoted(TERMS[n % 12])], [1]) for n in range(500)]
-        assert [match.rows.tolist() for match in reader.search(asked, 3)] == [[n % 12] for n in range(500)]
-        assert reader.search([], 3) == []
+        asked = [([TERMS[n % 12]], [1]) for n in range(500)]
+        assert [match.rows.tolist() for match in reader.search_impacts(asked, 3)] == [[n % 12] for n in range(500)]
+        assert reader.search_impacts([], 3) == []
         assert reader.texts([]) == []
