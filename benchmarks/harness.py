@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from sparse_sts_index._utils.environment import package_versions, processor
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("torch", "sentence-transformers", "transformers", "optimum-intel", "openvino")
@@ -25,7 +25,7 @@ _PACKAGES = ("torch", "sentence-transformers", "transformers", "optimum-intel", 
 
 def serve(round_: Callable[[], dict[str, Any]]) -> None:
     """The worker's side: say that all is loaded, then a round for each line."""
-    _reply({"loaded_mib": _peak_mib(), "packages": versions()})
+    _reply({"loaded_mib": _peak_mib(), "packages": package_versions(_PACKAGES)})
     for _ in sys.stdin:
         result = round_()
         _reply({**result, "peak_mib": _peak_mib()})
@@ -74,31 +74,15 @@ def summarize(answers: list[dict[str, Any]], key: str) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """What the figures were taken on."""
-    processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-        processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
-        flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
-    else:
-        flags = []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
     return {
-        "processor": processor,
+        "processor": processor(),
         "cores": os.cpu_count(),
         "flags": [flag for flag in flags if flag.startswith(("avx512_vnni", "avx512_bf16", "amx", "avx_vnni"))],
-        "python": platform.python_version(),
-        "packages": versions(),
+        "packages": package_versions(_PACKAGES),
     }
-
-
-def versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def write(path: Path, result: dict[str, Any]) -> Path:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sparse_sts_index._utils.environment import package_versions
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.data.documents import Chunk, Document, check_ids
 from sparse_sts_index.encoding.bundled import TINY
@@ -505,6 +504,4 @@ def _location(model: str) -> str:
 
 
 def _software() -> dict[str, str]:
-    versions = {name: metadata.version(name) for name in _PACKAGES}
-    python = ".".join(map(str, sys.version_info[:3]))
-    return {**versions, "python": python, "lucene": lucene_version(), "java": java_version()}
+    return {**package_versions(_PACKAGES), "lucene": lucene_version(), "java": java_version()}

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -207,6 +207,42 @@ def refuse_links(folder: Path) -> None:
         for entry in (folder, *(folder.iterdir() if folder.is_dir() else ())):
             if entry.is_symlink():
                 raise ImpactIndexError(f"{entry}: a link; an index holds its own files")
+
+
+def refuse_target(
+    folder: Path,
+    what: str,
+    *,
+    error: type[SparseStsError],
+    parts: Callable[[Path], object],
+    complete: bool,
+    overwrite: bool,
+) -> None:
+    """Refuse to write a folder where something else is, or where a complete one is unless `overwrite`.
+
+    Parameters
+    ----------
+    folder : Path
+        May be missing or empty.
+    what : str
+        What is to be written, with its article.
+    error : type
+        The error to raise.
+    parts : callable
+        Takes a path in the folder and tells whether it is a part of such a folder.
+    complete : bool
+        Whether the folder holds a complete one.
+    overwrite : bool
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise error(f"{folder} is a file, not a folder for {what}")
+    for entry in sorted(folder.iterdir()):
+        if not parts(entry):
+            raise error(f"{folder} is not {what} and not empty (it holds {entry.name})")
+    if complete and not overwrite:
+        raise error(f"{folder} already holds {what}; replace it with overwrite=True, --overwrite")
 
 
 def refuse_folder(path: str | Path) -> None:

@@ -8,14 +8,12 @@ instead (:mod:`.evaluation.baselines`), time by stage of a real search through L
 from __future__ import annotations
 
 import dataclasses
-import os
 import platform
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.sparse import csr_array
 
+from sparse_sts_index._utils.environment import cores, package_versions, processor
 from sparse_sts_index._utils.json import plain
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
@@ -399,23 +398,12 @@ def _alone(encoder: SparseStsEncoder, vector: csr_array, other: csr_array) -> tu
 
 
 def _environment(encoder: SparseStsEncoder) -> dict[str, Any]:
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
-        processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
-    versions = {"python": platform.python_version(), "java": java_version(), "lucene": lucene_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     device = encoder.model.device
     return {
-        "processor": processor,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processor": processor(),
+        "cores": cores(),
         "torch_threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "system": platform.system(),
-        "versions": versions,
+        "versions": {**package_versions(_PACKAGES), "java": java_version(), "lucene": lucene_version()},
     }

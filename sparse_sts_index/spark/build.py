@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparse_sts_index._utils.files import os_errors_as, sync_folder
+from sparse_sts_index._utils.files import os_errors_as, refuse_target, sync_folder
 from sparse_sts_index.data.documents import Document
 from sparse_sts_index.encoding.documents import CHUNK, encode_documents
 from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
@@ -273,13 +273,9 @@ def _folders_of(output: Path) -> set[str]:
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
-    if not output.exists():
-        return
-    if not output.is_dir():
-        raise ImpactIndexError(f"{output} is a file, not a folder for a collection")
-    for entry in sorted(output.iterdir()):
-        known = entry.name == COLLECTION_FILE or _BUILD.fullmatch(entry.name)
-        if not known and not entry.match(f".{COLLECTION_FILE}.*.partial"):
-            raise ImpactIndexError(f"{output} is not a collection and not empty (it holds {entry.name})")
-    if is_collection(output) and not overwrite:
-        raise ImpactIndexError(f"{output} already holds a collection; replace it with overwrite=True, --overwrite")
+    def is_part(entry: Path) -> bool:
+        known = entry.name == COLLECTION_FILE or _BUILD.fullmatch(entry.name) is not None
+        return known or entry.match(f".{COLLECTION_FILE}.*.partial")  # a killed build may have left one
+
+    complete = is_collection(output)
+    refuse_target(output, "a collection", error=ImpactIndexError, parts=is_part, complete=complete, overwrite=overwrite)

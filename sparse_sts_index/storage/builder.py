@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparse_sts_index._utils.files import os_errors_as, refuse_links, sync_folder
+from sparse_sts_index._utils.files import os_errors_as, refuse_links, refuse_target, sync_folder
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import DataError, ImpactIndexError
 from sparse_sts_index.storage.layout import LUCENE_FOLDER, MANIFEST_FILE, VECTORS_FOLDER
@@ -66,18 +66,14 @@ def building(
 
 def check_target(path: Path, overwrite: bool) -> None:
     """Refuse to build over an index that may not be replaced, or over anything that is not an index."""
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise ImpactIndexError(f"{path} is a file, not a folder for an index")
-    for entry in sorted(path.iterdir()):
-        known = entry.name in (LUCENE_FOLDER, MANIFEST_FILE) or VECTORS_FOLDER.fullmatch(entry.name)
-        # A build that was killed may have left its partial copy of the manifest.
-        if not known and not entry.match(f".{MANIFEST_FILE}.*.partial"):
-            raise ImpactIndexError(f"{path} is not an index and not empty (it holds {entry.name})")
+    complete = _holds_index(path)
+    refuse_target(path, "an index", error=ImpactIndexError, parts=_is_part, complete=complete, overwrite=overwrite)
     refuse_links(path / LUCENE_FOLDER)
-    if _holds_index(path) and not overwrite:
-        raise ImpactIndexError(f"{path} already holds an index; replace it with overwrite=True, --overwrite")
+
+
+def _is_part(entry: Path) -> bool:
+    known = entry.name in (LUCENE_FOLDER, MANIFEST_FILE) or VECTORS_FOLDER.fullmatch(entry.name) is not None
+    return known or entry.match(f".{MANIFEST_FILE}.*.partial")  # a killed build may have left one
 
 
 def _holds_index(path: Path) -> bool:

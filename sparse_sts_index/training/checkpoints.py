@@ -20,13 +20,14 @@ from sparse_sts_index._utils.files import (
     from_sealed_json,
     os_errors_as,
     read_plain,
+    refuse_target,
     sync_tree,
     tensors_written,
     to_sealed_json,
 )
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoding.model_safety import check_model
-from sparse_sts_index.errors import TrainingError
+from sparse_sts_index.errors import SparseStsError, TrainingError
 
 _REMOVED = ".removed-{}"
 _SEAL_FILE = "sha256.json"  # of a checkpoint: written last
@@ -71,13 +72,9 @@ class Checkpoints:
         ------
         TrainingError
         """
-        if resume and (output / "modules.json").is_file() and not self.folder.exists():
+        if resume and _is_model(output) and not self.folder.exists():
             raise TrainingError(f"nothing to resume: {output} is complete")
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            if not overwrite:
-                raise TrainingError(f"{output} already exists; replace it with overwrite=True, --overwrite")
-            if not (output / "modules.json").is_file():
-                raise TrainingError(f"{output} is not a model folder; it will not be overwritten")
+        refuse_model_target(output, error=TrainingError, overwrite=overwrite)
         if self.folder.exists() and not (self.folder / _IDENTITY_FILE).is_file():
             raise TrainingError(f"{self.folder} is where checkpoints would go, but it is something else")
         last = self.last()
@@ -168,6 +165,16 @@ def seal(checkpoint: Path) -> None:
     sums = {path.relative_to(checkpoint).as_posix(): _sha256(path) for path in files if path.name != _SEAL_FILE}
     with atomic_writer(checkpoint / _SEAL_FILE) as file:
         file.write(to_sealed_json(sums))
+
+
+def refuse_model_target(output: Path, *, error: type[SparseStsError], overwrite: bool) -> None:
+    """Refuse to write a model where something else is, or over a model unless `overwrite`."""
+    complete = _is_model(output)
+    refuse_target(output, "a model", error=error, parts=lambda _: complete, complete=complete, overwrite=overwrite)
+
+
+def _is_model(folder: Path) -> bool:
+    return (folder / "modules.json").is_file()
 
 
 def _sealed(checkpoint: Path) -> dict[str, str] | None:

@@ -34,6 +34,7 @@ from sparse_sts_index.encoding.bundled import MINILM, TINY
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.encoding.models import load_dense, no_progress_bars, tokenizer_vocabulary
 from sparse_sts_index.errors import DataError, ModelError
+from sparse_sts_index.training.checkpoints import refuse_model_target
 
 _NORM = 4.0  # of the term weights that are aimed at
 _BIAS = -1.0  # of all logits at the beginning: most terms are to have no weight
@@ -102,8 +103,7 @@ def grow(
         A model does not load, the encoder is none of the BERT kind, the two vocabularies differ, or `output` is taken.
     """
     settings, output = settings or GrowthSettings(), Path(output)
-    if output.exists() and not (overwrite and (output / "modules.json").is_file()):
-        raise ModelError(f"{output} already exists; a model in it is replaced with overwrite=True, --overwrite")
+    refuse_model_target(output, error=ModelError, overwrite=overwrite)
     if len(sentences) < settings.batch_size:
         raise DataError(f"growing takes at least a batch of {settings.batch_size} sentences, not {len(sentences)}")
     with os_errors_as(ModelError, f"cannot write {output}"):

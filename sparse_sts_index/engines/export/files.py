@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from sparse_sts_index._utils.files import folder_writer, os_errors_as
+from sparse_sts_index._utils.files import folder_writer, os_errors_as, refuse_target
 from sparse_sts_index.engines.backends import elasticsearch, feature_engine, milvus, opensearch, qdrant, solr
 from sparse_sts_index.engines.base import Metadata, Point, points_of
 from sparse_sts_index.engines.export.ciff import write_ciff
@@ -133,13 +133,12 @@ def check_output(output: str | Path, overwrite: bool) -> Path:
         See :func:`export_files`.
     """
     output = Path(os.path.realpath(output))
-    if output.exists():
-        if not _is_export(output):
-            raise DataError(f"cannot write {output}: it is there, and no export")
-        if not overwrite:
-            raise DataError(f"{output} already exists; replace it with --overwrite")
-    elif not output.parent.is_dir():
+    if not output.parent.is_dir():
         raise DataError(f"cannot write {output}: no folder {output.parent}")
+    complete = _is_export(output)
+    refuse_target(
+        output, "an export", error=DataError, parts=lambda _: complete, complete=complete, overwrite=overwrite
+    )
     return output
 
 

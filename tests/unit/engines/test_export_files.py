@@ -175,7 +175,7 @@ def test_a_folder_is_there_whole_or_not_at_all(source: Source, tmp_path: Path) -
         export_files(broken, "solr", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
     export_files(source, "solr", tmp_path / "out")
-    with pytest.raises(DataError, match="already exists"):
+    with pytest.raises(DataError, match="already holds an export"):
         export_files(source, "milvus", tmp_path / "out")
     with pytest.raises(DataError, match="line 9"):
         export_files(broken, "milvus", tmp_path / "out", overwrite=True)
@@ -183,8 +183,11 @@ def test_a_folder_is_there_whole_or_not_at_all(source: Source, tmp_path: Path) -
     export_files(source, "milvus", tmp_path / "out", overwrite=True)
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["export"] == "milvus"
     (tmp_path / "mine").mkdir()
-    with pytest.raises(DataError, match="it is there, and no export"):
+    (tmp_path / "mine" / "letter.txt").touch()
+    with pytest.raises(DataError, match=r"is not an export and not empty \(it holds letter.txt\)"):
         export_files(source, "solr", tmp_path / "mine", overwrite=True)
+    with pytest.raises(DataError, match="is a file, not a folder for an export"):
+        export_files(source, "solr", tmp_path / "mine" / "letter.txt", overwrite=True)
     with pytest.raises(DataError, match="no folder"):
         export_files(source, "solr", tmp_path / "none" / "out")
 
@@ -193,7 +196,7 @@ def test_a_folder_is_there_whole_or_not_at_all(source: Source, tmp_path: Path) -
 def test_a_manifest_that_is_none_of_an_export(source: Source, tmp_path: Path, content: str) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "manifest.json").write_text(content)
-    with pytest.raises(DataError, match="it is there, and no export"):
+    with pytest.raises(DataError, match="is not an export and not empty"):
         export_files(source, "solr", tmp_path / "mine", overwrite=True)
     assert (tmp_path / "mine" / "manifest.json").read_text() == content
 

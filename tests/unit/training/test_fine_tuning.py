@@ -388,7 +388,7 @@ def test_refusals_leave_nothing(splits: tuple[Pairs, Pairs, Pairs], trained: Pat
     with pytest.raises(TrainingError, match="nothing to resume"):
         train(tmp_path / "model", *splits, SETTINGS, resume=True)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(TrainingError, match="already exists"):
+    with pytest.raises(TrainingError, match="already holds a model"):
         train(trained, *splits, SETTINGS)
     with pytest.raises(TrainingError, match="nothing to resume: .* is complete"):
         train(trained, *splits, SETTINGS, resume=True)
@@ -399,5 +399,5 @@ def test_refusals_leave_nothing(splits: tuple[Pairs, Pairs, Pairs], trained: Pat
             train(tmp_path / "model", *splits, SETTINGS, overwrite=overwrite)
     assert (tmp_path / "model.checkpoints" / "thesis.txt").exists()
     (tmp_path / "letter.txt").write_text("dear diary")
-    with pytest.raises(TrainingError, match="is not a model folder"):
+    with pytest.raises(TrainingError, match="is not a model and not empty"):
         train(tmp_path, *splits, SETTINGS, overwrite=True)

@@ -44,7 +44,8 @@ def test_refuses_what_it_cannot_grow(sentences: list[str], tmp_path: Path) -> No
     with pytest.raises(DataError, match="at least a batch of 64 sentences, not 3"):
         grow(tmp_path / "new", sentences[:3])
     (tmp_path / "taken").mkdir()
-    with pytest.raises(ModelError, match="already exists"):
+    (tmp_path / "taken" / "letter.txt").touch()
+    with pytest.raises(ModelError, match="is not a model and not empty"):
         grow(tmp_path / "taken", sentences, overwrite=True)
     with pytest.raises(ModelError, match="no model folder"):
         grow(tmp_path / "new", sentences, GrowthSettings(encoder="./nosuch"))
