@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.data.documents import Chunk, Document, check_ids
 from sparse_sts_index.encoding.bundled import TINY
 from sparse_sts_index.encoding.documents import encode_documents
-from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.encoding.matching import load_matching
 from sparse_sts_index.search.certified import Mode, Neighbours, check_search, check_vectors
 from sparse_sts_index.search.linkage import Linkage
@@ -35,6 +34,9 @@ from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.vectors.explanations import TermContribution, explain_pair
 from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.spec import Precision
+
+if TYPE_CHECKING:
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
 
 _PACKAGES = ("sparse-sts-index", "sentence-transformers", "transformers", "torch", "pyserini")
 
@@ -104,7 +106,7 @@ class SparseStsIndex:
             No Java to read it with.
         """
         vectors = ImpactIndex.open(path, writable=writable, check=check)
-        encoder = model if model is None or isinstance(model, SparseStsEncoder) else str(model)
+        encoder = str(model) if isinstance(model, Path) else model
         return cls(vectors, encoder, precision, in_memory)
 
     @classmethod
@@ -160,12 +162,14 @@ class SparseStsIndex:
         quantizer = quantizer or Quantizer()
         check_target(Path(path), overwrite)
         start_jvm()  # whether there is a Java is better known before hours of encoding
-        if isinstance(model, SparseStsEncoder):
+        if isinstance(model, str | Path):
+            from sparse_sts_index.encoding.encoder import SparseStsEncoder  # imports torch
+
+            encoder = SparseStsEncoder.load(model, precision=precision, max_active_dims=max_active_dims)
+        else:
             if max_active_dims not in (None, model.model.max_active_dims):
                 raise ValueError("max_active_dims is of a model that is to be loaded; give it to the encoder")
             encoder = model
-        else:
-            encoder = SparseStsEncoder.load(model, precision=precision, max_active_dims=max_active_dims)
         manifest = describe(encoder, quantizer)
         chunks = encode_documents(_as_documents(documents), encoder, quantizer, progress=progress)
         ImpactIndex.build(path, chunks, manifest, encoder.vocabulary, overwrite=overwrite, start=start)

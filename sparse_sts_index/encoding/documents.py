@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from sparse_sts_index._utils.pipeline import overlap
 from sparse_sts_index.data.documents import Chunk, Document, check_ids, chunks
-from sparse_sts_index.encoding.encoder import SparseStsEncoder, TokenizedSentences
 from sparse_sts_index.vectors.quantizer import Quantizer
+
+if TYPE_CHECKING:
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder, TokenizedSentences
 
 #: Documents encoded together, whose vectors may depend on each other in the last bits. Some four are ever in memory.
 CHUNK = 2048

@@ -1,10 +1,17 @@
-"""Load the encoder that a collection was built with, and refuse any other."""
+"""Load the encoder that a collection was built with, and refuse any other.
+
+Torch is imported only when a model is loaded: collections are opened, and vectors are searched for, without it.
+"""
 
 from __future__ import annotations
 
-from sparse_sts_index.encoding.encoder import SparseStsEncoder
+from typing import TYPE_CHECKING
+
 from sparse_sts_index.errors import ModelError, ModelMismatchError
 from sparse_sts_index.vectors.spec import Precision, VectorSpec
+
+if TYPE_CHECKING:
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
 
 
 def load_matching(
@@ -30,9 +37,11 @@ def load_matching(
     ModelError
         The model does not load.
     """
-    if isinstance(model, SparseStsEncoder):
+    if model is not None and not isinstance(model, str):
         encoder = model
     else:
+        from sparse_sts_index.encoding.encoder import SparseStsEncoder
+
         try:
             encoder = SparseStsEncoder.load(
                 model or spec.model, precision=precision or spec.precision, max_active_dims=spec.max_active_dims

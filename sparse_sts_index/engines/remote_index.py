@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from scipy.sparse import csr_array
 
-from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.encoding.matching import load_matching
 from sparse_sts_index.engines.base import Engine, Found, Metadata, Vector, vectors_of
 from sparse_sts_index.engines.registry import connect
@@ -25,6 +24,9 @@ from sparse_sts_index.search.results import Hit, Hits, scored
 from sparse_sts_index.vectors.explanations import TermContribution, shared_terms
 from sparse_sts_index.vectors.spec import Precision
 from sparse_sts_index.vectors.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
 
 _STEPS = (Step(0.0, 1, 20), Step(0.0, 8, 160))
 _TOGETHER = 32  # queries a request

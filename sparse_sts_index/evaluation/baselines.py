@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sparse_sts_index.encoding.models import load_dense
 from sparse_sts_index.errors import MissingExtraError
 
 _WORD = re.compile(r"\w+")
@@ -158,6 +157,8 @@ class Dense:
     """
 
     def __init__(self, model: str | Path) -> None:
+        from sparse_sts_index.encoding.models import load_dense
+
         self._model = load_dense(model)
         self.name = f"dense, {Path(model).name}"
         self.what = f"{self._model.get_embedding_dimension()} float32 dimensions, cosine, brute force"

@@ -15,10 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.sparse import csr_array
@@ -26,7 +25,6 @@ from scipy.sparse import csr_array
 from sparse_sts_index._utils.environment import cores, package_versions, processor
 from sparse_sts_index._utils.json import plain
 from sparse_sts_index.data.pairs import Pairs
-from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.evaluation.baselines import Baseline
 from sparse_sts_index.evaluation.correlation import Correlation, Interval, check_gold, correlation, spearman_interval
 from sparse_sts_index.evaluation.quality import Evaluation, evaluate
@@ -38,6 +36,9 @@ from sparse_sts_index.storage.lucene.query import query_terms
 from sparse_sts_index.storage.lucene.reader import lucene_version
 from sparse_sts_index.vectors.explanations import TermContribution, explain_pair
 from sparse_sts_index.vectors.quantizer import Quantizer, pairwise_dot
+
+if TYPE_CHECKING:
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
 
 #: The stages of a search, in order.
 STAGES = ("tokenize", "encode", "quantize", "search", "rescore")
@@ -398,6 +399,8 @@ def _alone(encoder: SparseStsEncoder, vector: csr_array, other: csr_array) -> tu
 
 
 def _environment(encoder: SparseStsEncoder) -> dict[str, Any]:
+    import torch
+
     device = encoder.model.device
     return {
         "processor": processor(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,6 @@ from scipy.sparse import csr_array
 from sparse_sts_index._utils.json import plain
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoding.calibration import Calibration
-from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.evaluation.correlation import (
     Correlation,
     Difference,
@@ -26,6 +25,9 @@ from sparse_sts_index.evaluation.correlation import (
 from sparse_sts_index.storage.lucene.query import query_terms
 from sparse_sts_index.storage.lucene.temporary import scratch_index
 from sparse_sts_index.vectors.quantizer import Quantizer, cosine_error_bound, pairwise_dot
+
+if TYPE_CHECKING:
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
 
 
 @dataclass(frozen=True, slots=True)

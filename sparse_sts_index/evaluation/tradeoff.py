@@ -12,18 +12,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index.data.pairs import Pairs
-from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.evaluation.correlation import check_gold, correlation
 from sparse_sts_index.storage.lucene.query import query_terms
 from sparse_sts_index.storage.lucene.temporary import scratch_index
 from sparse_sts_index.vectors.quantizer import Quantizer, keep_largest, l2_normalize, pairwise_dot
+
+if TYPE_CHECKING:
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
 
 Steps = Literal["linear", "sqrt", "log"]
 

@@ -16,13 +16,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from sparse_sts_index.data.documents import Document
-from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.errors import SparseStsError
 from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.search.certified import Mode
@@ -35,6 +34,9 @@ from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.vectors.explanations import PairExplanation, explain_traces
 from sparse_sts_index.vectors.quantizer import pairwise_dot
 from sparse_sts_index.vectors.trace import Trace
+
+if TYPE_CHECKING:
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
 
 T = TypeVar("T")
 

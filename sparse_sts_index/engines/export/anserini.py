@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from sparse_sts_index.data.documents import Chunk, Document
 from sparse_sts_index.encoding.documents import encode_documents
-from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.quantizer import Quantizer
+
+if TYPE_CHECKING:
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
 
 
 def export_vectors(
