@@ -11,7 +11,8 @@ from sparse_sts_index.data.documents import Chunk, Document, check_ids, chunks
 from sparse_sts_index.vectors.quantizer import Quantizer
 
 if TYPE_CHECKING:
-    from sparse_sts_index.encoding.encoder import SparseStsEncoder, TokenizedSentences
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
+    from sparse_sts_index.encoding.tokenization import TokenizedSentences
 
 #: Documents encoded together, whose vectors may depend on each other in the last bits. Some four are ever in memory.
 CHUNK = 2048

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,12 +21,12 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from sparse_sts_index._utils.fork_guard import TORCH
-from sparse_sts_index._utils.text import check_unicode
 from sparse_sts_index.encoding.bundled import BUNDLED
 from sparse_sts_index.encoding.calibration import Calibration
 from sparse_sts_index.encoding.fused_encoder import FusedSparseEncoder, TermWeights, fuse, term_weights
 from sparse_sts_index.encoding.models import load_splade, tokenizer_vocabulary
 from sparse_sts_index.encoding.precision import encoding_precision
+from sparse_sts_index.encoding.tokenization import SentenceTokenizer, TokenizedSentences, check_sentences
 from sparse_sts_index.errors import ModelError
 from sparse_sts_index.vectors.quantizer import keep_largest, l2_normalize, pairwise_dot
 from sparse_sts_index.vectors.spec import Precision, VectorSpec
@@ -37,24 +35,6 @@ from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 #: Sentences that the fingerprint's tokenizer probe is taken from: case, accents, CJK, digits, punctuation, subwords.
 _PROBE = ("Héllo WORLD's naïve café—12.5%", "東京 playing 3,000 C++ e-mails :-)", "unaffordability's Straße\u00a0№7 😀")
-_TOKENIZED_TOGETHER, _CHARACTERS_TOGETHER = 256, 1 << 20
-_BATCH_OF_OTHERS = 32  # sentences, for models that the fused head does not know
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedSentences:
-    """Sentences as the model takes them, in batches of similar length.
-
-    Attributes
-    ----------
-    count : int
-        Sentences in all.
-    batches : list of (ndarray of int64, dict)
-        Each with the sentences' positions in the input, and features for the model.
-    """
-
-    count: int
-    batches: list[tuple[NDArray[np.int64], dict[str, Any]]]
 
 
 class SparseStsEncoder:
@@ -164,7 +144,7 @@ class SparseStsEncoder:
             "pooling": [pooling.pooling_strategy, pooling.activation_function],
             "max_active_dims": self.model.max_active_dims,
             "max_length": self.model.max_seq_length,
-            "prompt": self._prompt,
+            "prompt": self._tokenizer.prompt,
             "vocabulary": self.vocabulary.sha256,
             "probe": [self.model.tokenizer(text)["input_ids"] for text in _PROBE],
         }
@@ -222,61 +202,18 @@ class SparseStsEncoder:
             See :meth:`encode`.
         """
         TORCH.check()
-        sentences = _checked(sentences)
-        batches: list[tuple[NDArray[np.int64], dict[str, Any]]] = []
+        sentences = check_sentences(sentences)
         if self._fused:
-            # Token counts first, then batches: what sentence-transformers gives, padded less.
-            ids: list[NDArray[np.int64]] = []
-            for some in _runs(sentences):
-                ids.extend(np.array(x, dtype=np.int64) for x in self._token_ids([self._prompt + text for text in some]))
-            lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-            order = np.argsort(-lengths, kind="stable")
-            done = 0
-            while done < len(order):
-                longest = max(1, int(lengths[order[done]]))
-                rows = order[done : done + max(1, self.batch_tokens // longest)]
-                batches.append((rows, self._padded([ids[row] for row in rows], longest)))
-                done += len(rows)
-        else:
-            order = np.argsort([-len(sentence) for sentence in sentences], kind="stable")
-            for start in range(0, len(order), _BATCH_OF_OTHERS):
-                rows = order[start : start + _BATCH_OF_OTHERS]
-                batches.append((rows, self.model.preprocess([sentences[row] for row in rows], prompt=self._prompt)))
-        return TokenizedSentences(len(sentences), batches)
-
-    @property
-    def _prompt(self) -> str:
-        """What stands before each sentence."""
-        return self.model.prompts.get(self.model.default_prompt_name or "") or ""
+            return self._tokenizer.padded_batches(sentences, self.batch_tokens)
+        return self._tokenizer.preprocessed_batches(sentences)
 
     @property
     def _fused(self) -> bool:
         return isinstance(self.model, FusedSparseEncoder) and self.model.fused
 
     @cached_property
-    def _tokenizer(self) -> Any:
-        """One of its own: a call leaves its truncation in a tokenizer, and this one may be called in another thread."""
-        return copy.deepcopy(self.model.tokenizer)
-
-    def _token_ids(self, texts: list[str]) -> list[list[int]]:
-        ids: list[list[int]] = self._tokenized(texts)["input_ids"]
-        return ids
-
-    def _tokenized(self, texts: list[str]) -> Any:
-        transformer: Any = self.model[0]
-        options: dict[str, Any] = {"truncation": True, "max_length": self.model.max_seq_length}
-        for modality in ("common", "text"):  # as the model's own preprocessing takes them
-            options |= transformer.processing_kwargs.get(modality, {})
-        options |= {"padding": False, "return_tensors": None}
-        return self._tokenizer(texts, return_attention_mask=False, return_token_type_ids=False, **options)
-
-    def _padded(self, ids: list[NDArray[np.int64]], longest: int) -> dict[str, Any]:
-        padded = np.full((len(ids), longest), self._tokenizer.pad_token_id or 0, dtype=np.int64)
-        mask = np.zeros((len(ids), longest), dtype=np.int64)
-        for row, tokens in enumerate(ids):
-            padded[row, : len(tokens)] = tokens
-            mask[row, : len(tokens)] = 1
-        return {"input_ids": torch.from_numpy(padded), "attention_mask": torch.from_numpy(mask)}
+    def _tokenizer(self) -> SentenceTokenizer:
+        return SentenceTokenizer(self.model)
 
     def encode_tokens(
         self, sentences: TokenizedSentences, *, progress: Callable[[int], None] | None = None
@@ -354,8 +291,8 @@ class SparseStsEncoder:
                         (rows[_array(weights.rows)], *map(_array, (weights.terms, weights.positions, weights.values)))
                     )
             else:
-                for row, sentence in enumerate(_checked(sentences)):
-                    features = self.model.preprocess([sentence], prompt=self._prompt)
+                for row, sentence in enumerate(check_sentences(sentences)):
+                    features = self.model.preprocess([sentence], prompt=self._tokenizer.prompt)
                     output = self.model(batch_to_device(features, self.model.device))
                     weights = TermWeights.from_dense(output["sentence_embedding"])
                     positions = output["token_embeddings"].flatten(0, -2)[:, weights.terms].argmax(dim=0)
@@ -365,13 +302,13 @@ class SparseStsEncoder:
         of_rows, terms, positions, values = map(np.concatenate, zip(*found, strict=True))
         vectors = self._unit_vectors(values.astype(np.float32), of_rows, terms, (len(sentences), len(self.vocabulary)))
         tokens = dict(zip(zip(of_rows.tolist(), terms.tolist(), strict=True), positions.tolist(), strict=True))
-        encodings = self._tokenized([self._prompt + sentence for sentence in sentences])
+        encodings = self._tokenizer.encodings(sentences)
         traces = []
         for row, ids in enumerate(encodings["input_ids"]):
             words: tuple[Span, ...] = ()
             of_tokens: list[int | None] = [None] * len(ids)
             if encodings.is_fast:
-                words, of_tokens = words_of_tokens(encodings[row], len(self._prompt), sentences[row])
+                words, of_tokens = words_of_tokens(encodings[row], len(self._tokenizer.prompt), sentences[row])
             vector = vectors[[row]]
             sources = {term: of_tokens[tokens[row, term]] for term in vector.indices.tolist()}
             traces.append(Trace(vector, words, sources, frozenset(ids)))
@@ -420,30 +357,6 @@ class SparseStsEncoder:
             `a` and `b` differ in length, or are bare strings.
         """
         return pairwise_dot(*self.encode_pairs(a, b))
-
-
-def _runs(sentences: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Sentences to tokenize together, in order.
-
-    Not too many, as thousands of lists alive at once set off Python's garbage collector; nor too much text, as all
-    tokens of it take memory before a tokenizer cuts them off.
-    """
-    start = size = 0
-    for end, sentence in enumerate(sentences):
-        size += len(sentence)
-        if end - start == _TOKENIZED_TOGETHER or (size > _CHARACTERS_TOGETHER and end > start):
-            yield sentences[start:end]
-            start, size = end, len(sentence)
-    if start < len(sentences):
-        yield sentences[start:]
-
-
-def _checked(sentences: Sequence[str]) -> Sequence[str]:
-    if isinstance(sentences, str):
-        raise ValueError("expected a sequence of sentences, not one string")
-    for number, sentence in enumerate(sentences, 1):
-        check_unicode(sentence, "text", f"sentence {number}")
-    return sentences
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

@@ -1,19 +1,16 @@
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, strategies as st
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 
 from sparse_sts_index import DataError, Document, ModelError, Quantizer, SparseStsEncoder, load_pairs
-from sparse_sts_index.encoding import encoder
 from sparse_sts_index.encoding.bundled import tiny_folder
 from sparse_sts_index.encoding.documents import encode_documents
 from sparse_sts_index.vectors.quantizer import pairwise_dot
@@ -87,67 +84,6 @@ def test_broken_weights_are_noticed(tmp_path: Path) -> None:
         encoder.model.transformers_model.cls.predictions.bias[7] = torch.inf
     with pytest.raises(ModelError, match="negative or not finite"):
         encoder.encode(["a cat"])
-
-
-def test_batches_are_of_similar_length_within_the_budget(tiny: SparseStsEncoder) -> None:
-    sentences = [*load_pairs("sample", "train").sentence1, "", "word " * 700, "a"] * 3
-    encoder = SparseStsEncoder(tiny.model, "tiny", batch_tokens=300)
-    tokenized = encoder.tokenize(sentences)
-    assert tokenized.count == len(sentences)
-    assert sorted(i for positions, _ in tokenized.batches for i in positions) == list(range(len(sentences)))
-    padding = total = 0
-    for positions, features in tokenized.batches:
-        rows, width = features["input_ids"].shape
-        assert rows == len(positions)
-        assert rows == 1 or rows * width <= 300
-        padding += int((features["attention_mask"] == 0).sum())
-        total += rows * width
-    assert padding < 0.1 * total
-    assert max(features["input_ids"].shape[1] for _, features in tokenized.batches) == 512
-
-
-@given(st.lists(st.text("ab", max_size=12), max_size=40))
-def test_not_too_much_is_tokenized_together(sentences: list[str]) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder, "_TOKENIZED_TOGETHER", 5)
-        patch.setattr(encoder, "_CHARACTERS_TOGETHER", 20)
-        runs = [list(run) for run in encoder._runs(sentences)]
-    assert [sentence for run in runs for sentence in run] == sentences
-    for run, after in itertools.pairwise([*runs, [""]]):
-        size = sum(map(len, run))
-        assert 1 <= len(run) <= 5
-        assert size <= 20 or len(run) == 1
-        assert after == [""] or len(run) == 5 or size + len(after[0]) > 20  # no more calls than need be
-
-
-def test_sentences_of_a_megabyte_one_at_a_time(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    sentences = ["A short one.", "The quick brown fox. " * 50_000, "Another one."]
-    together, seen, tokenized = tiny.encode(sentences), [], tiny._tokenized
-    monkeypatch.setattr(tiny, "_tokenized", lambda texts: seen.append(len(texts)) or tokenized(texts))
-    assert abs(tiny.encode(sentences) - together).max() == 0
-    assert seen == [1, 1, 1]
-
-
-@pytest.mark.parametrize("options", [{}, {"processing_kwargs": {"text": {"max_length": 9}}}])
-def test_tokens_are_those_of_sentence_transformers(options: dict[str, object], tiny: SparseStsEncoder) -> None:
-    model = SparseEncoder(
-        modules=[
-            Transformer(str(tiny_folder()), transformer_task="fill-mask", **options),
-            SpladePooling(),
-        ],
-        prompts={"x": "a prompt: "},
-        default_prompt_name="x",
-    )
-    odd = ["", " ", "\t a\u00a0b \n", "Ünï ça\u0301fé", "[MASK] [SEP]", "東京", "word " * 600, "a\x00b", "😀" * 20]
-    sentences = [*odd, *load_pairs("sample", "dev").sentence1]
-    encoder = SparseStsEncoder(model, "tiny")
-    found: dict[int, list[int]] = {}
-    for positions, features in encoder.tokenize(sentences).batches:
-        for position, ids, mask in zip(positions, features["input_ids"], features["attention_mask"], strict=True):
-            found[int(position)] = ids[mask.bool()].tolist()
-    for position, sentence in enumerate(sentences):
-        features = model.preprocess([sentence], prompt="a prompt: ")
-        assert found[position] == features["input_ids"][0].tolist(), sentence
 
 
 def test_bfloat16_is_near(tiny: SparseStsEncoder) -> None:

@@ -1,0 +1,141 @@
+"""Turn sentences into token ids, in batches of similar length."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import SparseEncoder
+
+from sparse_sts_index._utils.text import check_unicode
+
+_TOKENIZED_TOGETHER, _CHARACTERS_TOGETHER = 256, 1 << 20
+_PREPROCESSED_TOGETHER = 32  # sentences
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedSentences:
+    """Hold sentences as the model takes them, in batches of similar length.
+
+    Attributes
+    ----------
+    count : int
+        Number of sentences.
+    batches : list of (ndarray of int64, dict)
+        The positions of the sentences in the input, and the features for the model.
+    """
+
+    count: int
+    batches: list[tuple[NDArray[np.int64], dict[str, Any]]]
+
+
+class SentenceTokenizer:
+    """Tokenize sentences as a model does: with its prompt, its truncation and its maximum length.
+
+    Parameters
+    ----------
+    model : sentence_transformers.SparseEncoder
+    """
+
+    def __init__(self, model: SparseEncoder) -> None:
+        self._model = model
+
+    @property
+    def prompt(self) -> str:
+        """The text before each sentence."""
+        return self._model.prompts.get(self._model.default_prompt_name or "") or ""
+
+    def encodings(self, sentences: Sequence[str]) -> Any:
+        """Return a ``BatchEncoding`` with the ``input_ids`` of each sentence, not padded."""
+        transformer: Any = self._model[0]
+        options: dict[str, Any] = {"truncation": True, "max_length": self._model.max_seq_length}
+        for modality in ("common", "text"):  # the order of the model's own preprocessing
+            options |= transformer.processing_kwargs.get(modality, {})
+        options |= {"padding": False, "return_tensors": None}
+        texts = [self.prompt + sentence for sentence in sentences]
+        return self._tokenizer(texts, return_attention_mask=False, return_token_type_ids=False, **options)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        """A copy: a call leaves its truncation in a tokenizer, and another thread may call this one."""
+        return copy.deepcopy(self._model.tokenizer)
+
+    def padded_batches(self, sentences: Sequence[str], batch_tokens: int) -> TokenizedSentences:
+        """Return batches of similar token counts.
+
+        Token counts come first, then batches: the tokens are those of the model's own preprocessing, padded less.
+
+        Parameters
+        ----------
+        sentences : sequence of str
+        batch_tokens : int
+            Maximum number of tokens per batch, padding included. A longer sentence is a batch of its own.
+        """
+        ids = [
+            np.array(tokens, dtype=np.int64) for run in _runs(sentences) for tokens in self.encodings(run)["input_ids"]
+        ]
+        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        order = np.argsort(-lengths, kind="stable")
+        batches, done = [], 0
+        while done < len(order):
+            longest = max(1, int(lengths[order[done]]))
+            rows = order[done : done + max(1, batch_tokens // longest)]
+            batches.append((rows, self._padded([ids[row] for row in rows], longest)))
+            done += len(rows)
+        return TokenizedSentences(len(sentences), batches)
+
+    def _padded(self, ids: list[NDArray[np.int64]], longest: int) -> dict[str, Any]:
+        padded = np.full((len(ids), longest), self._tokenizer.pad_token_id or 0, dtype=np.int64)
+        mask = np.zeros((len(ids), longest), dtype=np.int64)
+        for row, tokens in enumerate(ids):
+            padded[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = 1
+        return {"input_ids": torch.from_numpy(padded), "attention_mask": torch.from_numpy(mask)}
+
+    def preprocessed_batches(self, sentences: Sequence[str]) -> TokenizedSentences:
+        """Return batches of 32 sentences of similar numbers of characters, from the model's own preprocessing."""
+        order = np.argsort([-len(sentence) for sentence in sentences], kind="stable")
+        batches = []
+        for start in range(0, len(order), _PREPROCESSED_TOGETHER):
+            rows = order[start : start + _PREPROCESSED_TOGETHER]
+            batches.append((rows, self._model.preprocess([sentences[row] for row in rows], prompt=self.prompt)))
+        return TokenizedSentences(len(sentences), batches)
+
+
+def check_sentences(sentences: Sequence[str]) -> Sequence[str]:
+    """Return the sentences.
+
+    Raises
+    ------
+    DataError
+        A sentence holds an unpaired surrogate.
+    ValueError
+        `sentences` is a bare string.
+    """
+    if isinstance(sentences, str):
+        raise ValueError("expected a sequence of sentences, not one string")
+    for number, sentence in enumerate(sentences, 1):
+        check_unicode(sentence, "text", f"sentence {number}")
+    return sentences
+
+
+def _runs(sentences: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield sentences to tokenize together, in order.
+
+    Not too many, as thousands of lists alive at once set off Python's garbage collector; nor too much text, as all
+    tokens of it take memory before a tokenizer cuts them off.
+    """
+    start = size = 0
+    for end, sentence in enumerate(sentences):
+        size += len(sentence)
+        if end - start == _TOKENIZED_TOGETHER or (size > _CHARACTERS_TOGETHER and end > start):
+            yield sentences[start:end]
+            start, size = end, len(sentence)
+    if start < len(sentences):
+        yield sentences[start:]
