@@ -14,7 +14,6 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -70,8 +69,7 @@ class ImpactIndex:
         writable : bool
             To change it, which one process at a time may.
         check : bool
-            Compare all files with their checksums first, and after :meth:`refresh` what is new, so that a damaged index
-            is refused and gives no wrong answers. Reads everything, about 1 GB a second.
+            Compare files with their checksums, all of them now and new ones after :meth:`refresh`.
 
         Raises
         ------
@@ -315,9 +313,7 @@ class ImpactIndex:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def check_writable(self) -> Transaction:
