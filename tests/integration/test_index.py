@@ -269,3 +269,18 @@ def test_vectors_in_memory_go_with_their_snapshot(tmp_path: Path, tiny: SparseSt
         index.close()
     assert held() is None
     index.close()
+
+
+def test_vectors_are_searched_without_torch(sample_index: SparseStsIndex) -> None:
+    code = (
+        "import sys\n"
+        "from sparse_sts_index import SparseStsIndex\n"
+        "from sparse_sts_index.server import service\n"
+        "from sparse_sts_index.evaluation import benchmarking\n"
+        "with SparseStsIndex.open(sys.argv[1]) as index:\n"
+        "    chunk = next(index.read())\n"
+        "    hits = index.search_vectors(chunk.vectors[:3], 1, explain=True)\n"
+        "    assert [found[0].id for found in hits] == [document.id for document in chunk.documents[:3]]\n"
+        "    assert not {'torch', 'transformers', 'sentence_transformers'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, sample_index.path], check=True)
