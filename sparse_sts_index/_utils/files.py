@@ -214,7 +214,7 @@ def refuse_target(
     what: str,
     *,
     error: type[SparseStsError],
-    parts: Callable[[Path], object],
+    parts: Callable[[Path], bool],
     complete: bool,
     overwrite: bool,
 ) -> None:

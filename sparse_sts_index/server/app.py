@@ -14,8 +14,9 @@ from starlette.exceptions import HTTPException
 from sparse_sts_index._utils.text import printable
 from sparse_sts_index.errors import DataError, SparseStsError
 from sparse_sts_index.server import schemas
+from sparse_sts_index.server.auth import Guard
 from sparse_sts_index.server.batching import ClosedError, OverloadedError
-from sparse_sts_index.server.middleware import Guard, Limits, Observe, logger
+from sparse_sts_index.server.middleware import Limits, Observe, logger
 from sparse_sts_index.server.problems import problem_answer
 from sparse_sts_index.server.routes import documents, operations, queries
 from sparse_sts_index.server.routes.page import page_router

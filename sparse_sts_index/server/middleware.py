@@ -1,4 +1,4 @@
-"""Middleware in pure ASGI (``https://asgi.readthedocs.io``), from the outermost: observe, guard, limit.
+"""Middleware in pure ASGI (``https://asgi.readthedocs.io``), around and behind :class:`.auth.Guard`.
 
 Every answer gets a request id and headers that keep browsers from guessing; nothing is kept unless a route says so.
 The log holds neither sentences nor tokens.
@@ -7,42 +7,26 @@ The log holds neither sentences nor tokens.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
-from typing import Any
-from urllib.parse import unquote_to_bytes
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sparse_sts_index.server.metrics import Metrics
-from sparse_sts_index.server.problems import problem
-from sparse_sts_index.server.settings import is_loopback
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from sparse_sts_index.server.problems import RefusedError, problem
 
 logger = logging.getLogger("sparse_sts_index.server")
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d+)?")
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"}
 _HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-
-
-class _RefusedError(Exception):
-    def __init__(self, status: HTTPStatus, detail: str, **headers: str) -> None:
-        super().__init__(detail)
-        self.status, self.detail, self.headers = status, detail, headers
 
 
 class _GoneError(Exception):
@@ -58,7 +42,7 @@ class Observe:
     metrics : Metrics
     """
 
-    def __init__(self, app: App, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,7 +67,7 @@ class Observe:
 
         try:
             await self._app(scope, receive, answer)
-        except _RefusedError as error:
+        except RefusedError as error:
             if not status:
                 await _refuse(answer, error)
         except _GoneError:
@@ -91,7 +75,7 @@ class Observe:
         except Exception as error:
             logger.error("request failed", exc_info=error, extra={"request_id": request_id.decode()})
             if not status:
-                refused = _RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong; it is in the log")
+                refused = RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, "something went wrong; it is in the log")
                 await _refuse(answer, refused)
         self._record(scope, request_id, status, time.perf_counter() - start)
 
@@ -113,34 +97,6 @@ class Observe:
         )
 
 
-class Guard:
-    """Refuse requests for other hosts, without the token, or for paths that no route can have.
-
-    Before the body is read, therefore not a dependency of the routes: FastAPI reads and parses the body before those.
-
-    Parameters
-    ----------
-    app : ASGI application
-    token : str or None
-        Without a token, only this machine's own names are served.
-    """
-
-    def __init__(self, app: App, token: str | None) -> None:
-        self._app, self._token = app, token
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on a request that may be served."""
-        if scope["type"] == "http":
-            headers = dict(scope["headers"])
-            if "\n" in scope["path"] or not _is_utf8(scope.get("raw_path")):  # ends for routes; another document's id
-                raise _RefusedError(HTTPStatus.NOT_FOUND, "there is no such path")
-            if self._token is None:
-                _check_host(headers.get(b"host", b""))
-            elif scope["path"].startswith(("/v1", "/metrics")):
-                _check_token(headers.get(b"authorization", b""), self._token)
-        await self._app(scope, receive, send)
-
-
 class Limits:
     """Bound a request's time and the size of its body, and drop it when its client has gone.
 
@@ -153,7 +109,7 @@ class Limits:
         Bytes that its body may have.
     """
 
-    def __init__(self, app: App, timeout: float, max_body: int) -> None:
+    def __init__(self, app: ASGIApp, timeout: float, max_body: int) -> None:
         self._app, self._timeout, self._max_body = app, timeout, max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -185,14 +141,14 @@ class Limits:
                 raise _GoneError
             else:
                 detail = f"not done within {self._timeout:g} s"
-                raise _RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, detail, **{"retry-after": "1"})
+                raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, detail, **{"retry-after": "1"})
         finally:
             gone.cancel()
             working.cancel()
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive, deadline: float) -> bytes:
         detail = f"a body may have at most {self._max_body:,} bytes"
-        too_large = _RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
+        too_large = RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:20]) > self._max_body:
             raise too_large
@@ -211,40 +167,14 @@ class Limits:
                     if not message.get("more_body", False):
                         return b"".join(parts)
         except TimeoutError as error:
-            raise _RefusedError(HTTPStatus.REQUEST_TIMEOUT, "the body took too long to arrive") from error
-
-
-def _check_host(host: bytes) -> None:
-    """Refuse other names than this machine's own: a web page can have its own name point here."""
-    match = _HOST.fullmatch(host.decode("latin-1").lower())
-    if match is None or not is_loopback(match[1].strip("[]")):
-        raise _RefusedError(HTTPStatus.MISDIRECTED_REQUEST, "without a token, only localhost is served")
-
-
-def _check_token(authorization: bytes, token: str) -> None:
-    scheme, _, given = authorization.partition(b" ")
-    right = hmac.compare_digest(given.strip(), token.encode())
-    if scheme.lower() != b"bearer" or not right:
-        raise _RefusedError(
-            HTTPStatus.UNAUTHORIZED, "needs Authorization: Bearer, and the right token",
-            **{"www-authenticate": "Bearer"},
-        )  # fmt: skip
-
-
-def _is_utf8(raw_path: bytes | None) -> bool:
-    """Whether a path says what it seems to: servers decode ``%ff`` to U+FFFD, which is an id like others."""
-    try:
-        unquote_to_bytes(raw_path or b"").decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+            raise RefusedError(HTTPStatus.REQUEST_TIMEOUT, "the body took too long to arrive") from error
 
 
 def _check_type(headers: dict[bytes, bytes], body: bytes) -> None:
     """JSON has to be called JSON: forms and plain text are what a browser sends for any page, unasked."""
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if body and kind != b"application/json":
-        raise _RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json")
+        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json")
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -252,7 +182,7 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _refuse(send: Send, error: _RefusedError) -> None:
+async def _refuse(send: Send, error: RefusedError) -> None:
     body = problem(error.status, error.detail)
     headers = [
         (b"content-type", b"application/problem+json"),

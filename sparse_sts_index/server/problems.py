@@ -24,6 +24,22 @@ PROBLEMS = {
 }
 
 
+class RefusedError(Exception):
+    """A request is answered with a problem by a middleware.
+
+    Parameters
+    ----------
+    status : HTTPStatus
+    detail : str
+    headers : str
+        Headers of the answer by name.
+    """
+
+    def __init__(self, status: HTTPStatus, detail: str, **headers: str) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers = status, detail, headers
+
+
 def problem(status: int, detail: str) -> bytes:
     """Return the JSON of an error (RFC 9457)."""
     title = HTTPStatus(status).phrase
