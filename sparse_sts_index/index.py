@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -54,7 +55,7 @@ class SparseStsIndex:
     def __init__(
         self,
         vectors: ImpactIndex,
-        model: SparseStsEncoder | str | None,
+        model: SparseStsEncoder | str | Path | None,
         precision: Precision | None,
         in_memory: bool | None = None,
     ) -> None:
@@ -105,8 +106,7 @@ class SparseStsIndex:
             No Java to read it with.
         """
         vectors = ImpactIndex.open(path, writable=writable, check=check)
-        encoder = str(model) if isinstance(model, Path) else model
-        return cls(vectors, encoder, precision, in_memory)
+        return cls(vectors, model, precision, in_memory)
 
     @classmethod
     def build(
@@ -161,7 +161,7 @@ class SparseStsIndex:
         quantizer = quantizer or Quantizer()
         check_target(Path(path), overwrite)
         start_jvm()  # whether there is a Java is better known before hours of encoding
-        if isinstance(model, str | Path):
+        if isinstance(model, str | os.PathLike):
             from sparse_sts_index.encoding.encoder import SparseStsEncoder  # imports torch
 
             encoder = SparseStsEncoder.load(model, precision=precision, max_active_dims=max_active_dims)

@@ -100,8 +100,14 @@ def tensors_written() -> Iterator[None]:
 
 
 @contextmanager
-def folder_writer(path: str | Path) -> Iterator[Path]:
-    """A folder that takes its place, whole and durable, when the block ends well; what was there before goes then.
+def folder_writer(path: str | Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """Write a folder that takes its place, whole and durable, when the block ends well, for what was there before.
+
+    Parameters
+    ----------
+    path : str or Path
+    overwrite : bool
+        Replace a folder with files in it. An empty folder is replaced either way.
 
     Yields
     ------
@@ -111,7 +117,8 @@ def folder_writer(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     OSError
-        It cannot be written, or another process is at it; what was there before is still there.
+        It cannot be written, another process is at it, or it has files in it (and not `overwrite`). What was there
+        before is still there.
     """
     path = Path(path).resolve()
     aside = path.with_name(f".{path.name}.replaced")
@@ -123,7 +130,9 @@ def folder_writer(path: str | Path) -> Iterator[Path]:
             yield partial
             sync_tree(partial)
             try:
-                if path.exists():  # a folder cannot be replaced in one step: step aside, and back if need be
+                if path.exists() and not overwrite:
+                    path.rmdir()  # refuses a folder that has got files since it was looked at
+                elif path.exists():  # a folder cannot be replaced in one step: step aside, and back if need be
                     shutil.rmtree(aside, ignore_errors=True)
                     path.rename(aside)
                 partial.rename(path)
@@ -234,15 +243,23 @@ def refuse_target(
         Whether the folder holds a complete one.
     overwrite : bool
     """
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise error(f"{folder} is a file, not a folder for {what}")
-    for entry in sorted(folder.iterdir()):
-        if not parts(entry):
-            raise error(f"{folder} is not {what} and not empty (it holds {entry.name})")
+    with os_errors_as(error, f"cannot write {folder}"):
+        if not folder.exists():
+            return
+        if not folder.is_dir():
+            raise error(f"{folder} is a file, not a folder for {what}")
+        stray = next((entry.name for entry in sorted(folder.iterdir()) if not parts(entry)), None)
+    if stray is not None:
+        raise error(f"{folder} is not {what} and not empty (it holds {stray})")
     if complete and not overwrite:
         raise error(f"{folder} already holds {what}; replace it with overwrite=True, --overwrite")
+
+
+def refuse_replacing(folder: Path, what: str, *, error: type[SparseStsError], complete: bool, overwrite: bool) -> None:
+    """Refuse a target of :func:`folder_writer`; see :func:`refuse_target`."""
+    if folder.is_mount():
+        raise error(f"{folder} is a mount point and cannot be replaced; name a folder in it")
+    refuse_target(folder, what, error=error, parts=lambda _: complete, complete=complete, overwrite=overwrite)
 
 
 def refuse_folder(path: str | Path) -> None:

@@ -5,6 +5,8 @@ Torch is imported only when a model is loaded: collections are opened, and vecto
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_sts_index.errors import ModelError, ModelMismatchError
@@ -15,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def load_matching(
-    spec: VectorSpec, owner: str, model: SparseStsEncoder | str | None = None, *, precision: Precision | None = None
+    spec: VectorSpec,
+    owner: str,
+    model: SparseStsEncoder | str | Path | None = None,
+    *,
+    precision: Precision | None = None,
 ) -> SparseStsEncoder:
     """Return the encoder that a collection names.
 
@@ -25,7 +31,7 @@ def load_matching(
         What the collection says of its vectors.
     owner : str
         The collection, as messages name it.
-    model : SparseStsEncoder or str, optional
+    model : SparseStsEncoder, str or Path, optional
         The encoder, or where to load it from. Default: ``spec.model``.
     precision : {"auto", "float32", "bfloat16"}, optional
         Precision of a model that is to be loaded. Default: ``spec.precision``.
@@ -37,7 +43,7 @@ def load_matching(
     ModelError
         The model does not load.
     """
-    if model is not None and not isinstance(model, str):
+    if model is not None and not isinstance(model, str | os.PathLike):
         encoder = model
     else:
         from sparse_sts_index.encoding.encoder import SparseStsEncoder
@@ -47,7 +53,7 @@ def load_matching(
                 model or spec.model, precision=precision or spec.precision, max_active_dims=spec.max_active_dims
             )
         except ModelError as error:
-            if model not in (None, spec.model):
+            if model is not None and str(model) != spec.model:
                 raise
             raise ModelError(
                 f"{error} ({owner} was built with it; say where the model is now: model=, --model)"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from scipy.sparse import csr_array
@@ -37,7 +38,7 @@ class RemoteIndex:
     Parameters
     ----------
     engine : Engine
-    model : SparseStsEncoder or str, optional
+    model : SparseStsEncoder, str or Path, optional
         The encoder, or where to load it from. Default: where the collection says it was.
     precision : {"auto", "float32", "bfloat16"}, optional
         Of a model that is to be loaded. Default: what the documents were encoded in.
@@ -52,7 +53,7 @@ class RemoteIndex:
     def __init__(
         self,
         engine: Engine,
-        model: SparseStsEncoder | str | None = None,
+        model: SparseStsEncoder | str | Path | None = None,
         *,
         precision: Precision | None = None,
         back_off: BackOff | None = None,
@@ -68,7 +69,7 @@ class RemoteIndex:
     def open(
         cls,
         url: str,
-        model: SparseStsEncoder | str | None = None,
+        model: SparseStsEncoder | str | Path | None = None,
         *,
         token: str | None = None,
         precision: Precision | None = None,

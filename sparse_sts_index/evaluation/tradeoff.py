@@ -57,7 +57,7 @@ class Setting:
     vectors_bytes : float
         Of the float vectors beside it, a sentence.
     search_ms : float
-        Median time of Lucene's search for the ten best, in milliseconds.
+        Median time of Lucene's search for the ten best, in milliseconds, with the time to build the query.
     """
 
     bits: int

@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, ResponseValidationError
 from starlette.exceptions import HTTPException
 
 from sparse_sts_index._utils.text import printable
@@ -90,6 +90,11 @@ def _handle_errors(app: FastAPI) -> None:
             return problem_answer(400, "the body is not JSON")
         details = [f"{printable('.'.join(map(str, e['loc'])))}: {e['msg']}" for e in errors[:5]]
         return problem_answer(422, "; ".join(details))
+
+    @app.exception_handler(ResponseValidationError)
+    async def misfit(_: Request, error: ResponseValidationError) -> Response:
+        logger.error("an answer does not fit its schema: %s", {e["type"] for e in error.errors()})  # no values
+        return problem_answer(500, "something went wrong; it is in the log")
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:

@@ -20,7 +20,7 @@ from sparse_sts_index._utils.files import (
     from_sealed_json,
     os_errors_as,
     read_plain,
-    refuse_target,
+    refuse_replacing,
     sync_tree,
     tensors_written,
     to_sealed_json,
@@ -169,8 +169,7 @@ def seal(checkpoint: Path) -> None:
 
 def refuse_model_target(output: Path, *, error: type[SparseStsError], overwrite: bool) -> None:
     """Refuse to write a model where something else is, or over a model unless `overwrite`."""
-    complete = _is_model(output)
-    refuse_target(output, "a model", error=error, parts=lambda _: complete, complete=complete, overwrite=overwrite)
+    refuse_replacing(output, "a model", error=error, complete=_is_model(output), overwrite=overwrite)
 
 
 def _is_model(folder: Path) -> bool:

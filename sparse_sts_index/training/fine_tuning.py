@@ -156,7 +156,7 @@ def train(
     measured[trainer.evaluator] = card_metrics("dev", report.dev)
     if test_pairs is not None and report.test is not None:
         measured[_Evaluator(test_pairs, "test")] = card_metrics("test", report.test)
-    save(model, report, output)
+    save(model, report, output, overwrite=overwrite)
     checkpoints.remove()
     return report
 

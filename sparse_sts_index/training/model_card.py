@@ -72,7 +72,7 @@ def card_metrics(name: str, result: CosineEvaluation) -> dict[str, float]:
     }
 
 
-def save(model: SparseEncoder, report: TrainingReport, output: Path) -> None:
+def save(model: SparseEncoder, report: TrainingReport, output: Path, *, overwrite: bool) -> None:
     """Save a model with its card and report; the folder appears, or replaces the one before it, complete.
 
     Raises
@@ -80,7 +80,10 @@ def save(model: SparseEncoder, report: TrainingReport, output: Path) -> None:
     TrainingError
         It cannot be written.
     """
-    with os_errors_as(TrainingError, f"cannot save the model to {output}"), folder_writer(output) as folder:
+    with (
+        os_errors_as(TrainingError, f"cannot save the model to {output}"),
+        folder_writer(output, overwrite=overwrite) as folder,
+    ):
         with no_progress_bars(), tensors_written():
             model.save_pretrained(str(folder))
         card = folder / "README.md"

@@ -120,7 +120,7 @@ def grow(
         raise ModelError(f"{settings.encoder} and {settings.teacher} have different vocabularies")
     model = _with_head(bert).to(dense.device)
     _teach(model, dense.tokenizer, sentences, teacher.encode(sentences), settings, progress)
-    return _save(model, dense.tokenizer, int(dense.max_seq_length or _MAX_LENGTH), output)
+    return _save(model, dense.tokenizer, int(dense.max_seq_length or _MAX_LENGTH), output, overwrite)
 
 
 def _with_head(bert: BertModel) -> Any:
@@ -206,11 +206,11 @@ def _loss(model: Any, ids: list[list[int]], weights: csr_array, rng: np.random.G
     return loss
 
 
-def _save(model: Any, tokenizer: Any, max_length: int, output: Path) -> SparseStsEncoder:
+def _save(model: Any, tokenizer: Any, max_length: int, output: Path, overwrite: bool) -> SparseStsEncoder:
     with (
         os_errors_as(ModelError, f"cannot save the model to {output}"),
         tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as plain,
-        folder_writer(output) as folder,
+        folder_writer(output, overwrite=overwrite) as folder,
         no_progress_bars(),
         tensors_written(),
     ):

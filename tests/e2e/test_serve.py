@@ -279,8 +279,11 @@ def test_answers_carry_what_keeps_browsers_from_guessing(client: httpx.Client, s
     answer = client.get("/healthz", headers={"x-request-id": "mine-1"})
     assert answer.headers["x-request-id"] == "mine-1"
     assert answer.headers["x-content-type-options"] == "nosniff"
+    for path in ("/healthz", "/v1/index", "/nosuch", "/metrics", "/openapi.json"):
+        assert client.get(path).headers.get_list("cache-control") == ["no-store"]
     assert client.get("/healthz", headers={"x-request-id": "a b\t<"}).headers["x-request-id"] != "a b\t<"
     page = client.get("/")
+    assert page.headers.get_list("cache-control") == ["no-cache"]
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert "unsafe" not in page.headers["content-security-policy"]
     client.post("/v1/search", json={"queries": ["a secret sentence"]})

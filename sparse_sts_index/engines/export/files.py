@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from sparse_sts_index._utils.files import folder_writer, os_errors_as, refuse_target
+from sparse_sts_index._utils.files import folder_writer, os_errors_as, refuse_replacing
 from sparse_sts_index.engines.backends import elasticsearch, feature_engine, milvus, opensearch, qdrant, solr
 from sparse_sts_index.engines.base import Metadata, Point, points_of
 from sparse_sts_index.engines.export.ciff import write_ciff
@@ -105,13 +105,13 @@ def export_files(
     Raises
     ------
     DataError
-        No documents, or the folder is there or cannot be written.
+        No documents, or the folder is taken or cannot be written.
     EngineError
         A document that the engine cannot hold.
     """
     output = check_output(output, overwrite)
     write = _write_ciff if format == "ciff" else _write_parts
-    with os_errors_as(DataError, f"cannot write {output}"), folder_writer(output) as folder:
+    with os_errors_as(DataError, f"cannot write {output}"), folder_writer(output, overwrite=overwrite) as folder:
         documents = write(source, format, folder, progress)
         if not documents:
             raise DataError("no documents to export")
@@ -135,10 +135,7 @@ def check_output(output: str | Path, overwrite: bool) -> Path:
     output = Path(os.path.realpath(output))
     if not output.parent.is_dir():
         raise DataError(f"cannot write {output}: no folder {output.parent}")
-    complete = _is_export(output)
-    refuse_target(
-        output, "an export", error=DataError, parts=lambda _: complete, complete=complete, overwrite=overwrite
-    )
+    refuse_replacing(output, "an export", error=DataError, complete=_is_export(output), overwrite=overwrite)
     return output
 
 

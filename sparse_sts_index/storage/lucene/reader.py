@@ -181,8 +181,8 @@ class ImpactReader:
         list of n Matches
             Documents that share no term with the query are not found, so there may be fewer than `limit`.
         """
-        lines = itertools.starmap(impact_query, queries)
-        return self.search(list(lines if ids is None else map(only, lines, ids)), limit)
+        lines = list(itertools.starmap(impact_query, queries))
+        return self.search(lines if ids is None else [only(*pair) for pair in zip(lines, ids, strict=True)], limit)
 
     def search(self, queries: Sequence[str], limit: int) -> list[Matches]:
         """Run queries in Lucene's syntax; see :meth:`search_impacts`."""

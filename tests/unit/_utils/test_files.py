@@ -68,6 +68,22 @@ def test_a_folder_that_cannot_take_its_place(tmp_path: Path, monkeypatch: pytest
     assert names(tmp_path) == ["out"]
 
 
+def test_empty_folder_is_replaced_without_overwrite(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with folder_writer(tmp_path / "out", overwrite=False) as folder:
+        (folder / "file").write_text("new")
+    assert (tmp_path / "out" / "file").read_text() == "new"
+    assert names(tmp_path) == ["out"]
+
+
+def test_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OSError, match="not empty"), folder_writer(tmp_path / "out", overwrite=False):
+        (tmp_path / "out" / "letter.txt").write_text("mine")
+    assert (tmp_path / "out" / "letter.txt").read_text() == "mine"
+    assert names(tmp_path) == ["out"]
+
+
 def test_two_writers_of_one_folder(tmp_path: Path) -> None:
     with folder_writer(tmp_path / "out") as folder:
         (folder / "file").write_text("first")

@@ -174,6 +174,7 @@ def test_a_folder_is_there_whole_or_not_at_all(source: Source, tmp_path: Path) -
     with pytest.raises(DataError, match="line 9"):
         export_files(broken, "solr", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "out").mkdir()
     export_files(source, "solr", tmp_path / "out")
     with pytest.raises(DataError, match="already holds an export"):
         export_files(source, "milvus", tmp_path / "out")
@@ -188,6 +189,8 @@ def test_a_folder_is_there_whole_or_not_at_all(source: Source, tmp_path: Path) -
         export_files(source, "solr", tmp_path / "mine", overwrite=True)
     with pytest.raises(DataError, match="is a file, not a folder for an export"):
         export_files(source, "solr", tmp_path / "mine" / "letter.txt", overwrite=True)
+    with pytest.raises(DataError, match="/proc is a mount point and cannot be replaced"):
+        export_files(source, "solr", "/proc", overwrite=True)
     with pytest.raises(DataError, match="no folder"):
         export_files(source, "solr", tmp_path / "none" / "out")
 

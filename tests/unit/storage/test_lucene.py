@@ -208,4 +208,6 @@ def test_many_queries_at_once_keep_their_order(tmp_path: Path) -> None:
         asked = [([TERMS[n % 12]], [1]) for n in range(500)]
         assert [match.rows.tolist() for match in reader.search_impacts(asked, 3)] == [[n % 12] for n in range(500)]
         assert reader.search_impacts([], 3) == []
+        with pytest.raises(ValueError, match="shorter"):
+            reader.search_impacts(asked, 1, ids=["0"])
         assert reader.texts([]) == []

@@ -157,7 +157,7 @@ def test_a_run_that_ends_before_its_model_is_saved(
     settings = dataclasses.replace(SETTINGS, averaging=averaging, eval_steps=1, learning_rate=0.02)
     whole = train(tmp_path / "whole", *splits, settings)
 
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     assert whole.best_step < 5
@@ -233,7 +233,7 @@ def test_a_model_that_does_not_fit(trained: Path, tmp_path: Path) -> None:
     report = TrainingReport(SETTINGS, None, 1, 1, 1, 1.0, "", None, None)  # type: ignore[arg-type]
     model = SparseEncoder(str(trained))
     with files_of_at_most(10 << 20), pytest.raises(TrainingError, match="cannot save the model to .*model"):
-        save(model, report, tmp_path / "model")
+        save(model, report, tmp_path / "model", overwrite=False)
     assert not list(tmp_path.iterdir())
 
 

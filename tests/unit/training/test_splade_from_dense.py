@@ -21,6 +21,7 @@ def sentences() -> list[str]:
 def test_the_grown_model_follows_its_teacher(tiny: SparseStsEncoder, sentences: list[str], tmp_path: Path) -> None:
     losses: list[float] = []
     settings = GrowthSettings(steps=25, batch_size=16, learning_rate=1e-3)
+    (tmp_path / "grown").mkdir()
     grown = grow(tmp_path / "grown", sentences[:600], settings, progress=lambda step, loss: losses.append(loss))
     assert len(losses) == 25
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
@@ -47,6 +48,8 @@ def test_refuses_what_it_cannot_grow(sentences: list[str], tmp_path: Path) -> No
     (tmp_path / "taken" / "letter.txt").touch()
     with pytest.raises(ModelError, match="is not a model and not empty"):
         grow(tmp_path / "taken", sentences, overwrite=True)
+    with pytest.raises(ModelError, match="/proc is a mount point and cannot be replaced"):
+        grow("/proc", sentences)
     with pytest.raises(ModelError, match="no model folder"):
         grow(tmp_path / "new", sentences, GrowthSettings(encoder="./nosuch"))
     with pytest.raises(ModelError, match="dense model; sparse-sts grow"):
