@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -11,11 +12,12 @@ from scipy.sparse import csr_array
 from sparse_sts_index.storage.layout import ID
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\u000a", "\r": "\\u000d"})
+_ESCAPED = re.compile('["\\\\\n\r]')
 
 
 def quoted(text: str) -> str:
     """A term or an id as a query names it, whatever it holds."""
-    return f'"{text}"' if text.isalnum() else f'"{text.translate(_ESCAPES)}"'
+    return f'"{text.translate(_ESCAPES)}"'
 
 
 def impact_query(terms: Iterable[str], weights: Iterable[float]) -> str:
@@ -28,8 +30,11 @@ def impact_query(terms: Iterable[str], weights: Iterable[float]) -> str:
     weights : iterable of float
         Not negative. Handed on with 9 decimals, to Lucene's float32.
     """
-    flat = tuple(itertools.chain.from_iterable(zip(map(quoted, terms), weights, strict=True)))
-    return "%s^%.9f " * (len(flat) // 2) % flat
+    terms = list(terms)
+    if _ESCAPED.search("".join(terms)):  # one look at all of them costs less than a call for each
+        terms = [term.translate(_ESCAPES) for term in terms]
+    flat = tuple(itertools.chain.from_iterable(zip(terms, weights, strict=True)))
+    return '"%s"^%.9f ' * len(terms) % flat
 
 
 def id_query(doc_id: str) -> str:
