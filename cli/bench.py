@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from sparse_sts_index._utils.files import refuse_folder
+from sparse_sts_index._utils.files import refuse_file, refuse_folder
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.pairs import load_pairs
 from sparse_sts_index.errors import HubUnreachableError, ModelError
@@ -23,7 +23,7 @@ from .options import (
     split_option,
     tolerance_option,
 )
-from .output import one_line, refuse_file
+from .output import one_line
 
 
 @click.command()

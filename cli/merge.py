@@ -16,10 +16,9 @@ from .output import progress_bar, show_built
 @overwrite_option
 def merge(output: Path, indexes: tuple[Path, ...], overwrite: bool) -> None:
     """Make OUTPUT one index of all sentences in each INDEX, or collection of shards; nothing is encoded again."""
-    from sparse_sts_index.storage.impact_index import ImpactIndex
-    from sparse_sts_index.storage.merging import merge as merge_indexes
+    from sparse_sts_index import storage
 
     with progress_bar(None, "merging") as progress:
-        merge_indexes(output, indexes, overwrite=overwrite, progress=progress)
-    with ImpactIndex.open(output) as merged:
+        storage.merge(output, indexes, overwrite=overwrite, progress=progress)
+    with storage.ImpactIndex.open(output) as merged:
         show_built(output, merged.manifest)

@@ -17,7 +17,6 @@ from sparse_sts_index._utils.text import CONTROLS
 from sparse_sts_index.data.documents import count_documents
 from sparse_sts_index.data.reading import STDIN
 from sparse_sts_index.data.sample import SAMPLE
-from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.explanations import TermContribution
 
 if TYPE_CHECKING:
@@ -79,9 +78,3 @@ def show_built(output: Path, manifest: Manifest, more: str = "") -> None:
         f"({manifest.documents / manifest.build_seconds:.0f}/s), "
         f"{manifest.postings / manifest.documents:.1f} terms each, {manifest.empty_documents:,} without a term{more}"
     )
-
-
-def refuse_file(folder: Path) -> None:
-    """Refuse a file where a folder is wanted."""
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file, and a folder is wanted")

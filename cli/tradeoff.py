@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 from tqdm import tqdm
 
-from sparse_sts_index._utils.files import atomic_writer
+from sparse_sts_index._utils.files import atomic_writer, refuse_file
 from sparse_sts_index._utils.json import plain
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.pairs import load_pairs
@@ -24,7 +24,7 @@ from .options import (
     split_option,
     tolerance_option,
 )
-from .output import one_line, refuse_file
+from .output import one_line
 
 if TYPE_CHECKING:
     from sparse_sts_index.evaluation.tradeoff import Setting

@@ -14,7 +14,7 @@ from .output import progress_bar
 @index_argument
 def verify(index: Path) -> None:
     """Check INDEX against its checksums and itself: every file, every count, every sentence's vector."""
-    from sparse_sts_index.storage.impact_index import ImpactIndex
+    from sparse_sts_index.storage import ImpactIndex
 
     with ImpactIndex.open(index, check=False) as opened, progress_bar(len(opened), "verifying") as progress:
         count = opened.verify(progress=progress)

@@ -81,6 +81,11 @@ def atomic_writer(path: str | Path) -> Iterator[IO[str]]:
         partial.unlink(missing_ok=True)
 
 
+def is_partial(path: Path, name: str) -> bool:
+    """Return whether a path is what a killed :func:`atomic_writer` has left of a file of this name."""
+    return path.match(f".{name}.*.partial")
+
+
 @contextmanager
 def tensors_written() -> Iterator[None]:
     """Has torch, safetensors and tokenizers say that a disk is full or fails as everything else says it.
@@ -262,6 +267,18 @@ def refuse_replacing(folder: Path, what: str, *, error: type[SparseStsError], co
     refuse_target(folder, what, error=error, parts=lambda _: complete, complete=complete, overwrite=overwrite)
 
 
+def refuse_file(folder: Path) -> None:
+    """Find out early that a folder cannot be made.
+
+    Raises
+    ------
+    DataError
+        `folder` is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file, and a folder is wanted")
+
+
 def refuse_folder(path: str | Path) -> None:
     """Find out early that a file cannot be written.
 
@@ -298,6 +315,15 @@ def from_sealed_json(text: str) -> dict[str, Any]:
     if not isinstance(values, dict) or values.pop("sha256", None) is None or to_sealed_json(values) != text:
         raise ValueError("the checksum is another")
     return values
+
+
+def folder_size(folder: Path) -> int:
+    """Return the bytes of all files in a folder; of those up to the first that is removed meanwhile."""
+    total = 0
+    with contextlib.suppress(OSError):
+        for file in folder.rglob("*"):
+            total += file.stat().st_size if file.is_file() else 0
+    return total
 
 
 def sync_tree(folder: Path) -> None:

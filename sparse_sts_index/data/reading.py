@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import gzip
+import itertools
 import sys
 import zlib
 from collections.abc import Iterator
@@ -24,14 +25,7 @@ from sparse_sts_index.data.text_formats import decoded_lines, read_delimited, re
 from sparse_sts_index.errors import DataError
 
 FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
-
-
-_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".txt": "txt"}
-
-
-_SUFFIXES[".parquet"] = "parquet"
-
-
+_SUFFIXES = {f".{format}": format for format in FORMATS} | {".ndjson": "jsonl", ".json": "jsonl"}
 STDIN = "-"
 
 
@@ -103,7 +97,7 @@ def _read_stream(stream: IO[bytes], name: str, columns: Columns, format: str | N
         if first is None:
             return
         format = "jsonl" if first.lstrip().startswith("{") else "txt"
-        lines = _chain_first(first, lines)
+        lines = itertools.chain([first], lines)
     if format == "jsonl":
         yield from read_jsonl(lines, name)
     elif format == "txt":
@@ -112,8 +106,3 @@ def _read_stream(stream: IO[bytes], name: str, columns: Columns, format: str | N
         yield from read_delimited(lines, name, columns, format)
     else:
         raise DataError(f"{name}: {format} cannot be read from a stream")
-
-
-def _chain_first(first: str, rest: Iterator[str]) -> Iterator[str]:
-    yield first
-    yield from rest

@@ -11,8 +11,6 @@ from sparse_sts_index.errors import ModelError
 
 #: The name of the small SPLADE model that pip can bring.
 TINY = "tiny"
-
-
 #: The name of the dense model that pip can bring, all-MiniLM-L6-v2.
 MINILM = "minilm"
 

@@ -28,18 +28,12 @@ _MODULES = frozenset(
         *("Router", "StaticEmbedding", "SparseStaticEmbedding", "SparseAutoEncoder", "CSRSparsity"),
     )
 )
-
-
 _MOST_MODULES = 100
-
-
 #: Where a transformer keeps what it is to be loaded with.
 _SETTINGS = [
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 ]
-
-
 #: What no model's settings may decide.
 MODEL_KWARGS: dict[str, Any] = {
     "weights_only": True,

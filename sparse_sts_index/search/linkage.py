@@ -16,9 +16,9 @@ _WAITING_PAIRS = 1 << 20  # that have not been taken into a forest yet
 
 
 class Linkage:
-    """Which rows hang together above any threshold from a least one on (single linkage).
+    """Single-linkage clusters of rows, for every threshold from a lowest one up.
 
-    Holds the heaviest edges that keep all together (a maximum spanning forest), at most one fewer than there are rows:
+    Holds the heaviest edges that connect the rows (a maximum spanning forest), at most one fewer than there are rows:
     the clusters above a threshold are those of the forest's edges above it (Gower and Ross, "Minimum spanning trees and
     single linkage cluster analysis", 1969).
 
@@ -46,7 +46,7 @@ class Linkage:
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """All that hang together with any other, in order."""
+        """Return the rows that have a pair above the lowest threshold, in order."""
         return np.unique(np.concatenate((self._first, self._second)))
 
     def _grow(self, pairs: list[RowPairs]) -> None:
@@ -62,7 +62,7 @@ class Linkage:
         self._first, self._second, self._cosines = first[kept], second[kept], cosines[kept]
 
     def clusters(self, threshold: float) -> list[tuple[NDArray[np.int64], float]]:
-        """Rows that hang together by pairs whose cosine is at least `threshold`.
+        """Return the connected components of the rows by pairs whose cosine is at least `threshold`.
 
         Returns
         -------

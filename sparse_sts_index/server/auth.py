@@ -61,7 +61,7 @@ def _check_token(authorization: bytes, token: str) -> None:
 
 
 def _is_utf8(raw_path: bytes | None) -> bool:
-    """Whether a path says what it seems to: servers decode ``%ff`` to U+FFFD, which is an id like others."""
+    """Return whether a path is valid UTF-8: servers decode ``%ff`` to U+FFFD, which could be the id of a document."""
     try:
         unquote_to_bytes(raw_path or b"").decode()
     except UnicodeDecodeError:

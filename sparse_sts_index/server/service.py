@@ -8,19 +8,18 @@ call, and let go when it ends.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import itertools
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
+from sparse_sts_index._utils.files import folder_size
 from sparse_sts_index.data.documents import Document
 from sparse_sts_index.errors import SparseStsError
 from sparse_sts_index.index import SparseStsIndex
@@ -390,7 +389,7 @@ class Service:
         manifest = self.index.manifest
         self.metrics.documents.set(manifest.documents)
         self.metrics.postings.set(manifest.postings)
-        self.metrics.bytes.set(_size(self.index.path))
+        self.metrics.bytes.set(folder_size(self.index.path))
 
     async def _refresh_often(self) -> None:
         while True:
@@ -428,11 +427,3 @@ def _scores(encoder: SparseStsEncoder, cosines: list[float]) -> list[float | Non
     if encoder.calibration is None:
         return [None] * len(cosines)
     return [*encoder.calibration(np.array(cosines)).tolist()]
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    with contextlib.suppress(OSError):  # removed meanwhile
-        for file in folder.rglob("*"):
-            total += file.stat().st_size if file.is_file() else 0
-    return total

@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparse_sts_index._utils.files import os_errors_as, refuse_target, sync_folder
+from sparse_sts_index._utils.files import is_partial, os_errors_as, refuse_target, sync_folder
 from sparse_sts_index.data.documents import Document
 from sparse_sts_index.encoding.documents import CHUNK, encode_documents
 from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
@@ -275,7 +275,7 @@ def _folders_of(output: Path) -> set[str]:
 def _check_output(output: Path, overwrite: bool) -> None:
     def is_part(entry: Path) -> bool:
         known = entry.name == COLLECTION_FILE or _BUILD.fullmatch(entry.name) is not None
-        return known or entry.match(f".{COLLECTION_FILE}.*.partial")  # a killed build may have left one
+        return known or is_partial(entry, COLLECTION_FILE)
 
     complete = is_collection(output)
     refuse_target(output, "a collection", error=ImpactIndexError, parts=is_part, complete=complete, overwrite=overwrite)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparse_sts_index._utils.files import os_errors_as, refuse_links, refuse_target, sync_folder
+from sparse_sts_index._utils.files import is_partial, os_errors_as, refuse_links, refuse_target, sync_folder
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import DataError, ImpactIndexError
 from sparse_sts_index.storage.layout import LUCENE_FOLDER, MANIFEST_FILE, VECTORS_FOLDER
@@ -73,7 +73,7 @@ def check_target(path: Path, overwrite: bool) -> None:
 
 def _is_part(entry: Path) -> bool:
     known = entry.name in (LUCENE_FOLDER, MANIFEST_FILE) or VECTORS_FOLDER.fullmatch(entry.name) is not None
-    return known or entry.match(f".{MANIFEST_FILE}.*.partial")  # a killed build may have left one
+    return known or is_partial(entry, MANIFEST_FILE)
 
 
 def _holds_index(path: Path) -> bool:

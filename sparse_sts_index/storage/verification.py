@@ -43,8 +43,8 @@ def verify(path: Path, snapshot: Snapshot, progress: Callable[[int], None] | Non
 
 def _verify_documents(path: Path, snapshot: Snapshot, rows: NDArray[np.int64], impacts: csr_array) -> None:
     """Each document is in Lucene under its id, once, with its row, and with impacts that score as they should."""
-    ids = snapshot.store.ids(rows)
-    queries = [query_terms(impacts, number, snapshot.vocabulary.terms) for number in range(len(ids))]
+    ids, terms = snapshot.store.ids(rows), snapshot.vocabulary.terms
+    queries = [query_terms(impacts, number, terms) for number in range(len(ids))]
     expected = [float(sum(weight * weight for weight in weights)) for _, weights in queries]
     matches = snapshot.reader.search_impacts(queries, 2, ids=ids)
     for doc_id, row, score, found in zip(ids, rows.tolist(), expected, matches, strict=True):

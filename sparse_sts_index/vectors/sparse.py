@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 
 class Vectors(ABC):
-    """Rows to read, numbered from 0, dead ones among them."""
+    """Rows of vectors, numbered from 0, deleted ones among them."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -20,7 +20,7 @@ class Vectors(ABC):
     @property
     @abstractmethod
     def live(self) -> NDArray[np.bool_]:
-        """Which rows count; ndarray of bool, shape (rows,)."""
+        """Return a mask of the rows that are not deleted; ndarray of bool, shape (rows,)."""
 
     @abstractmethod
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
