@@ -32,6 +32,7 @@ from .serve import serve
 from .tradeoff import tradeoff
 from .train import train
 from .update import update
+from .upgrade import upgrade
 from .verify import verify
 
 
@@ -68,6 +69,6 @@ def main(verbose: bool) -> None:
 
 for command in (
     *(grow, train, index, search, serve, score, evaluate, bench, tradeoff, calibrate, duplicates, cluster),
-    *(add, update, delete, compact, merge, verify, export, push, demo),
+    *(add, update, delete, compact, merge, upgrade, verify, export, push, demo),
 ):
     main.add_command(command)

@@ -27,10 +27,10 @@ from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.search.similarity_join import check_threshold, similar_rows
 from sparse_sts_index.storage.builder import check_target
 from sparse_sts_index.storage.impact_index import ImpactIndex
-from sparse_sts_index.storage.lucene.jvm import java_version, start_jvm
-from sparse_sts_index.storage.lucene.reader import lucene_version
+from sparse_sts_index.storage.lucene.jvm import start_jvm
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.snapshot import Snapshot
+from sparse_sts_index.storage.transaction import software
 from sparse_sts_index.vectors.explanations import TermContribution, explain_pair
 from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.spec import Precision
@@ -38,7 +38,7 @@ from sparse_sts_index.vectors.spec import Precision
 if TYPE_CHECKING:
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
 
-_PACKAGES = ("sparse-sts-index", "sentence-transformers", "transformers", "torch", "pyserini")
+_ENCODER = ("sentence-transformers", "transformers", "torch")
 
 
 class SparseStsIndex:
@@ -259,7 +259,7 @@ class SparseStsIndex:
         with self._vectors.using() as snapshot:
             results = Searcher(snapshot, self._in_memory).search(vectors, k, mode)
             rows = np.array([row for found in results for row in found.rows], np.int64)
-            documents = iter(self._vectors.documents(snapshot, rows))
+            documents = iter(snapshot.documents(rows))
             return [
                 self._hits(snapshot, vectors[[row]], found, documents, explain) for row, found in enumerate(results)
             ]
@@ -313,7 +313,7 @@ class SparseStsIndex:
         with self._vectors.using() as snapshot:
             for first, second, cosines in similar_rows(snapshot.store, threshold, progress=progress):
                 rows, places = np.unique(np.concatenate((first, second)), return_inverse=True)
-                documents = self._vectors.documents(snapshot, rows)
+                documents = snapshot.documents(rows)
                 for a, b, cosine in zip(*places.reshape(2, -1).tolist(), cosines.tolist(), strict=True):
                     yield Pair(documents[a], documents[b], cosine)
 
@@ -335,7 +335,7 @@ class SparseStsIndex:
     def _clusters(self, threshold: float, progress: Callable[[int], None] | None) -> Iterator[list[Document]]:
         with self._vectors.using() as snapshot:
             for rows, _ in Linkage(snapshot.store, threshold, progress=progress).clusters(threshold):
-                yield self._vectors.documents(snapshot, rows)
+                yield snapshot.documents(rows)
 
     def groups(self, threshold: float = 0.9, *, progress: Callable[[int], None] | None = None) -> Groups:
         """:meth:`clusters` for all thresholds from a least one on, out of one comparison of all with all.
@@ -491,7 +491,7 @@ class SparseStsIndex:
 def describe(encoder: SparseStsEncoder, quantizer: Quantizer) -> Manifest:
     """The manifest of an index that is to be built with them; starts Java."""
     settings = encoder.spec(quantizer.bits).settings() | {"model": _location(encoder.name)}
-    return Manifest(**settings, software=_software())
+    return Manifest(**settings, software=package_versions(_ENCODER) | software())
 
 
 def _as_documents(documents: Iterable[Document | str]) -> Iterator[Document]:
@@ -502,7 +502,3 @@ def _as_documents(documents: Iterable[Document | str]) -> Iterator[Document]:
 def _location(model: str) -> str:
     """A model's name such that it is found from any working directory."""
     return str(Path(model).resolve()) if model != TINY and Path(model).is_dir() else model
-
-
-def _software() -> dict[str, str]:
-    return {**package_versions(_PACKAGES), "lucene": lucene_version(), "java": java_version()}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_sts_index.errors import ModelError, ModelMismatchError
-from sparse_sts_index.vectors.spec import Precision, VectorSpec
+from sparse_sts_index.vectors.spec import PRECISIONS, Precision, VectorSpec
 
 if TYPE_CHECKING:
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
@@ -41,13 +41,16 @@ def load_matching(
     ModelMismatchError
         The encoder is not the model that the collection was built with.
     ModelError
-        The model does not load.
+        The model does not load, or this version cannot encode as the collection was encoded.
     """
     if model is not None and not isinstance(model, str | os.PathLike):
         encoder = model
     else:
         from sparse_sts_index.encoding.encoder import SparseStsEncoder
 
+        if precision is None and spec.precision not in PRECISIONS:
+            unknown = f"{spec.precision:.20}, which this version does not know"
+            raise ModelError(f"{owner} was encoded in {unknown}: update sparse-sts-index")
         try:
             encoder = SparseStsEncoder.load(
                 model or spec.model, precision=precision or spec.precision, max_active_dims=spec.max_active_dims

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
 import socket
 import time
@@ -31,16 +30,15 @@ from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
 from sparse_sts_index.spark.executors import encoder_of
 from sparse_sts_index.spark.input import SparkCorpus
 from sparse_sts_index.storage.impact_index import ImpactIndex
-from sparse_sts_index.storage.layout import COLLECTION_FILE
+from sparse_sts_index.storage.layout import COLLECTION_FILE, SHARDS_FOLDER
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.storage.shards import Collection, Shard, is_collection, manifest_sha256, open_collection
+from sparse_sts_index.storage.shards import Collection, Shard, is_collection, open_collection
 from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.spec import Precision
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-_BUILD = re.compile(r"shards-[0-9a-f]{12}")
 _ATTEMPT = ".attempt-"
 _VECTORS = "vectors-000001"  # of an index that was built and never compacted or replaced
 
@@ -190,10 +188,9 @@ def _finished(plan: Plan, number: int) -> Shard | None:
 
 
 def _read(plan: Plan, number: int, folder: Path, check: bool) -> tuple[Shard, Manifest]:
-    with ImpactIndex.open(folder, check=check) as index:
-        manifest = index.manifest
-    place = f"{plan.folder.name}/{plan.shard(number).name}"
-    return Shard(place, manifest.documents, manifest_sha256(manifest)), manifest
+    with ImpactIndex.open(folder, check=check) as index, index.using() as snapshot:
+        place = f"{plan.folder.name}/{plan.shard(number).name}"
+        return Shard(place, snapshot.manifest.documents, snapshot.sha256), snapshot.manifest
 
 
 def _attempt(plan: Plan, number: int, documents: Iterable[Document]) -> Shard:
@@ -269,12 +266,12 @@ def _folders_of(output: Path) -> set[str]:
         folders = {Path(shard.folder).parts[0] for shard in Collection.read(output).shards}
     except ImpactIndexError:
         return set()
-    return set(filter(_BUILD.fullmatch, folders))
+    return set(filter(SHARDS_FOLDER.fullmatch, folders))
 
 
 def _check_output(output: Path, overwrite: bool) -> None:
     def is_part(entry: Path) -> bool:
-        known = entry.name == COLLECTION_FILE or _BUILD.fullmatch(entry.name) is not None
+        known = entry.name == COLLECTION_FILE or SHARDS_FOLDER.fullmatch(entry.name) is not None
         return known or is_partial(entry, COLLECTION_FILE)
 
     complete = is_collection(output)

@@ -174,14 +174,14 @@ def _join(
         stores = (first.store, second.store)
         found = similar_rows(stores[0], threshold) if a == b else similar_rows_between(*stores, threshold)
         for rows, others, cosines in found:
-            documents, other_documents = _by_row(one, first, rows), _by_row(other, second, others)
+            documents, other_documents = _by_row(first, rows), _by_row(second, others)
             for row, other_row, cosine in zip(rows.tolist(), others.tolist(), cosines.tolist(), strict=True):
                 yield (a, row, b, other_row), Pair(documents[row], other_documents[other_row], cosine)
 
 
-def _by_row(index: ImpactIndex, snapshot: Snapshot, rows: NDArray[np.int64]) -> dict[int, Document]:
+def _by_row(snapshot: Snapshot, rows: NDArray[np.int64]) -> dict[int, Document]:
     unique = np.unique(rows)
-    return dict(zip(unique.tolist(), index.documents(snapshot, unique), strict=True))
+    return dict(zip(unique.tolist(), snapshot.documents(unique), strict=True))
 
 
 def _first_shard(place: tuple[int, int, int, int]) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sparse_sts_index._utils.files import is_partial, os_errors_as, refuse_links, refuse_target, sync_folder
 from sparse_sts_index._utils.fork_guard import JAVA
-from sparse_sts_index.errors import DataError, ImpactIndexError
+from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.layout import LUCENE_FOLDER, MANIFEST_FILE, VECTORS_FOLDER
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
 from sparse_sts_index.storage.manifest import Manifest
@@ -45,10 +45,8 @@ def building(
                 lucene.close()
                 raise
             yield transaction
-            if not transaction.documents:
-                raise DataError("no documents to index")
             transaction.merge_segments()
-            transaction.commit(build_seconds=round(time.monotonic() - start, 3))
+            transaction.commit(build_seconds=manifest.build_seconds or round(time.monotonic() - start, 3))
             for folder in made:
                 sync_folder(folder.parent)
         except BaseException:

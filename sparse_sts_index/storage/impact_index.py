@@ -16,9 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sparse_sts_index._utils.files import os_errors_as
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index._utils.pipeline import overlap
@@ -33,10 +30,9 @@ from sparse_sts_index.storage.shards import is_collection, open_snapshot
 from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.storage.transaction import Transaction, clean, open_transaction
 from sparse_sts_index.storage.verification import verify
-from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
-_CHUNK = 2048  # documents read back at a time
+_CHUNK = 2048  # ids looked up at a time
 
 
 class ImpactIndex:
@@ -129,6 +125,8 @@ class ImpactIndex:
         with building(Path(path), manifest, vocabulary, overwrite=overwrite, start=start) as transaction:
             for _ in overlap(functools.partial(_write_detached, transaction), chunks):
                 pass
+            if not transaction.documents:
+                raise DataError("no documents to index")
 
     @property
     def manifest(self) -> Manifest:
@@ -155,13 +153,6 @@ class ImpactIndex:
         finally:
             snapshot.release()
 
-    def documents(self, snapshot: Snapshot, rows: NDArray[np.int64]) -> list[Document]:
-        """The documents of rows that count."""
-        ids = snapshot.store.ids(rows)
-        places = snapshot.reader.find(ids)
-        docids = [place[1] for place in places if place is not None]
-        return [Document(*pair) for pair in zip(ids, snapshot.reader.texts(docids), strict=True)]
-
     def read(self, *, skip: int = 0) -> Iterator[Chunk]:
         """All documents with their vectors and impacts, in the order of addition, some at a time.
 
@@ -171,13 +162,7 @@ class ImpactIndex:
             Pass over so many.
         """
         with self.using() as snapshot:
-            yield from self._read(snapshot, skip)
-
-    def _read(self, snapshot: Snapshot, skip: int = 0) -> Iterator[Chunk]:
-        quantizer = Quantizer(snapshot.manifest.bits)
-        for rows in snapshot.store.live_rows(_CHUNK, skip):
-            vectors = snapshot.store.take(rows)
-            yield Chunk(self.documents(snapshot, rows), vectors, quantizer.quantize(vectors))
+            yield from snapshot.chunks(skip)
 
     def get(self, doc_id: str) -> Document | None:
         """The document with this id, or None."""
@@ -273,7 +258,7 @@ class ImpactIndex:
         """
         with self._changing(commit=True) as (snapshot, transaction):
             transaction.clear()
-            for chunk in self._read(snapshot):
+            for chunk in snapshot.chunks():
                 transaction.add(chunk)
                 if progress is not None:
                     progress(len(chunk.documents))

@@ -13,5 +13,6 @@ VOCABULARY_FILE = "vocabulary.json"
 MANIFEST_KEY = "sparse-sts-manifest"
 #: In the folder of a collection of shards.
 COLLECTION_FILE = "collection.json"
+SHARDS_FOLDER = re.compile(r"shards-[0-9a-f]{12}")
 #: Lucene's fields; those of Anserini, and the row of the float vector.
 ID, CONTENTS, RAW, ROW = "id", "contents", "raw", "row"

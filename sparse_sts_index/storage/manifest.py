@@ -13,8 +13,10 @@ from sparse_sts_index.storage.vector_files import Extent
 from sparse_sts_index.vectors.spec import VectorSpec
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
-#: Version of the on-disk form. Raised whenever an older reader would misread an index.
-FORMAT_VERSION = 3
+#: Version of the on-disk form that is written, and the oldest that is read. ``docs/reference/format.md`` has the rules.
+FORMAT_VERSION, OLDEST_VERSION = 4, 3
+#: What a reader has to know beyond the version, by the names that a manifest has under ``features``: nothing, so far.
+FEATURES: frozenset[str] = frozenset()
 _LARGEST_VOCABULARY = 2**31 - 1  # term ids are int32
 
 
@@ -30,7 +32,8 @@ class Manifest(VectorSpec):
     model, model_fingerprint, vocabulary_sha256, vocabulary_size, precision, bits, max_active_dims
         See :class:`~sparse_sts_index.vectors.spec.VectorSpec`.
     software : dict
-        Package name to version; ``java`` and ``lucene`` too.
+        Package name to version; ``python``, ``java`` and ``lucene``, too. What made the vectors is of the build, what
+        wrote them is of the last change.
     max_document_error : float
         At least the largest rounding error of a document vector, :meth:`.vectors.quantizer.Quantizer.errors`.
     documents, empty_documents, postings : int
@@ -42,6 +45,11 @@ class Manifest(VectorSpec):
     build_seconds : float
         How long the build took.
     format_version : int
+        That was read; :data:`FORMAT_VERSION` is what is written.
+    features : tuple of str
+        What a reader has to know of; it refuses an index with one that it does not.
+    unknown : tuple of str
+        What the manifest says that this version does not know of, and may pass over to read, but not to write.
     """
 
     software: dict[str, str] = field(default_factory=dict)
@@ -54,6 +62,8 @@ class Manifest(VectorSpec):
     updated: str = ""
     build_seconds: float = 0.0
     format_version: int = FORMAT_VERSION
+    features: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     @classmethod
     def without_model(cls, vocabulary: Vocabulary, bits: int) -> Manifest:
@@ -61,49 +71,90 @@ class Manifest(VectorSpec):
         return cls("", "", vocabulary.sha256, len(vocabulary), "float32", bits)
 
     def to_json(self) -> str:
-        """As indented JSON."""
-        values = dataclasses.asdict(self)
-        # The order is part of the format: checksums of manifests are of this text.
-        first = ("format_version", *(f.name for f in dataclasses.fields(VectorSpec)[:-1]), "software")
+        """As indented JSON, of :data:`FORMAT_VERSION`."""
+        values = dataclasses.asdict(self) | {"format_version": FORMAT_VERSION, "vectors": self.vectors.to_json()}
+        del values["unknown"]
+        first = ("format_version", "features", *self.settings(), "software")
         ordered = {name: values.pop(name) for name in first} | values
         return json.dumps(ordered, indent=2, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """Read back what :meth:`to_json` wrote.
+        """Read back what :meth:`to_json` wrote, in this version or an earlier one.
 
         Raises
         ------
         ImpactIndexError
-            Another format version, or not a manifest.
+            A format version or a feature that this version does not know, or not a manifest.
         """
         try:
             values: dict[str, Any] = json.loads(text)
             version = values["format_version"]
-            if version == FORMAT_VERSION:
-                manifest = cls(**{**values, "vectors": Extent.of_json(values["vectors"])})
-                manifest._check()
-                return manifest
+            if type(version) is int and OLDEST_VERSION <= version <= FORMAT_VERSION:
+                if strange := sorted({*values.get("features", ())} - FEATURES):
+                    raise ImpactIndexError(_needs(", ".join(strange), values.get("software")))
+                return cls._of_values(values)
             found = f"{version:.20}" if isinstance(version, str) else int(version)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ImpactIndexError("the index's manifest cannot be read") from error
-        raise ImpactIndexError(f"index format version {found!r}; this version reads {FORMAT_VERSION}: build it anew")
+        if isinstance(found, int) and found > FORMAT_VERSION:
+            raise ImpactIndexError(_needs(f"format version {found}", values.get("software")))
+        raise ImpactIndexError(
+            f"index format version {found!r}; this version reads {OLDEST_VERSION} to {FORMAT_VERSION}: build it anew"
+        )
+
+    @classmethod
+    def _of_values(cls, values: dict[str, Any]) -> Manifest:
+        """Out of the values by name, which anybody may have written."""
+        if values["format_version"] == 3:
+            values = {**values, "features": [], "vectors": _vectors_of_version_3(**values["vectors"])}
+        known = {field.name for field in dataclasses.fields(cls)} - {"unknown"}
+        vectors, unknown = Extent.of_json(values["vectors"])
+        unknown = (*(name for name in values if name not in known), *unknown)
+        taken = {name: value for name, value in values.items() if name in known}
+        manifest = cls(**{**taken, "vectors": vectors, "features": tuple(values["features"]), "unknown": unknown})
+        manifest._check()
+        return manifest
+
+    def check_known(self, path: object) -> None:
+        """Refuse to write to an index, or to copy it, where this version would drop what a newer one has put there.
+
+        Raises
+        ------
+        ImpactIndexError
+            There is such a thing; the message says what.
+        """
+        if self.unknown:
+            what = ", ".join(self.unknown)
+            raise ImpactIndexError(f"{path} can be read here, and not changed: {_needs(what, self.software)}")
 
     def _check(self) -> None:
         """Refuse, with ``ValueError`` or ``TypeError``, what no writer has written: anybody may have."""
-        texts = (self.model, self.model_fingerprint, self.vocabulary_sha256, self.created, self.updated)
+        texts = (self.model, self.model_fingerprint, self.vocabulary_sha256, self.created, self.updated, self.precision)
         counts = (self.vocabulary_size, self.documents, self.empty_documents, self.postings, self.vectors.live)
         whole = (*counts, self.bits, self.format_version, 0 if self.max_active_dims is None else self.max_active_dims)
         for values, types in (
-            ((*texts, *self.software, *self.software.values()), (str,)),
+            ((*texts, *self.software, *self.software.values(), *self.features), (str,)),
             (whole, (int,)),
             ((self.max_document_error, self.build_seconds), (int, float)),
         ):
             if any(type(value) not in types for value in values):
                 raise TypeError("types")
-        if self.precision not in ("float32", "bfloat16") or not 2 <= self.bits <= 16 or self.max_active_dims == 0:
+        if self.precision in ("", "auto") or not 2 <= self.bits <= 16 or self.max_active_dims == 0:
             raise ValueError("settings")
         if not math.isfinite(self.max_document_error + self.build_seconds) or min(whole) < 0:
             raise ValueError("counts")
         if self.max_document_error < 0 or self.vocabulary_size > _LARGEST_VOCABULARY:
             raise ValueError("counts")
+
+
+def _vectors_of_version_3(folder: str, sizes: dict[str, int], crc32: dict[str, int]) -> dict[str, Any]:
+    if sizes.keys() != crc32.keys():
+        raise ValueError("files")
+    return {"folder": folder, "files": {name: {"bytes": sizes[name], "crc32": crc32[name]} for name in sizes}}
+
+
+def _needs(what: str, software: object) -> str:
+    writer = software.get("sparse-sts-index") if isinstance(software, dict) else None
+    by = f" (sparse-sts-index {writer:.20} wrote it)" if isinstance(writer, str) else ""
+    return f"the index has {what:.100}{by}, which this version does not know: update sparse-sts-index"

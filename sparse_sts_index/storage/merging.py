@@ -26,7 +26,8 @@ def merge(
     """Make one index of the documents of several indexes or collections, in their order.
 
     Lucene merges the postings (``IndexWriter.addIndexes``), the vectors are copied; the result is what one build of all
-    documents would have given, and appears in one atomic step at the end. All ids are held in memory.
+    documents would have given, and appears in one atomic step at the end. All ids are held in memory. What an earlier
+    Lucene has made is written anew from the vectors, which takes some times as long.
 
     Parameters
     ----------
@@ -57,14 +58,17 @@ def merge(
     with ExitStack() as opened:
         indexes = [opened.enter_context(ImpactIndex.open(path)) for path in paths]
         snapshots = [opened.enter_context(index.using()) for index in indexes]
+        for snapshot, path in zip(snapshots, paths, strict=True):
+            snapshot.manifest.check_known(path)
         check_alike(snapshots, paths)
         check_ids_differ(snapshots, paths)
-        manifest = dataclasses.replace(snapshots[0].manifest, created="")  # a transaction resets the counts
+        # A transaction resets the counts.
+        manifest = dataclasses.replace(snapshots[0].manifest, created="", build_seconds=0.0)
         with building(Path(output), manifest, snapshots[0].vocabulary, overwrite=overwrite) as transaction:
             for snapshot in snapshots:
-                transaction.add_snapshot(snapshot)
-                if progress is not None:
-                    progress(snapshot.manifest.documents)
+                transaction.add_snapshot(snapshot, progress)
+            if not transaction.documents:
+                raise DataError("no documents to merge")
 
 
 def check_ids_differ(snapshots: Sequence[Snapshot], paths: Sequence[Path]) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -39,7 +38,6 @@ from sparse_sts_index._utils.files import (
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.layout import COLLECTION_FILE, VOCABULARY_FILE
 from sparse_sts_index.storage.lucene.reader import ImpactShards
-from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.snapshot import Snapshot, open_index_snapshot
 from sparse_sts_index.storage.vector_files import Extent, StoredVectors
 
@@ -57,7 +55,7 @@ class Shard:
         Where it is, from the collection's folder.
     documents : int
     manifest_sha256 : str
-        See :func:`manifest_sha256`.
+        See :attr:`.snapshot.Snapshot.sha256`.
     """
 
     folder: str
@@ -101,7 +99,8 @@ class Collection:
             values = from_sealed_json(content.decode("utf-8"))
             version = values["format_version"]
             if version == FORMAT_VERSION:
-                collection = cls(**{**values, "shards": tuple(Shard(**shard) for shard in values["shards"])})
+                shards = tuple(Shard(**_known(Shard, shard)) for shard in values["shards"])
+                collection = cls(**_known(cls, {**values, "shards": shards}))
                 collection._check()
                 return collection
             found = f"{version:.20}" if isinstance(version, str) else int(version)
@@ -143,11 +142,6 @@ class CollectionSnapshot(Snapshot):
     def is_current(self) -> bool:
         """Whether no other collection has taken its place since."""
         return Collection.read(self._path) == self.collection
-
-
-def manifest_sha256(manifest: Manifest) -> str:
-    """Return a digest that differs between any two snapshots of an index."""
-    return hashlib.sha256(manifest.to_json().encode()).hexdigest()
 
 
 def is_collection(path: Path) -> bool:
@@ -192,7 +186,7 @@ def open_collection(path: Path, collection: Collection, check: bool, before: Sna
         for folder, shard in zip(folders, collection.shards, strict=True):
             snapshot = open_index_snapshot(folder, check and shard not in checked)
             opened.callback(snapshot.release)
-            if manifest_sha256(snapshot.manifest) != shard.manifest_sha256:
+            if snapshot.sha256 != shard.manifest_sha256:
                 raise ImpactIndexError(f"{folder} is not as it was when the collection was made")
             snapshots.append(snapshot)
         check_alike(snapshots, folders)
@@ -200,6 +194,8 @@ def open_collection(path: Path, collection: Collection, check: bool, before: Sna
         reader = ImpactShards(path, [snapshot.reader for snapshot in snapshots], store.starts)
         manifest = dataclasses.replace(
             snapshots[0].manifest,
+            format_version=min(snapshot.manifest.format_version for snapshot in snapshots),
+            unknown=tuple({name: None for snapshot in snapshots for name in snapshot.manifest.unknown}),
             max_document_error=max(snapshot.manifest.max_document_error for snapshot in snapshots),
             documents=sum(snapshot.manifest.documents for snapshot in snapshots),
             empty_documents=sum(snapshot.manifest.empty_documents for snapshot in snapshots),
@@ -288,6 +284,12 @@ class VectorShards(StoredVectors):
     def verify(self, before: StoredVectors | None = None) -> None:  # noqa: D102
         for store in self._stores:
             store.verify()
+
+
+def _known(kind: type[Shard | Collection], values: dict[str, Any]) -> dict[str, Any]:
+    """Without what a newer version may have added."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def _is_inside(folder: str) -> bool:

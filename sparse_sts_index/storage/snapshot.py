@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sparse_sts_index._utils.files import os_errors_as, read_plain, refuse_links
 from sparse_sts_index._utils.fork_guard import JAVA
+from sparse_sts_index.data.documents import Chunk, Document
 from sparse_sts_index.errors import ImpactIndexError, ModelError
 from sparse_sts_index.storage.layout import LUCENE_FOLDER, MANIFEST_KEY, VOCABULARY_FILE
 from sparse_sts_index.storage.lucene.reader import ImpactReader
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.vector_files import StoredVectors, VectorStore
+from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
+_CHUNK = 2048  # documents read back at a time
 _MOST_VOCABULARY = 1 << 28  # bytes
 _ATTEMPTS = 10  # to open what a writer is replacing
 
@@ -53,9 +61,27 @@ class Snapshot:
         """The terms, as they were when the index was built."""
         return vocabulary_of(self.vocabulary_file, self.manifest.vocabulary_sha256)
 
+    @property
+    def sha256(self) -> str:
+        """Return the digest of the manifest that was committed, which differs between any two snapshots of an index."""
+        return hashlib.sha256(self.reader.user_data[MANIFEST_KEY].encode()).hexdigest()
+
     def is_current(self) -> bool:
         """Whether nothing has been committed since."""
         return self.reader.is_current()
+
+    def documents(self, rows: NDArray[np.int64]) -> list[Document]:
+        """The documents of rows that count."""
+        ids = self.store.ids(rows)
+        docids = [place[1] for place in self.reader.find(ids) if place is not None]
+        return [Document(*pair) for pair in zip(ids, self.reader.texts(docids), strict=True)]
+
+    def chunks(self, skip: int = 0) -> Iterator[Chunk]:
+        """All documents with their vectors and impacts, in the order of addition, without the first `skip`."""
+        quantizer = Quantizer(self.manifest.bits)
+        for rows in self.store.live_rows(_CHUNK, skip):
+            vectors = self.store.take(rows)
+            yield Chunk(self.documents(rows), vectors, quantizer.quantize(vectors))
 
     def check(self, before: Snapshot | None = None) -> None:
         """Compare files with their checksums, and counts with each other; reads everything, about 1 GB a second.

@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
+from sparse_sts_index._utils.environment import package_versions
 from sparse_sts_index._utils.files import atomic_writer, refuse_links, to_sealed_json
 from sparse_sts_index.data.documents import Chunk
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.storage.layout import LUCENE_FOLDER, MANIFEST_FILE, MANIFEST_KEY, VECTORS_FOLDER, VOCABULARY_FILE
+from sparse_sts_index.storage.lucene.jvm import java_version
+from sparse_sts_index.storage.lucene.reader import lucene_version
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
-from sparse_sts_index.storage.manifest import Manifest
+from sparse_sts_index.storage.manifest import FORMAT_VERSION, Manifest
 from sparse_sts_index.storage.snapshot import Snapshot, open_index_snapshot, read_vocabulary, vocabulary_of
 from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter, remove_vectors
 from sparse_sts_index.vectors.quantizer import Quantizer
@@ -128,9 +131,22 @@ class Transaction:
             postings=manifest.postings + impacts.nnz,
         )
 
-    def add_snapshot(self, snapshot: Snapshot) -> None:
-        """Append all documents of a snapshot of another index, with what it says of them."""
+    def add_snapshot(self, snapshot: Snapshot, progress: Callable[[int], None] | None = None) -> None:
+        """Append all documents of a snapshot of another index, with what it says of them.
+
+        Parameters
+        ----------
+        snapshot : Snapshot
+        progress : callable, optional
+            Called with the number of documents added since its last call.
+        """
         manifest, whole = self._manifest, snapshot.manifest
+        if not snapshot.reader.made_by_this_lucene:  # whose files Lucene reads and changes, and refuses to merge
+            for chunk in snapshot.chunks():
+                self.add(chunk)
+                if progress is not None:
+                    progress(len(chunk.documents))
+            return
         self._lucene.add_reader(snapshot.reader)
         starts = np.array(snapshot.store.starts)
         for rows in snapshot.store.live_rows(_ROWS):
@@ -139,6 +155,8 @@ class Transaction:
             held = rows - starts[np.searchsorted(starts, rows, side="right") - 1]  # in Lucene, a shard has its own
             moved = np.flatnonzero(held != new)
             self._lucene.number([ids[place] for place in moved.tolist()], new[moved])
+            if progress is not None:
+                progress(len(rows))
         self._manifest = dataclasses.replace(
             manifest,
             max_document_error=max(manifest.max_document_error, whole.max_document_error),
@@ -173,6 +191,8 @@ class Transaction:
         before, now = self._manifest, datetime.now(UTC).isoformat(timespec="seconds")
         self._manifest = dataclasses.replace(
             before,
+            format_version=FORMAT_VERSION,
+            software=before.software | software(),
             vectors=self._vectors.extent(durable=True),
             created=before.created or now,
             updated=now,
@@ -206,6 +226,7 @@ def open_transaction(path: Path, check: bool, before: Snapshot | None = None) ->
     try:
         snapshot = open_index_snapshot(path, check, before)
         try:
+            snapshot.manifest.check_known(path)
             return snapshot, Transaction(path, snapshot.manifest, lucene)
         except BaseException:
             snapshot.release()
@@ -231,3 +252,9 @@ def clean(path: Path, keep: str) -> None:
             remove_vectors(entry)
         elif entry.match(f".{MANIFEST_FILE}.*.partial"):
             entry.unlink(missing_ok=True)
+
+
+def software() -> dict[str, str]:
+    """Versions of what writes an index here, by name, as a manifest has them."""
+    packages = package_versions(("sparse-sts-index", "pyserini"))
+    return {**packages, "lucene": lucene_version(), "java": java_version()}

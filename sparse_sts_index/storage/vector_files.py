@@ -66,28 +66,38 @@ class Extent:
         """Of files without a row."""
         return cls(folder, dict.fromkeys(_DTYPES, 0), dict.fromkeys(_DTYPES, 0))
 
+    def to_json(self) -> dict[str, Any]:
+        """As a manifest has it."""
+        files = {name: {"bytes": size, "crc32": self.crc32[name]} for name, size in self.sizes.items()}
+        return {"folder": self.folder, "files": files}
+
     @classmethod
-    def of_json(cls, values: Any) -> Extent:
+    def of_json(cls, values: Any) -> tuple[Extent, tuple[str, ...]]:
         """Out of what a manifest says, which anybody may have written.
+
+        Returns
+        -------
+        Extent
+        tuple of str
+            Names of files that this version does not know.
 
         Raises
         ------
         ValueError, KeyError, TypeError
             That is no extent.
         """
-        extent = cls(**values)
-        if not isinstance(extent.folder, str) or not _FOLDER.fullmatch(extent.folder):
+        folder, files = values["folder"], values["files"]
+        if not isinstance(folder, str) or not _FOLDER.fullmatch(folder):
             raise ValueError("folder")
-        for numbers in (extent.sizes, extent.crc32):
-            whole = all(type(number) is int and number >= 0 for number in numbers.values())
-            if not whole or set(numbers) != set(_DTYPES):
-                raise ValueError("files")
+        extent = cls(folder, *({name: files[name][key] for name in _DTYPES} for key in ("bytes", "crc32")))
+        if any(type(number) is not int or number < 0 for number in (*extent.sizes.values(), *extent.crc32.values())):
+            raise ValueError("files")
         sizes = {name: size // _DTYPES[name].itemsize for name, size in extent.sizes.items()}
         if any(extent.sizes[name] != size * _DTYPES[name].itemsize for name, size in sizes.items()):
             raise ValueError("sizes")
         if sizes["terms.i32"] != sizes["weights.f32"] or sizes["ends.i64"] != sizes["id_ends.i64"]:
             raise ValueError("sizes")
-        return extent
+        return extent, tuple(name for name in files if name not in _DTYPES)
 
     @property
     def rows(self) -> int:

@@ -7,6 +7,7 @@ not one of this library's goes on to whoever called. The seeds are in code, so t
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gzip
 import io
 import json
@@ -30,7 +31,7 @@ from sparse_sts_index.engines.backends.terms import escape
 from sparse_sts_index.engines.target import parse_url
 from sparse_sts_index.errors import SparseStsError
 from sparse_sts_index.storage.layout import COLLECTION_FILE
-from sparse_sts_index.storage.manifest import Manifest
+from sparse_sts_index.storage.manifest import FORMAT_VERSION, Manifest
 from sparse_sts_index.storage.shards import Collection, Shard
 from sparse_sts_index.storage.snapshot import vocabulary_of
 from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter
@@ -130,7 +131,8 @@ def pairs(format: str) -> Callable[[bytes], bool]:
 def manifest(data: bytes) -> bool:
     def read() -> None:
         found = Manifest.from_json(data.decode("utf-8", "replace"))
-        assert Manifest.from_json(found.to_json()) == found
+        again = dataclasses.replace(found, format_version=FORMAT_VERSION, unknown=())
+        assert Manifest.from_json(found.to_json()) == again
         assert "/" not in found.vectors.folder
         assert 0 <= found.vocabulary_size < 2**31
 

@@ -131,7 +131,7 @@ def test_what_is_not_an_index(tmp_path: Path, sample_index: SparseStsIndex) -> N
     assert not list((tmp_path / "a" / "lucene").iterdir())
     for name, user_data, message in (
         ("foreign", {}, "that sparse-sts did not build"),
-        ("newer", {"sparse-sts-manifest": '{"format_version": 99}'}, "index format version 99"),
+        ("newer", {"sparse-sts-manifest": '{"format_version": 99}'}, "the index has format version 99"),
         ("broken", {"sparse-sts-manifest": "{"}, "manifest cannot be read"),
         ("short", {"sparse-sts-manifest": '{"format_version": 3}'}, "manifest cannot be read"),
     ):

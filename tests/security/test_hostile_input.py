@@ -299,20 +299,28 @@ def test_sentences_come_out_of_files_as_they_went_in(tmp_path: Path, format: str
 
 def hostile_manifests() -> Iterator[tuple[str, str]]:
     extent = Extent.empty("vectors-000001")
-    manifest = json.loads(Manifest.without_model(VOCABULARY, 8).to_json())
-    manifest["vectors"] = {"folder": extent.folder, "sizes": extent.sizes, "crc32": extent.crc32}
+    manifest = json.loads(Manifest.without_model(VOCABULARY, 8).to_json()) | {"vectors": extent.to_json()}
     Manifest.from_json(json.dumps(manifest))  # which is a good one
     for folder in ("../x", "/etc", "a/b", "..", ".", "", "a\0", 5, None, ["a"], "-\n"):
         yield f"folder {folder!r}", json.dumps({**manifest, "vectors": {**manifest["vectors"], "folder": folder}})
+    files, sizes = manifest["vectors"]["files"], (0.0, -1, "0", None, True, 1e400, [])
+    one_file = [{**files, "terms.i32": {"bytes": 4, "crc32": 0}}, {**files, "terms.i32": {"bytes": 0}}]
+    one_file += [{**files, "ids.utf8": {"bytes": size, "crc32": 0}} for size in sizes]
+    one_file += [{**files, "ids.utf8": {"bytes": 0, "crc32": checksum}} for checksum in sizes]
+    for damaged in ({}, [], None, list(files), dict.fromkeys(files, 0), *one_file):
+        yield f"files {damaged!r:.300}", json.dumps({**manifest, "vectors": {**manifest["vectors"], "files": damaged}})
+    old = {"folder": extent.folder, "sizes": extent.sizes, "crc32": extent.crc32}
+    Manifest.from_json(json.dumps({**manifest, "format_version": 3, "vectors": old}))  # which is a good one, too
     for sizes in ({}, [], {**extent.sizes, "terms.i32": 4}, {**extent.sizes, "x": 0}, {**extent.sizes, "ids.utf8": -1}):
-        yield f"sizes {sizes}", json.dumps({**manifest, "vectors": {**manifest["vectors"], "sizes": sizes}})
+        vectors = {**old, "sizes": sizes}
+        yield f"sizes {sizes}", json.dumps({**manifest, "format_version": 3, "vectors": vectors})
     for name, value in {
-        "bits": 1e9, "documents": "5", "postings": -1, "vocabulary_size": 2**40, "precision": "int8", "model": None,
+        "bits": 1e9, "documents": "5", "postings": -1, "vocabulary_size": 2**40, "precision": "auto", "model": None,
         "software": ["a"], "max_active_dims": 0, "max_document_error": float("nan"), "build_seconds": 10**400,
-        "created": 5, "surprise": 1,
+        "created": 5, "features": [5], "vectors": None,
     }.items():  # fmt: skip
         yield name, json.dumps({**manifest, name: value})
-    for version in (4, 1e400, None, [], "\x1b[31m\n", "9" * 5_000):
+    for version in (4.0, True, 1e400, None, [], "\x1b[31m\n", "9" * 5_000):
         yield f"version {version!r:.20}", json.dumps({**manifest, "format_version": version})
     yield "nested", "[" * 100_000
     yield "empty", ""
@@ -320,7 +328,8 @@ def hostile_manifests() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in hostile_manifests()])
 def test_manifests(text: str) -> None:
-    refused(lambda: Manifest.from_json(text), "manifest cannot be read" if '"format_version": 3' in text else "")
+    known = '"format_version": 3,' in text or '"format_version": 4,' in text
+    refused(lambda: Manifest.from_json(text), "manifest cannot be read" if known else "")
 
 
 @pytest.mark.parametrize(
@@ -502,7 +511,7 @@ def test_what_lucene_holds_of_an_index_of_others(tmp_path: Path, field: str, val
 
             def ask(index: ImpactIndex = index, searcher: Searcher = Searcher(state, in_memory)) -> list[Document]:  # noqa: B008
                 (found,) = searcher.search(vectors[[0]], 3)
-                return index.documents(searcher.snapshot, np.array(found.rows))
+                return searcher.snapshot.documents(np.array(found.rows))
 
             if field == "_raw" or not in_memory:
                 refused(ask, *parts)

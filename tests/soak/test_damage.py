@@ -16,7 +16,7 @@ from test_kills import BUILD, CHUNK, Setting, setting  # noqa: F401
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.layout import MANIFEST_FILE
-from sparse_sts_index.storage.shards import Collection, Shard, manifest_sha256
+from sparse_sts_index.storage.shards import Collection, Shard
 
 FLIPS, CUTS = 60, 20
 
@@ -38,8 +38,8 @@ def whole(setting: Setting) -> Path:  # noqa: F811
 def make_collection(path: Path) -> None:
     shards = []
     for folder in ("one", "two"):
-        with ImpactIndex.open(path / folder) as index:
-            shards.append(Shard(folder, len(index), manifest_sha256(index.manifest)))
+        with ImpactIndex.open(path / folder) as index, index.using() as snapshot:
+            shards.append(Shard(folder, len(index), snapshot.sha256))
     Collection(tuple(shards), "2026-01-01T00:00:00+00:00", 1.0).write(path)
 
 

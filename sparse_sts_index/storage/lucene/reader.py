@@ -33,8 +33,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sparse_sts_index._utils.files import MOST_JSON, read_plain
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index.errors import ImpactIndexError
+from sparse_sts_index.storage.layout import MANIFEST_FILE
 from sparse_sts_index.storage.lucene.jvm import java_call, java_cast, java_class, java_exception, jvm_lock, start_jvm
 from sparse_sts_index.storage.lucene.query import id_query, impact_query, only
 
@@ -44,6 +46,8 @@ _READER = "(Lorg/apache/lucene/index/IndexReader;)V"
 _READERS = "([Lorg/apache/lucene/index/IndexReader;Z)V"
 _HITS_AT_A_TIME = 1_000_000  # in one string from Java
 _NO_MORE_DOCS = 2**31 - 1  # DocIdSetIterator.NO_MORE_DOCS
+_NO_CODEC = "org.apache.lucene.codecs.Codec with name"  # "does not exist", says Lucene of a newer one's files
+_NEWER_LUCENE = "use Python 3.12 or newer and Pyserini 2.4 or newer, which bring Lucene 10"
 _PACKAGE = re.compile(r"^(?:\w+\.)+")
 
 
@@ -116,6 +120,18 @@ class ImpactReader:
         with crossing(self.directory):
             entries = self.index_reader.getIndexCommit().getUserData().entrySet().toArray()
             return {entry.getKey(): entry.getValue() for entry in entries}
+
+    @property
+    def made_by_this_lucene(self) -> bool:
+        """Whether the index was begun with the major version of the Lucene in use.
+
+        Lucene reads and changes the indexes of the major version before its own, and merges no other index into its
+        own. Who began an index no change to it changes, and two versions later it is refused.
+        """
+        with crossing(self.directory):
+            infos = java_class(LUCENE + "index.SegmentInfos").readLatestCommit(self._store)
+            major: int = infos.getIndexCreatedVersionMajor()
+        return major == int(lucene_version().split(".")[0])
 
     def is_current(self) -> bool:
         """Whether nothing has been committed since."""
@@ -241,6 +257,11 @@ class ImpactShards(ImpactReader):
         self._ends = np.cumsum(sizes)
         super().__init__(directory, multi)
 
+    @property
+    def made_by_this_lucene(self) -> bool:
+        """Whether all of them were; see there."""
+        return all(reader.made_by_this_lucene for reader in self._readers)
+
     def close(self) -> None:
         """Release the files."""
         super().close()
@@ -264,6 +285,17 @@ def lucene_version() -> str:
     """Version of the Lucene in use, such as ``"9.9.1"``."""
     version: str = java_class(LUCENE + "util.Version").LATEST.toString()
     return version
+
+
+def _other_lucene(directory: Path, *, old: bool) -> str:
+    """Say who wrote an index that this Lucene cannot read, as far as the copy of its manifest says."""
+    try:
+        software = json.loads(read_plain(directory.parent / MANIFEST_FILE, MOST_JSON))["software"]
+        writer = "Lucene {lucene:.20} (sparse-sts-index {sparse-sts-index:.20}, Python {python:.20})".format(**software)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        writer = "another version of Lucene"
+    remedy = "sparse-sts upgrade it with a Lucene between the two" if old else _NEWER_LUCENE
+    return f"written by {writer}, which Lucene {lucene_version()} does not read: {remedy}, or build it anew"
 
 
 def _matches(line: str) -> Matches:
@@ -307,8 +339,8 @@ def crossing(directory: Path) -> Iterator[None]:
             message = "no complete index (never built, or the build did not finish)"
         elif kind == "LockObtainFailedException":
             message = "another writer is at this index"
-        elif kind in ("IndexFormatTooNewException", "IndexFormatTooOldException"):
-            message = f"written by another version of Lucene than {lucene_version()}: {detail}"
+        elif kind in ("IndexFormatTooNewException", "IndexFormatTooOldException") or _NO_CODEC in detail:
+            message = _other_lucene(directory, old=kind == "IndexFormatTooOldException")
         else:
             # Its cause, rather than that a writer is closed, or what could not be merged.
             trace = getattr(error, "stacktrace", None) or []

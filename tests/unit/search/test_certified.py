@@ -46,7 +46,7 @@ def test_every_mode_against_brute_force(tmp_path: Path, bits: int, k: int, in_me
                 assert [cosines[doc_id] for doc_id in found.ids] == found.cosines  # true ones, found or not
                 others = [cosine for doc_id, cosine in everything if doc_id not in found.ids]
                 assert max(others, default=0.0) <= found.bound
-                assert index.documents(state, np.array(found.rows, np.int64)) == [index.get(i) for i in found.ids]
+                assert state.documents(np.array(found.rows, np.int64)) == [index.get(i) for i in found.ids]
 
 
 weight = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 50])

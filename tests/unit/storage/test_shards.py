@@ -30,7 +30,7 @@ from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.reader import ImpactReader, ImpactShards
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
 from sparse_sts_index.storage.merging import merge
-from sparse_sts_index.storage.shards import Collection, Shard, VectorShards, manifest_sha256
+from sparse_sts_index.storage.shards import Collection, Shard, VectorShards
 from sparse_sts_index.storage.snapshot import open_index_snapshot
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ BORDERS = (0, 20, 21, 60)
 def collect(path: Path, folders: list[str]) -> None:
     shards = []
     for folder in folders:
-        with ImpactIndex.open(path / folder) as index:
-            shards.append(Shard(folder, len(index), manifest_sha256(index.manifest)))
+        with ImpactIndex.open(path / folder) as index, index.using() as snapshot:
+            shards.append(Shard(folder, len(index), snapshot.sha256))
     Collection(tuple(shards), "2020-01-01T00:00:00+00:00", 1.5).write(path)
 
 
@@ -226,7 +226,6 @@ def test_shards_that_have_changed_or_do_not_belong_together(sharded: Path, tmp_p
         lambda values: values | {"shards": [values["shards"][0] | {"folder": "../whole"}]},
         lambda values: values | {"shards": [values["shards"][0] | {"folder": "/"}]},
         lambda values: values | {"shards": [{"folder": "s0"}]},
-        lambda values: values | {"more": 1},
         lambda _: [],
         lambda _: "",
     ],
@@ -237,6 +236,15 @@ def test_a_broken_collection_file(sharded: Path, whole: Path, damage: Callable[[
     file.write_text(to_sealed_json(damaged) if isinstance(damaged, dict) else json.dumps(damaged))
     with pytest.raises(ImpactIndexError, match=r"collection.json cannot be read"):
         ImpactIndex.open(sharded)
+
+
+def test_additions_of_a_newer_version_to_a_collection_file_are_passed_over(sharded: Path) -> None:
+    file = sharded / "collection.json"
+    values = from_sealed_json(file.read_text())
+    shards = [shard | {"region": "eu"} for shard in values["shards"]]
+    before = Collection.read(sharded)
+    file.write_text(to_sealed_json(values | {"more": 1, "shards": shards}))
+    assert Collection.read(sharded) == before
 
 
 def test_a_collection_file_of_another_version_or_edited_by_hand(sharded: Path) -> None:

@@ -1,0 +1,220 @@
+"""Indexes as sparse-sts-index 0.1 wrote them, with Lucene 9.9: read, searched, changed, and upgraded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from sparse_sts_index import ImpactIndexError, ModelError
+from sparse_sts_index.encoding.matching import load_matching
+from sparse_sts_index.search.searcher import Searcher
+from sparse_sts_index.storage import ImpactIndex, merge, upgrade
+from sparse_sts_index.storage.lucene.reader import lucene_version
+from sparse_sts_index.storage.manifest import FORMAT_VERSION, Manifest
+from sparse_sts_index.storage.shards import Collection
+from tests.support import VOCABULARY, build, chunk, random_vectors
+
+FIXTURE = Path(__file__).parents[2] / "fixtures" / "format-3"
+EXPECTED = json.loads((FIXTURE / "expected.json").read_text(encoding="utf-8"))
+QUERIES = csr_array(np.array(EXPECTED["queries"], np.float32))
+KINDS = ("index", "collection")
+
+
+@dataclass
+class Old:
+    """A copy of an old index, and what the version that wrote it answered."""
+
+    path: Path
+    documents: list[list[str]]
+    hits: list[list[list[Any]]]
+
+
+@pytest.fixture(params=KINDS)
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> Old:
+    return copy(request.param, tmp_path)
+
+
+def copy(kind: str, folder: Path) -> Old:
+    shutil.copytree(FIXTURE / kind, folder / kind)
+    return Old(folder / kind, EXPECTED[kind]["documents"], EXPECTED[kind]["hits"])
+
+
+def documents(index: ImpactIndex) -> list[list[str]]:
+    return [[document.id, document.text] for part in index.read() for document in part.documents]
+
+
+def hits(index: ImpactIndex, in_memory: bool) -> list[list[list[Any]]]:
+    with index.using() as snapshot:
+        found = Searcher(snapshot, in_memory).search(QUERIES, 5)
+    assert all(neighbours.certified for neighbours in found)
+    return [[list(hit) for hit in zip(neighbours.ids, neighbours.cosines, strict=True)] for neighbours in found]
+
+
+def check(old: Old, version: int) -> None:
+    """All that was there is there, and answers are the same to the last bit, in memory and by Lucene."""
+    with ImpactIndex.open(old.path) as index:
+        assert index.manifest.format_version == version
+        assert documents(index) == old.documents
+        assert hits(index, in_memory=True) == hits(index, in_memory=False) == old.hits
+        assert index.verify() == len(old.documents)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "write.lock"]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_an_old_index_is_read_as_it_is_and_left_so(old: Old) -> None:
+    before = digests(old.path)
+    check(old, 3)
+    assert digests(old.path) == before
+
+
+def test_upgrading_changes_the_form_and_no_answer(old: Old) -> None:
+    counted: list[int] = []
+    with ImpactIndex.open(old.path) as reader:
+        assert upgrade(old.path, progress=counted.append)
+        assert hits(reader, in_memory=False) == old.hits  # an open reader keeps what it has
+    assert sum(counted) == len(old.documents)
+    check(old, FORMAT_VERSION)
+    with ImpactIndex.open(old.path) as index, index.using() as snapshot:
+        assert snapshot.reader.made_by_this_lucene
+        assert snapshot.manifest.software["lucene"] == lucene_version()
+        assert len(snapshot.store) == len(old.documents)  # rows of what was deleted are gone
+        assert snapshot.manifest.build_seconds > 0
+    before = digests(old.path)
+    assert not upgrade(old.path)
+    assert digests(old.path) == before
+
+
+def test_nothing_else_is_left_in_the_folder(old: Old) -> None:
+    upgrade(old.path)
+    names = {path.name for path in old.path.iterdir()}
+    if old.path.name == "index":
+        assert names == {"lucene", "manifest.json", "vectors-000002"}
+    else:
+        (folder,) = {Path(shard.folder).parts[0] for shard in Collection.read(old.path).shards}
+        assert names == {"collection.json", folder}
+        assert folder != "shards-000000000003"
+
+
+@pytest.mark.parametrize("documents_done", [1, 30, 59])
+def test_an_upgrade_that_is_interrupted_changes_nothing_and_can_be_made_again(old: Old, documents_done: int) -> None:
+    before, done = digests(old.path), 0
+
+    def interrupt(count: int) -> None:
+        nonlocal done
+        done += count
+        if done >= documents_done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        upgrade(old.path, progress=interrupt)
+    after = digests(old.path)
+    assert {name: after[name] for name in before} == before
+    check(old, 3)
+    assert upgrade(old.path)
+    check(old, FORMAT_VERSION)
+
+
+def test_a_change_by_another_writer_is_not_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between looking at the index and having its lock."""
+    old = copy("index", tmp_path)
+    from sparse_sts_index.storage import upgrading
+
+    building = upgrading.building
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        with ImpactIndex.open(old.path, writable=True) as index:
+            index.delete(["s10"])
+        return building(*arguments, **options)
+
+    monkeypatch.setattr(upgrading, "building", late)
+    with pytest.raises(ImpactIndexError, match="changed meanwhile: try again"):
+        upgrade(old.path)
+    monkeypatch.undo()
+    with ImpactIndex.open(old.path) as index:
+        assert documents(index) == [document for document in old.documents if document[0] != "s10"]
+
+
+def test_another_writer_keeps_an_upgrade_away(tmp_path: Path) -> None:
+    old = copy("index", tmp_path)
+    with (
+        ImpactIndex.open(old.path, writable=True),
+        pytest.raises(ImpactIndexError, match="another writer is at this index"),
+    ):
+        upgrade(old.path)
+    check(old, 3)
+
+
+def test_an_old_index_is_changed_and_compacted(tmp_path: Path) -> None:
+    old, extra = copy("index", tmp_path), random_vectors(np.random.default_rng(5), 7)
+    ids = [f"x{number}" for number in range(7)]
+    build(tmp_path / "other", ids, extra)
+    with ImpactIndex.open(old.path, writable=True) as index, ImpactIndex.open(tmp_path / "other") as other:
+        index.write([chunk(ids, extra)], replace=False, commit=True)
+        assert index.manifest.format_version == FORMAT_VERSION
+        assert documents(index) == old.documents + documents(other)
+        merged = [
+            sorted([*a, *b], key=lambda hit: (-hit[1], hit[0]))[:5]
+            for a, b in zip(old.hits, hits(other, True), strict=True)
+        ]
+        assert hits(index, in_memory=False) == merged
+        assert index.delete(ids) == 7
+        index.compact()
+    check(old, FORMAT_VERSION)
+
+
+def test_old_indexes_are_merged(tmp_path: Path) -> None:
+    shards = copy("collection", tmp_path)
+    merge(tmp_path / "whole", [shards.path])
+    check(Old(tmp_path / "whole", shards.documents, shards.hits), FORMAT_VERSION)
+
+
+def test_an_empty_index_is_upgraded(tmp_path: Path) -> None:
+    old = copy("index", tmp_path)
+    with ImpactIndex.open(old.path, writable=True) as index:
+        index.delete([doc_id for doc_id, _ in old.documents])
+    text = json.loads((old.path / "manifest.json").read_text(encoding="utf-8"))
+    assert text["documents"] == 0
+    upgrade(old.path)
+    with ImpactIndex.open(old.path) as index:
+        assert len(index) == index.verify() == 0
+
+
+def test_what_a_newer_version_has_added_is_not_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is read; what would write it anew says why it does not."""
+    path, written = tmp_path / "index", Manifest.to_json
+
+    def newer(self: Manifest) -> str:
+        return json.dumps(json.loads(written(self)) | {"fields": ["status"]})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Manifest, "to_json", newer)
+        build(path, ["1", "2"], random_vectors(np.random.default_rng(1), 2))
+    before = digests(path)
+    with ImpactIndex.open(path) as index:
+        assert [doc_id for doc_id, _ in documents(index)] == ["1", "2"]
+        assert index.verify() == 2
+    for change in (
+        lambda: ImpactIndex.open(path, writable=True),
+        lambda: merge(tmp_path / "merged", [path]),
+    ):
+        with pytest.raises(ImpactIndexError, match="can be read here, and not changed: the index has fields"):
+            change()
+    assert digests(path) == before
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_precision_that_is_not_known_is_refused_by_who_encodes() -> None:
+    spec = Manifest("tiny", "", VOCABULARY.sha256, 40, "int4", 8)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="idx was encoded in int4, which this version does not know: update"):
+        load_matching(spec, "idx")
