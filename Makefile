@@ -1,35 +1,47 @@
-# Two commands do everything on a fresh machine with Python 3.11+ and pip: `make demo` and `make test`. `make help` lists all.
-# For those who release: `make release`, `make audit`, `make lock` (docs/supply-chain.md).
+# Two commands do everything on a fresh machine with Python 3.11 to 3.14 and pip: `make demo` and `make test`. `make help`
+# lists all. For those who release: `make release`, `make audit`, `make lock` (docs/supply-chain.md).
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
-BIN := .venv/bin
+# python3, or where the locks do not cover it the newest that they do; or PYTHON=, with VENV= for an environment beside others.
+COVERED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
+PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c '$(COVERED)' 2>/dev/null && echo $$python && break; done),$(error no Python 3.11 to 3.14 here: set PYTHON=))
+VENV ?= .venv
+BIN := $(VENV)/bin
 TOOLS := .venv-release/bin
 LOCKED := -m pip install --quiet --require-hashes --no-deps --requirement
 SBOM := build/sparse-sts-index.cdx.json
 IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: audit clean demo dist format help jar licences lint lock release smoke test test-fast
+.PHONY: audit clean demo dist format help jar lanes lanes-light licences lint lock release smoke test test-fast
 .DELETE_ON_ERROR:
 
-demo: .venv/installed  ## run the main job offline: train, index, search, evaluate
+demo: $(VENV)/installed  ## run the main job offline: train, index, search, evaluate
 	HF_HUB_OFFLINE=1 $(BIN)/sparse-sts demo --output demo-output
 
 test: lint  ## lint, then all tests
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(IN_TWO)
 
-lint: .venv/installed  ## style, types, spelling, and which room may import which
+lint: $(VENV)/installed  ## style, types, spelling, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/typos
 	$(BIN)/lint-imports --no-logo --no-cache
 
-format: .venv/installed  ## mend what ruff can
+format: $(VENV)/installed  ## mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 test-fast: lint  ## lint, then the unit tests that are not marked slow
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(IN_TWO) -m "not slow" tests/unit
+
+# On each Python that is here (docs/lanes.md): the tests and the demo, in environments of their own under build/lanes; or, in
+# seconds and minutes, what needs no torch, on all but the Python of `make test`.
+lanes:  ## all tests on each Python that is here, for an hour
+	$(PYTHON) tests/lanes.py full
+
+lanes-light:  ## the tests that need no torch, on the other Pythons that are here
+	$(PYTHON) tests/lanes.py light
 
 help:  ## list these targets
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "%-10s %s\n", $$1, $$2}' Makefile
@@ -45,8 +57,15 @@ define install
 	$(1)/bin/python -m pip check
 endef
 
-.venv/installed: pyproject.toml $(addprefix requirements/,build.lock test.lock torch-cpu.lock torch-pypi.lock)
-	$(call install,.venv,--editable .)
+$(VENV)/installed: pyproject.toml $(addprefix requirements/,build.lock test.lock torch-cpu.lock torch-pypi.lock)
+	$(call install,$(VENV),--editable .)
+	touch $@
+
+$(VENV)/light: pyproject.toml $(addprefix requirements/,build.lock light.lock)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(LOCKED) requirements/build.lock
+	$(BIN)/python $(LOCKED) requirements/light.lock --no-build-isolation
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 .venv-release/installed: requirements/release.lock
@@ -59,7 +78,7 @@ lock: .venv-release/installed  ## resolve the locks again; LOCK=--upgrade renews
 	$(TOOLS)/python requirements/lock.py $(LOCK)
 
 # The project's own Java, compiled by a JDK 21 or newer; the jar is committed.
-jar: .venv/installed  ## compile the project's own Java
+jar: $(VENV)/installed  ## compile the project's own Java
 	$(BIN)/python release/jar.py
 
 # Fails where no advisories can be had (--strict), rather than find nothing.
@@ -67,7 +86,7 @@ audit: .venv-release/installed  ## look for known vulnerabilities
 	set -e; for lock in $(filter-out %/torch-cpu.lock,$(wildcard requirements/*.lock)); do \
 		$(TOOLS)/pip-audit --strict --disable-pip --requirement $$lock; done
 
-$(SBOM): .venv/installed .venv-release/installed release/sbom.py release/licences.toml
+$(SBOM): $(VENV)/installed .venv-release/installed release/sbom.py release/licences.toml
 	mkdir -p build
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(TOOLS)/cyclonedx-py environment --pyproject pyproject.toml \
 		--mc-type library --output-reproducible --output-file build/packages.cdx.json $(BIN)/python
@@ -100,34 +119,34 @@ clean:  ## remove environments and outputs
 
 # The documentation, in site/: nothing in it is loaded from elsewhere.
 .PHONY: docs
-docs: .venv/installed-docs  ## build the documentation in site/
+docs: $(VENV)/installed-docs  ## build the documentation in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-.venv/installed-docs: .venv/installed requirements/docs.lock
+$(VENV)/installed-docs: $(VENV)/installed requirements/docs.lock
 	$(BIN)/python $(LOCKED) requirements/docs.lock
 	touch $@
 
 # Hostile input, for some twenty minutes (docs/threat-model.md); by coverage where there is an atheris for this Python.
 .PHONY: fuzz
-fuzz: .venv/installed  ## feed hostile input to every reader, for 20 minutes
+fuzz: $(VENV)/installed  ## feed hostile input to every reader, for 20 minutes
 	$(BIN)/python $(LOCKED) requirements/fuzz.lock || echo "no atheris here: hypothesis alone"
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/fuzz/run.py
 
 # Faults, for about an hour (docs/faults.md): kills, full and failing disks, damage, small heaps, writers and readers.
 .PHONY: soak
-soak: .venv/installed  ## inject faults, for an hour
+soak: $(VENV)/installed  ## inject faults, for an hour
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -s tests/soak
 	$(BIN)/python tests/soak/table.py
 
 # The tests once more, and which branches of the library they take; what runs in processes of their own counts, too.
 .PHONY: coverage
-coverage: .venv/installed  ## run all tests and report coverage
+coverage: $(VENV)/installed  ## run all tests and report coverage
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(IN_TWO) --cov --cov-report=term:skip-covered
 
 # Mutants of the quantizer and of the certificate, in build/mutation; fails if one lives that docs/mutation.md does not
 # account for.
 .PHONY: mutation
-mutation: .venv/installed  ## mutate quantizer and certificate, and run their tests
+mutation: $(VENV)/installed  ## mutate quantizer and certificate, and run their tests
 	$(BIN)/python $(LOCKED) requirements/mutation.lock
 	rm -rf build/mutation
 	mkdir -p build/mutation

@@ -13,7 +13,7 @@ from .output import progress_bar
 @click.command()
 @index_argument
 def upgrade(index: Path) -> None:
-    """Write INDEX in today's format, with the Lucene that is here; no model is needed. Searches go on meanwhile."""
+    """Rewrite INDEX in the current format, with the Lucene installed here. No model is needed; searches go on."""
     from sparse_sts_index import storage
 
     with progress_bar(None, "upgrading") as progress:

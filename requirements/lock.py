@@ -7,6 +7,8 @@ the index. Only torch is two things, of which an environment gets one:
   (PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu, say); the hash is that of the wheel for the running Python.
 - torch-pypi.lock is PyPI's torch, with the libraries of CUDA that it asks for on Linux.
 
+light.lock has Pyserini without what it needs itself, which is torch and much more: storage and search use its jar only.
+
 Arguments go to uv: `--upgrade`, `--upgrade-package NAME`.
 """
 
@@ -77,6 +79,9 @@ def main() -> None:
     resolve("docs/tools/requirements.txt", output=FOLDER / "docs.lock", options=consistent)
     for name in ("fuzz", "mutation"):
         resolve(f"requirements/{name}.in", output=FOLDER / f"{name}.lock", options=consistent)
+    without_needs = resolve("-", stdin="pyserini", options=(*consistent, "--no-deps", "--no-header"))
+    light = resolve("requirements/light.in", options=consistent)
+    (FOLDER / "light.lock").write_text(light + without_needs)
     for name in ("build", "release"):
         resolve(f"requirements/{name}.in", output=FOLDER / f"{name}.lock", options=options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,30 @@ MARKS = {
     "unit/engines/test_request_schemas.py": "network",
 }
 
+#: Left out where there is no torch (`make lanes-light`); single tests of other files that ask for a model are skipped.
+WITH_TORCH_ONLY = (
+    "e2e",
+    "integration/test_docs.py",
+    "integration/test_engines_local.py",
+    "integration/test_fork.py",
+    "integration/test_index.py",
+    "integration/test_packaging.py",
+    "integration/test_prose.py",
+    "integration/test_spark.py",
+    "security/test_hostile_models.py",
+    "unit/encoding",
+    "unit/engines/test_sentence_transformers.py",
+    "unit/evaluation",
+    "unit/server",
+    "unit/training",
+)
+WITHOUT_TORCH = importlib.util.find_spec("torch") is None
+collect_ignore = WITH_TORCH_ONLY if WITHOUT_TORCH else ()
+
+
+def pytest_report_header() -> str:
+    return f"without torch; left out: {', '.join(WITH_TORCH_ONLY)}" if WITHOUT_TORCH else ""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests, and put the files that take longest first, so that two workers end at about the same time."""
@@ -38,6 +63,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny() -> SparseStsEncoder:
+    pytest.importorskip("torch", reason="needs torch")
     from sparse_sts_index import SparseStsEncoder
 
     return SparseStsEncoder.load("tiny", precision="float32")

@@ -46,11 +46,11 @@ def load_matching(
     if model is not None and not isinstance(model, str | os.PathLike):
         encoder = model
     else:
-        from sparse_sts_index.encoding.encoder import SparseStsEncoder
-
         if precision is None and spec.precision not in PRECISIONS:
             unknown = f"{spec.precision:.20}, which this version does not know"
             raise ModelError(f"{owner} was encoded in {unknown}: update sparse-sts-index")
+        from sparse_sts_index.encoding.encoder import SparseStsEncoder
+
         try:
             encoder = SparseStsEncoder.load(
                 model or spec.model, precision=precision or spec.precision, max_active_dims=spec.max_active_dims

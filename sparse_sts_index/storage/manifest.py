@@ -71,7 +71,7 @@ class Manifest(VectorSpec):
         return cls("", "", vocabulary.sha256, len(vocabulary), "float32", bits)
 
     def to_json(self) -> str:
-        """As indented JSON, of :data:`FORMAT_VERSION`."""
+        """Return it as indented JSON, of :data:`FORMAT_VERSION`."""
         values = dataclasses.asdict(self) | {"format_version": FORMAT_VERSION, "vectors": self.vectors.to_json()}
         del values["unknown"]
         first = ("format_version", "features", *self.settings(), "software")
@@ -100,12 +100,12 @@ class Manifest(VectorSpec):
         if isinstance(found, int) and found > FORMAT_VERSION:
             raise ImpactIndexError(_needs(f"format version {found}", values.get("software")))
         raise ImpactIndexError(
-            f"index format version {found!r}; this version reads {OLDEST_VERSION} to {FORMAT_VERSION}: build it anew"
+            f"index format version {found!r}; this version reads {OLDEST_VERSION} to {FORMAT_VERSION}: rebuild it"
         )
 
     @classmethod
     def _of_values(cls, values: dict[str, Any]) -> Manifest:
-        """Out of the values by name, which anybody may have written."""
+        """Read the values by name, which anybody may have written."""
         if values["format_version"] == 3:
             values = {**values, "features": [], "vectors": _vectors_of_version_3(**values["vectors"])}
         known = {field.name for field in dataclasses.fields(cls)} - {"unknown"}

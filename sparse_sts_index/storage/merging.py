@@ -27,7 +27,7 @@ def merge(
 
     Lucene merges the postings (``IndexWriter.addIndexes``), the vectors are copied; the result is what one build of all
     documents would have given, and appears in one atomic step at the end. All ids are held in memory. What an earlier
-    Lucene has made is written anew from the vectors, which takes some times as long.
+    Lucene has created is rewritten from the vectors, which takes several times as long.
 
     Parameters
     ----------

@@ -287,7 +287,7 @@ class VectorShards(StoredVectors):
 
 
 def _known(kind: type[Shard | Collection], values: dict[str, Any]) -> dict[str, Any]:
-    """Without what a newer version may have added."""
+    """Leave out what a newer version may have added."""
     names = {field.name for field in dataclasses.fields(kind)}
     return {name: value for name, value in values.items() if name in names}
 

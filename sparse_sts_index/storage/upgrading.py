@@ -1,4 +1,4 @@
-"""An index of an earlier format, or of an earlier Lucene, written anew from its own vectors."""
+"""Rewrite an index of an earlier format, or of an earlier Lucene, from its own vectors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sparse_sts_index.storage.snapshot import Snapshot
 
 
 def upgrade(path: str | Path, *, progress: Callable[[int], None] | None = None) -> bool:
-    """Write an index, or each shard of a collection, in the format of this version with the Lucene in use.
+    """Rewrite an index, or each shard of a collection, in the current format with the Lucene in use.
 
     Everything comes from the index itself: no model is loaded, and hits and cosines stay what they were. The new one
     appears in the place of the old in one atomic step at the end; searches go on meanwhile, and there has to be room
@@ -50,13 +50,11 @@ def upgrade(path: str | Path, *, progress: Callable[[int], None] | None = None) 
         if is_collection(path):
             _upgrade_collection(path, progress)
         else:
-            _write_anew(path, snapshot, progress)
+            _rewrite(path, snapshot, progress)
     return True
 
 
-def _write_anew(
-    path: Path, before: Snapshot, progress: Callable[[int], None] | None, target: Path | None = None
-) -> None:
+def _rewrite(path: Path, before: Snapshot, progress: Callable[[int], None] | None, target: Path | None = None) -> None:
     before.manifest.check_known(path)
     with building(target or path, before.manifest, before.vocabulary, overwrite=True) as transaction:
         if not before.is_current():  # from here on nobody else can change it
@@ -73,7 +71,7 @@ def _upgrade_collection(path: Path, progress: Callable[[int], None] | None) -> N
         for number, shard in enumerate(before.shards):
             target = path / name / f"{number:05}"
             with ImpactIndex.open(path / shard.folder) as old, old.using() as snapshot:
-                _write_anew(path / shard.folder, snapshot, progress, target)
+                _rewrite(path / shard.folder, snapshot, progress, target)
             with ImpactIndex.open(target) as new, new.using() as snapshot:
                 shards.append(Shard(f"{name}/{target.name}", len(new), snapshot.sha256))
         after = dataclasses.replace(before, shards=tuple(shards))

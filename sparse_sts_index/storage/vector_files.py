@@ -67,7 +67,7 @@ class Extent:
         return cls(folder, dict.fromkeys(_DTYPES, 0), dict.fromkeys(_DTYPES, 0))
 
     def to_json(self) -> dict[str, Any]:
-        """As a manifest has it."""
+        """Return what a manifest says of it."""
         files = {name: {"bytes": size, "crc32": self.crc32[name]} for name, size in self.sizes.items()}
         return {"folder": self.folder, "files": files}
 

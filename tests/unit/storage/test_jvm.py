@@ -146,6 +146,7 @@ NEW_ENOUGH = [java for java in INSTALLED if java.major >= jvm.MINIMUM_JAVA and n
 @pytest.mark.skipif(not NEW_ENOUGH, reason="no Java 21 or newer in /usr/lib/jvm")
 @pytest.mark.parametrize("java", NEW_ENOUGH, ids=lambda java: java.home.name)
 def test_commands_on_an_installed_java(java: jvm.Java, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     for arguments, expected in (
         ("index sample --model tiny --output idx", ""),
         ("search idx --format trec Three-girls-paint-a-fence.", "1 Q0 s0770 1 "),

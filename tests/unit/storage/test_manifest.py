@@ -21,7 +21,7 @@ def read(**changed: Any) -> Manifest:
     return Manifest.from_json(json.dumps({**GOOD, **changed}))
 
 
-def test_what_is_written_is_read_back_and_written_the_same() -> None:
+def test_what_is_written_is_read_back() -> None:
     manifest = read(software={"lucene": "9.9.1"}, documents=0, max_active_dims=5)
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert json.loads(manifest.to_json()) == {**GOOD, "software": {"lucene": "9.9.1"}, "max_active_dims": 5}
@@ -56,7 +56,7 @@ def test_additions_are_passed_over_by_readers_and_stop_writers() -> None:
         manifest.check_known("idx")
 
 
-def test_features_that_are_not_known_are_refused_whatever_else_is_there() -> None:
+def test_unknown_features_are_refused_whatever_else_is_there() -> None:
     with pytest.raises(ImpactIndexError, match=r"has folded, tails \(sparse-sts-index 1\.2 wrote it\).*update"):
         read(features=["tails", "folded"], software={"sparse-sts-index": "1.2"}, vectors={"of": "another form"})
 
@@ -65,7 +65,7 @@ def test_features_that_are_not_known_are_refused_whatever_else_is_there() -> Non
     ("version", "message"),
     [
         (FORMAT_VERSION + 1, r"has format version 5, which this version does not know: update"),
-        (OLDEST_VERSION - 1, r"format version 2; this version reads 3 to 4: build it anew"),
+        (OLDEST_VERSION - 1, r"format version 2; this version reads 3 to 4: rebuild it"),
     ],
 )
 def test_other_versions_are_refused_with_what_to_do(version: int, message: str) -> None:

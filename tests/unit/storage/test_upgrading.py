@@ -107,7 +107,7 @@ def test_nothing_else_is_left_in_the_folder(old: Old) -> None:
 
 
 @pytest.mark.parametrize("documents_done", [1, 30, 59])
-def test_an_upgrade_that_is_interrupted_changes_nothing_and_can_be_made_again(old: Old, documents_done: int) -> None:
+def test_an_interrupted_upgrade_changes_nothing(old: Old, documents_done: int) -> None:
     before, done = digests(old.path), 0
 
     def interrupt(count: int) -> None:
@@ -214,7 +214,7 @@ def test_what_a_newer_version_has_added_is_not_dropped(tmp_path: Path, monkeypat
     assert not (tmp_path / "merged").exists()
 
 
-def test_a_precision_that_is_not_known_is_refused_by_who_encodes() -> None:
+def test_an_unknown_precision_is_refused_by_the_encoder() -> None:
     spec = Manifest("tiny", "", VOCABULARY.sha256, 40, "int4", 8)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="idx was encoded in int4, which this version does not know: update"):
         load_matching(spec, "idx")
