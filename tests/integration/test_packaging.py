@@ -19,8 +19,9 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-LOCKS = ("build", "test", "torch-cpu", "torch-pypi", "docs", "fuzz", "mutation", "release", "serve")
-LINUX = {"python_version": "3.11", "python_full_version": "3.11.7", "sys_platform": "linux", "platform_system": "Linux"}
+LOCKS = ("build", "test", "light", "torch-cpu", "torch-pypi", "docs", "fuzz", "mutation", "release", "serve")
+LINUX = {"sys_platform": "linux", "platform_system": "Linux"}
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
 
 def hashed(lock: str) -> dict[Requirement, list[str]]:
@@ -31,12 +32,18 @@ def hashed(lock: str) -> dict[Requirement, list[str]]:
     return {Requirement(requirement): hashes for requirement, *hashes in parsed}
 
 
-def pins(lock: str) -> dict[str, Version]:
-    """The versions of a lock that pip installs on Linux with Python 3.11."""
+def applies(requirement: Requirement, python: str) -> bool:
+    """Whether it is for Linux with that Python."""
+    environment = {**LINUX, "python_version": python, "python_full_version": f"{python}.1"}
+    return requirement.marker is None or requirement.marker.evaluate(environment)
+
+
+def pins(lock: str, python: str = "3.11") -> dict[str, Version]:
+    """The versions of a lock that pip installs on Linux with that Python."""
     return {
         canonicalize_name(requirement.name): Version(str(requirement.specifier).removeprefix("=="))
         for requirement in hashed(lock)
-        if requirement.marker is None or requirement.marker.evaluate(LINUX)
+        if applies(requirement, python)
     }
 
 
@@ -134,18 +141,20 @@ def test_all_in_a_lock_is_pinned_and_hashed(lock: str) -> None:
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", digest) for digest in hashes), requirement
 
 
-def test_the_lock_has_all_that_the_project_asks_for() -> None:
-    locked = pins("test") | pins("torch-cpu")
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_lock_has_all_that_the_project_asks_for(python: str) -> None:
+    locked = pins("test", python) | pins("torch-pypi", python)
     requirements = needed(PROJECT["dependencies"], tuple(PROJECT["optional-dependencies"]))
     assert len(requirements) > 40
     for requirement in requirements:
         assert locked[canonicalize_name(requirement.name)] in requirement.specifier, requirement
 
 
-def test_the_locks_are_in_step_with_constraints() -> None:
-    locked = [pins(lock) for lock in LOCKS]
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_locks_are_in_step_with_constraints(python: str) -> None:
+    locked = [pins(lock, python) for lock in LOCKS]
     for constraint in constraints():
-        if constraint.marker is None or constraint.marker.evaluate(LINUX):
+        if applies(constraint, python):
             found = [pinned[name] for pinned in locked if (name := canonicalize_name(constraint.name)) in pinned]
             assert found, constraint
             assert all(version in constraint.specifier for version in found), constraint

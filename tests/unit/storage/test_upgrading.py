@@ -218,3 +218,29 @@ def test_an_unknown_precision_is_refused_by_the_encoder() -> None:
     spec = Manifest("tiny", "", VOCABULARY.sha256, 40, "int4", 8)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="idx was encoded in int4, which this version does not know: update"):
         load_matching(spec, "idx")
+
+
+@pytest.mark.parametrize(("name", "documents"), [("created", 3), ("added-to", 60)])
+def test_indexes_of_lucene_10(tmp_path: Path, name: str, documents: int) -> None:
+    """Lucene 9 refuses them, and says what wrote them and what to do."""
+    path = tmp_path / name
+    shutil.copytree(FIXTURE.parent / "lucene-10" / name, path)
+    if int(lucene_version().split(".")[0]) >= 10:
+        with ImpactIndex.open(path) as index:
+            assert index.verify() == documents
+        assert upgrade(path) == (name == "added-to")
+        return
+    wrote = r"written by Lucene 10\.5\.0 \(sparse-sts-index 0\.2\.0, Python 3\.13\.0\)"
+    message = f"{wrote}, which Lucene {lucene_version()} does not read: use Python 3.12 or newer"
+    before = digests(path)
+    for attempt in (
+        lambda: ImpactIndex.open(path),
+        lambda: ImpactIndex.open(path, writable=True),
+        lambda: upgrade(path),
+    ):
+        with pytest.raises(ImpactIndexError, match=message):
+            attempt()
+    assert digests(path) == before
+    (path / "manifest.json").write_text("no JSON")
+    with pytest.raises(ImpactIndexError, match="written by another version of Lucene, which Lucene"):
+        ImpactIndex.open(path)
