@@ -46,8 +46,8 @@ WITHOUT_TORCH = importlib.util.find_spec("torch") is None
 collect_ignore = WITH_TORCH_ONLY if WITHOUT_TORCH else ()
 
 
-def pytest_report_header() -> str:
-    return f"without torch; left out: {', '.join(WITH_TORCH_ONLY)}" if WITHOUT_TORCH else ""
+def pytest_report_header() -> list[str]:
+    return [f"without torch; left out: {', '.join(WITH_TORCH_ONLY)}"] if WITHOUT_TORCH else []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -182,6 +183,25 @@ def test_these_tests_run_with_what_is_locked() -> None:
             if installed not in requirement.specifier:
                 different[str(requirement)] = installed
     assert not different
+
+
+@pytest.mark.parametrize(
+    ("works", "chosen"),
+    [
+        ({"python3", "python3.13"}, "python3 -m venv build/none"),
+        ({"python3.12", "python3.11"}, "python3.12 -m venv build/none"),
+        (set(), "no Python 3.11 to 3.14 here: set PYTHON="),
+    ],
+)
+def test_make_takes_a_python_that_the_locks_cover(tmp_path: Path, works: set[str], chosen: str) -> None:
+    """Not one that is too old, nor a shim behind which there is none."""
+    for name in ("python3", *(f"python{version}" for version in PYTHONS)):
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {int(name not in works)}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["make", "--dry-run", "VENV=build/none", "demo"]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert chosen in (run.stdout + run.stderr).splitlines()[0]
 
 
 def test_all_that_is_locked_has_its_licence_written_down() -> None:

@@ -68,7 +68,9 @@ COMMANDS: dict[str, tuple[list[str], bool, int]] = {  # arguments, on the base, 
     "update": (["update", "IDX", "changed.jsonl"], True, 40),
     "delete": (["delete", "IDX", "--ids", "gone.txt"], True, 10),
     "compact": (["compact", "IDX"], True, 30),
+    "upgrade": (["upgrade", "IDX"], True, 30),
 }
+OLD_INDEX = Path(__file__).parents[1] / "fixtures" / "format-3" / "index"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -81,7 +83,7 @@ def test_kills_of_what_changes_an_index(name: str, setting: Setting, faults: Fau
     def restore() -> None:
         shutil.rmtree(idx, ignore_errors=True)
         if on_base:
-            shutil.copytree(setting.base, idx)
+            shutil.copytree(OLD_INDEX if name == "upgrade" else setting.base, idx)
 
     restore()
     before = warm.call(look, idx)
