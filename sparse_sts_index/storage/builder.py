@@ -20,12 +20,22 @@ from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 @contextlib.contextmanager
 def building(
-    path: Path, manifest: Manifest, vocabulary: Vocabulary, *, overwrite: bool, start: float | None = None
+    path: Path,
+    manifest: Manifest,
+    vocabulary: Vocabulary,
+    *,
+    overwrite: bool = False,
+    in_place: bool = False,
+    start: float | None = None,
 ) -> Iterator[Transaction]:
-    """An index that appears when the block ends well; parameters and errors are those of :meth:`ImpactIndex.build`."""
+    """An index that appears when the block ends well; parameters and errors are those of :meth:`ImpactIndex.build`.
+
+    With `in_place` it takes the place of an index that the caller has open, whatever else is in its folder.
+    """
     JAVA.check()
     start = time.monotonic() if start is None else start
-    check_target(path, overwrite)
+    if not in_place:
+        check_target(path, overwrite)
     ours = not _holds_index(path)  # whether all that comes into the folder is of this build
     made = [folder for folder in (path / LUCENE_FOLDER, path, *path.parents) if not folder.exists()]
     transaction: Transaction | None = None
@@ -39,7 +49,8 @@ def building(
                 raise
             try:
                 ours = not _holds_index(path)  # once more: now nobody else can build there
-                check_target(path, overwrite)
+                if not in_place:
+                    check_target(path, overwrite)
                 transaction = Transaction(path, manifest, lucene, vocabulary)
             except BaseException:
                 lucene.close()

@@ -50,13 +50,15 @@ def upgrade(path: str | Path, *, progress: Callable[[int], None] | None = None) 
         if is_collection(path):
             _upgrade_collection(path, progress)
         else:
-            _rewrite(path, snapshot, progress)
+            _rewrite(path, snapshot, path, progress)
     return True
 
 
-def _rewrite(path: Path, before: Snapshot, progress: Callable[[int], None] | None, target: Path | None = None) -> None:
-    before.manifest.check_known(path)
-    with building(target or path, before.manifest, before.vocabulary, overwrite=True) as transaction:
+def _rewrite(path: Path, before: Snapshot, target: Path, progress: Callable[[int], None] | None) -> None:
+    """Write what is in the index at `path` to `target`, which may be the same."""
+    manifest = before.manifest
+    manifest.check_known(path)
+    with building(target, manifest, before.vocabulary, overwrite=True, in_place=target == path) as transaction:
         if not before.is_current():  # from here on nobody else can change it
             raise ImpactIndexError(f"{path} was changed meanwhile: try again")
         transaction.add_snapshot(before, progress)
@@ -71,7 +73,7 @@ def _upgrade_collection(path: Path, progress: Callable[[int], None] | None) -> N
         for number, shard in enumerate(before.shards):
             target = path / name / f"{number:05}"
             with ImpactIndex.open(path / shard.folder) as old, old.using() as snapshot:
-                _rewrite(path / shard.folder, snapshot, progress, target)
+                _rewrite(path / shard.folder, snapshot, target, progress)
             with ImpactIndex.open(target) as new, new.using() as snapshot:
                 shards.append(Shard(f"{name}/{target.name}", len(new), snapshot.sha256))
         after = dataclasses.replace(before, shards=tuple(shards))

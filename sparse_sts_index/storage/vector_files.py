@@ -79,7 +79,7 @@ class Extent:
         -------
         Extent
         tuple of str
-            Names of files that this version does not know.
+            Names of what this version does not know of it.
 
         Raises
         ------
@@ -97,7 +97,9 @@ class Extent:
             raise ValueError("sizes")
         if sizes["terms.i32"] != sizes["weights.f32"] or sizes["ends.i64"] != sizes["id_ends.i64"]:
             raise ValueError("sizes")
-        return extent, tuple(name for name in files if name not in _DTYPES)
+        parts = [(name, part) for name in _DTYPES for part in files[name] if part not in ("bytes", "crc32")]
+        unknown = (*(set(values) - {"folder", "files"}), *(name for name in files if name not in _DTYPES))
+        return extent, (*unknown, *(f"{part} of {name}" for name, part in parts))
 
     @property
     def rows(self) -> int:

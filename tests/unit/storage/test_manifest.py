@@ -50,6 +50,10 @@ def test_additions_are_passed_over_by_readers_and_stop_writers() -> None:
     )
     assert manifest.vectors == read().vectors
     assert manifest.unknown == ("fields", "created.i64")
+    assert read(vectors=GOOD["vectors"] | {"tails": 1}).unknown == ("tails",)
+    one = GOOD["vectors"]["files"]["dead.i64"] | {"rows": 7}
+    vectors = GOOD["vectors"] | {"files": GOOD["vectors"]["files"] | {"dead.i64": one}}
+    assert read(vectors=vectors).unknown == ("rows of dead.i64",)
     with pytest.raises(
         ImpactIndexError, match=r"^idx can be read here, and not changed: .* fields, created.i64 .*0\.9\.0"
     ):

@@ -95,7 +95,14 @@ def test_upgrading_changes_the_form_and_no_answer(old: Old) -> None:
     assert digests(old.path) == before
 
 
-def test_nothing_else_is_left_in_the_folder(old: Old) -> None:
+def test_what_else_is_in_the_folder_stays(old: Old) -> None:
+    (old.path / "notes.txt").write_text("mine")
+    assert upgrade(old.path)
+    assert (old.path / "notes.txt").read_text() == "mine"
+    check(old, FORMAT_VERSION)
+
+
+def test_nothing_of_the_old_index_is_left(old: Old) -> None:
     upgrade(old.path)
     names = {path.name for path in old.path.iterdir()}
     if old.path.name == "index":
