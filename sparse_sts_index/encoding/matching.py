@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparse_sts_index._utils.text import printable
 from sparse_sts_index.errors import ModelError, ModelMismatchError
 from sparse_sts_index.vectors.spec import PRECISIONS, Precision, VectorSpec
 
@@ -47,7 +48,7 @@ def load_matching(
         encoder = model
     else:
         if precision is None and spec.precision not in PRECISIONS:
-            unknown = f"{spec.precision:.20}, which this version does not know"
+            unknown = f"{printable(spec.precision, 20)}, which this version does not know"
             raise ModelError(f"{owner} was encoded in {unknown}: update sparse-sts-index")
         from sparse_sts_index.encoding.encoder import SparseStsEncoder
 

@@ -28,7 +28,7 @@ def building(
     in_place: bool = False,
     start: float | None = None,
 ) -> Iterator[Transaction]:
-    """Build an index that appears when the block ends well; parameters and errors are those of :meth:`ImpactIndex.build`.
+    """Build an index that appears when the block ends well; parameters and errors are as of :meth:`ImpactIndex.build`.
 
     With `in_place` it takes the place of an index that the caller has open, whatever else is in its folder.
     """

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from sparse_sts_index._utils.text import printable
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.vector_files import Extent
 from sparse_sts_index.vectors.spec import VectorSpec
@@ -156,5 +157,5 @@ def _vectors_of_version_3(folder: str, sizes: dict[str, int], crc32: dict[str, i
 
 def _needs(what: str, software: object) -> str:
     writer = software.get("sparse-sts-index") if isinstance(software, dict) else None
-    by = f" (sparse-sts-index {writer:.20} wrote it)" if isinstance(writer, str) else ""
-    return f"the index has {what:.100}{by}, which this version does not know: update sparse-sts-index"
+    by = f" (sparse-sts-index {printable(writer, 20)} wrote it)" if isinstance(writer, str) else ""
+    return f"the index has {printable(what)}{by}, which this version does not know: update sparse-sts-index"

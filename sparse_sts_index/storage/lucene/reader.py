@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 
 from sparse_sts_index._utils.files import MOST_JSON, read_plain
 from sparse_sts_index._utils.fork_guard import JAVA
+from sparse_sts_index._utils.text import printable
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.layout import MANIFEST_FILE
 from sparse_sts_index.storage.lucene.jvm import java_call, java_cast, java_class, java_exception, jvm_lock, start_jvm
@@ -296,7 +297,7 @@ def _other_lucene(directory: Path, *, old: bool) -> str:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         writer = "another version of Lucene"
     remedy = "sparse-sts upgrade it with a Lucene between the two" if old else _NEWER_LUCENE
-    return f"written by {writer}, which Lucene {lucene_version()} does not read: {remedy}, or rebuild it"
+    return f"written by {printable(writer)}, which Lucene {lucene_version()} does not read: {remedy}, or rebuild it"
 
 
 def _matches(line: str) -> Matches:
