@@ -122,10 +122,14 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def main(mode: str, *chosen: str) -> None:
+    if mode not in ("full", "light"):
+        sys.exit(f"full or light, not {mode}")
     found = {version: python for version, python in pythons().items() if not chosen or version in chosen}
     LANES.mkdir(parents=True, exist_ok=True)
     if mode == "light":
         found.pop(f"{sys.version_info[0]}.{sys.version_info[1]}", None)
+        if not found:
+            print(f"no Python of {', '.join(COVERED)} here but this one")  # noqa: T201
         for version, python in found.items():
             light(version, python)
         return

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import time
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 _ATTEMPT = ".attempt-"
+_KILLED_UPGRADE = re.compile(rf"\.{SHARDS_FOLDER.pattern}\.(partial|replaced)")
 _VECTORS = "vectors-000001"  # of an index that was built and never compacted or replaced
 
 
@@ -272,7 +274,7 @@ def _folders_of(output: Path) -> set[str]:
 def _check_output(output: Path, overwrite: bool) -> None:
     def is_part(entry: Path) -> bool:
         known = entry.name == COLLECTION_FILE or SHARDS_FOLDER.fullmatch(entry.name) is not None
-        return known or is_partial(entry, COLLECTION_FILE)
+        return known or is_partial(entry, COLLECTION_FILE) or _KILLED_UPGRADE.fullmatch(entry.name) is not None
 
     complete = is_collection(output)
     refuse_target(output, "a collection", error=ImpactIndexError, parts=is_part, complete=complete, overwrite=overwrite)

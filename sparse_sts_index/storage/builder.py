@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sparse_sts_index._utils.files import is_partial, os_errors_as, refuse_links, refuse_target, sync_folder
@@ -66,7 +66,7 @@ def building(
             if transaction is not None:
                 with contextlib.suppress(ImpactIndexError):
                     transaction.close()
-            _undo(path, made, files=ours)
+            remove_index(path, made, files=ours)
             raise
     clean(path, keep=transaction.committed)
     with contextlib.suppress(ImpactIndexError):  # it is done
@@ -90,13 +90,13 @@ def _holds_index(path: Path) -> bool:
     return any((path / LUCENE_FOLDER).glob("segments_*"))
 
 
-def _undo(path: Path, made: list[Path], files: bool) -> None:
-    """Remove what a failed build leaves: `files` if they are its own, and the folders it `made`, innermost first."""
+def remove_index(path: Path, folders: Sequence[Path], *, files: bool = True) -> None:
+    """Remove the `files` of an index, and `folders`, innermost first, in which there is nothing else."""
     if files:
         shutil.rmtree(path / LUCENE_FOLDER, ignore_errors=True)
         (path / MANIFEST_FILE).unlink(missing_ok=True)
         if path.is_dir():
             clean(path, keep="")
-    for folder in made:
-        with contextlib.suppress(OSError):  # it was not made after all, or something is in it
+    for folder in folders:
+        with contextlib.suppress(OSError):  # it is not there, or something is in it
             folder.rmdir()

@@ -90,18 +90,22 @@ class Manifest(VectorSpec):
         """
         try:
             values: dict[str, Any] = json.loads(text)
-            version = values["format_version"]
-            if type(version) is int and OLDEST_VERSION <= version <= FORMAT_VERSION:
-                if strange := sorted({*values.get("features", ())} - FEATURES):
+            found = values["format_version"]
+            if type(found) is not int:
+                raise TypeError("version")
+            if OLDEST_VERSION <= found <= FORMAT_VERSION:
+                features = values.get("features", [])
+                if not isinstance(features, list):
+                    raise TypeError("features")
+                if strange := sorted({*features} - FEATURES):
                     raise ImpactIndexError(_needs(", ".join(strange), values.get("software")))
                 return cls._of_values(values)
-            found = f"{version:.20}" if isinstance(version, str) else int(version)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ImpactIndexError("the index's manifest cannot be read") from error
-        if isinstance(found, int) and found > FORMAT_VERSION:
+        if found > FORMAT_VERSION:
             raise ImpactIndexError(_needs(f"format version {found}", values.get("software")))
         raise ImpactIndexError(
-            f"index format version {found!r}; this version reads {OLDEST_VERSION} to {FORMAT_VERSION}: rebuild it"
+            f"index format version {found}; this version reads {OLDEST_VERSION} to {FORMAT_VERSION}: rebuild it"
         )
 
     @classmethod

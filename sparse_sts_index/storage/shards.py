@@ -76,12 +76,15 @@ class Collection:
     build_seconds : float
         How long it took.
     format_version : int
+    unknown : tuple of str
+        What it says that this version does not know of.
     """
 
     shards: tuple[Shard, ...]
     created: str
     build_seconds: float
     format_version: int = FORMAT_VERSION
+    unknown: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> Collection:
@@ -99,8 +102,10 @@ class Collection:
             values = from_sealed_json(content.decode("utf-8"))
             version = values["format_version"]
             if version == FORMAT_VERSION:
-                shards = tuple(Shard(**_known(Shard, shard)) for shard in values["shards"])
-                collection = cls(**_known(cls, {**values, "shards": shards}))
+                shards, unknown = zip(*(_split(Shard, shard) for shard in values["shards"]), strict=True)
+                known, more = _split(cls, values)
+                unknown = (*more, *(f"{name} of a shard" for names in unknown for name in names))
+                collection = cls(**{**known, "shards": tuple(Shard(**shard) for shard in shards), "unknown": unknown})
                 collection._check()
                 return collection
             found = f"{version:.20}" if isinstance(version, str) else int(version)
@@ -129,7 +134,7 @@ class Collection:
             It cannot be written.
         """
         with atomic_writer(path / COLLECTION_FILE) as file:
-            file.write(to_sealed_json(dataclasses.asdict(self)))
+            file.write(to_sealed_json(_split(Collection, dataclasses.asdict(self))[0]))
 
 
 class CollectionSnapshot(Snapshot):
@@ -192,10 +197,11 @@ def open_collection(path: Path, collection: Collection, check: bool, before: Sna
         check_alike(snapshots, folders)
         store = VectorShards([snapshot.store for snapshot in snapshots])
         reader = ImpactShards(path, [snapshot.reader for snapshot in snapshots], store.starts)
+        more = (name for snapshot in snapshots for name in snapshot.manifest.unknown)
         manifest = dataclasses.replace(
             snapshots[0].manifest,
             format_version=min(snapshot.manifest.format_version for snapshot in snapshots),
-            unknown=tuple({name: None for snapshot in snapshots for name in snapshot.manifest.unknown}),
+            unknown=tuple(dict.fromkeys((*collection.unknown, *more))),
             max_document_error=max(snapshot.manifest.max_document_error for snapshot in snapshots),
             documents=sum(snapshot.manifest.documents for snapshot in snapshots),
             empty_documents=sum(snapshot.manifest.empty_documents for snapshot in snapshots),
@@ -286,10 +292,11 @@ class VectorShards(StoredVectors):
             store.verify()
 
 
-def _known(kind: type[Shard | Collection], values: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what a newer version may have added."""
-    names = {field.name for field in dataclasses.fields(kind)}
-    return {name: value for name, value in values.items() if name in names}
+def _split(kind: type[Shard | Collection], values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the values that a kind has, by name, and the names of what a newer version may have added."""
+    names = {field.name for field in dataclasses.fields(kind)} - {"unknown"}
+    known = {name: value for name, value in values.items() if name in names}
+    return known, [name for name in values if name not in names]
 
 
 def _is_inside(folder: str) -> bool:

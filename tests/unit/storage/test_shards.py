@@ -244,7 +244,11 @@ def test_additions_to_a_collection_file_are_passed_over(sharded: Path) -> None:
     shards = [shard | {"region": "eu"} for shard in values["shards"]]
     before = Collection.read(sharded)
     file.write_text(to_sealed_json(values | {"more": 1, "shards": shards}))
-    assert Collection.read(sharded) == before
+    after = Collection.read(sharded)
+    assert after == dataclasses.replace(before, unknown=after.unknown)
+    assert set(after.unknown) == {"more", "region of a shard"}
+    with pytest.raises(ImpactIndexError, match="the index has more, region of a shard"):
+        merge(sharded.parent / "merged", [sharded])
 
 
 def test_a_collection_file_of_another_version_or_edited_by_hand(sharded: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ QUERIES = csr_array(np.array(EXPECTED["queries"], np.float32))
 KINDS = ("index", "collection")
 
 
-@dataclass
+@dataclasses.dataclass
 class Old:
     """A copy of an old index, and what the version that wrote it answered."""
 
@@ -162,6 +165,71 @@ def test_another_writer_keeps_an_upgrade_away(tmp_path: Path) -> None:
     check(old, 3)
 
 
+def test_one_upgrade_of_a_collection_at_a_time(tmp_path: Path) -> None:
+    old = copy("collection", tmp_path)
+
+    def another(_: int) -> None:
+        with pytest.raises(ImpactIndexError, match="another process is writing there"):
+            upgrade(old.path)
+
+    assert upgrade(old.path, progress=another)
+    check(old, FORMAT_VERSION)
+
+
+_KILLED_IN_THE_SECOND_SHARD = """
+import os, signal, sys
+from sparse_sts_index.storage import upgrade
+
+done = 0
+def progress(count):
+    global done
+    done += count
+    if done > 25:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+upgrade(sys.argv[1], progress=progress)
+"""
+
+
+def test_a_killed_upgrade_of_a_collection_is_made_again(tmp_path: Path) -> None:
+    old = copy("collection", tmp_path)
+    before = digests(old.path)
+    killed = subprocess.run([sys.executable, "-c", _KILLED_IN_THE_SECOND_SHARD, str(old.path)])
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = {entry.name for entry in old.path.iterdir()} - {"collection.json", "shards-000000000003"}
+    assert left.endswith(".partial")
+    assert {name: digest for name, digest in digests(old.path).items() if not name.startswith(left)} == before
+    check(old, 3)
+    assert upgrade(old.path)
+    check(old, FORMAT_VERSION)
+    assert not (old.path / left).exists()
+
+
+@pytest.mark.parametrize("form", ["{}", ".{}.partial", ".{}.replaced"])
+def test_links_in_a_strangers_collection_lead_nowhere(tmp_path: Path, form: str) -> None:
+    """The name of the new folder can be computed beforehand."""
+    old, trial, victim = copy("collection", tmp_path), copy("collection", tmp_path / "trial"), tmp_path / "victim"
+    upgrade(trial.path)
+    name = Path(Collection.read(trial.path).shards[0].folder).parts[0]
+    (victim / "00000").mkdir(parents=True)
+    (victim / "00000" / "precious").write_text("mine")
+    (old.path / form.format(name)).symlink_to(victim)
+    with pytest.raises(ImpactIndexError, match="a link; a collection holds its own files"):
+        upgrade(old.path)
+    assert (victim / "00000" / "precious").read_text() == "mine"
+    check(old, 3)
+
+
+def test_what_else_is_among_old_shards_stays(tmp_path: Path) -> None:
+    old = copy("collection", tmp_path)
+    shards = old.path / "shards-000000000003"
+    for file in (shards / "notes.txt", shards / "00001" / "notes.txt"):
+        file.write_text("mine")
+    assert upgrade(old.path)
+    check(old, FORMAT_VERSION)
+    assert {path.name for path in shards.rglob("*")} == {"notes.txt", "00001"}
+
+
 def test_an_old_index_is_changed_and_compacted(tmp_path: Path) -> None:
     old, extra = copy("index", tmp_path), random_vectors(np.random.default_rng(5), 7)
     ids = [f"x{number}" for number in range(7)]
@@ -186,15 +254,21 @@ def test_old_indexes_are_merged(tmp_path: Path) -> None:
     check(Old(tmp_path / "whole", shards.documents, shards.hits), FORMAT_VERSION)
 
 
-def test_an_empty_index_is_upgraded(tmp_path: Path) -> None:
-    old = copy("index", tmp_path)
-    with ImpactIndex.open(old.path, writable=True) as index:
-        index.delete([doc_id for doc_id, _ in old.documents])
-    text = json.loads((old.path / "manifest.json").read_text(encoding="utf-8"))
-    assert text["documents"] == 0
-    upgrade(old.path)
-    with ImpactIndex.open(old.path) as index:
-        assert len(index) == index.verify() == 0
+def test_an_empty_index_is_upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, written = copy("index", tmp_path), Manifest.to_json
+
+    def of_version_3(self: Manifest) -> str:
+        values = json.loads(written(self)) | {"format_version": 3}
+        del values["features"]
+        return json.dumps(values | {"vectors": dataclasses.asdict(self.vectors)})
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Manifest, "to_json", of_version_3)
+        with ImpactIndex.open(old.path, writable=True) as index:
+            index.delete([doc_id for doc_id, _ in old.documents])
+    check(Old(old.path, [], [[]] * len(old.hits)), 3)
+    assert upgrade(old.path)
+    check(Old(old.path, [], [[]] * len(old.hits)), FORMAT_VERSION)
 
 
 def test_what_a_newer_version_has_added_is_not_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +312,7 @@ def test_indexes_of_lucene_10(tmp_path: Path, name: str, documents: int) -> None
         assert upgrade(path) == (name == "added-to")
         return
     wrote = r"written by Lucene 10\.5\.0 \(sparse-sts-index 0\.2\.0, Python 3\.13\.0\)"
-    message = f"{wrote}, which Lucene {lucene_version()} does not read: use Python 3.12 or newer"
+    message = f"{wrote}, which Lucene {lucene_version()} does not read: use a newer Pyserini"
     before = digests(path)
     for attempt in (
         lambda: ImpactIndex.open(path),
