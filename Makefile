@@ -16,6 +16,7 @@ IN_TWO := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed  ## run the main job offline: train, index, search, evaluate
+	rm -rf demo-output
 	HF_HUB_OFFLINE=1 $(BIN)/sparse-sts demo --output demo-output
 
 test: lint  ## lint, then all tests
@@ -44,7 +45,7 @@ lanes-light:  ## the tests that need no torch, on the other Pythons that are her
 	$(PYTHON) tests/lanes.py light
 
 help:  ## list these targets
-	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "%-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "%-11s %s\n", $$1, $$2}' Makefile
 
 # An environment, and the package in it. What sources are built with comes first: nothing is fetched behind the locks'
 # back. torch is the CPU build where pip finds it, else PyPI's, which brings CUDA's libraries on Linux.
@@ -52,7 +53,9 @@ define install
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/python $(LOCKED) requirements/build.lock
 	$(1)/bin/python $(LOCKED) requirements/test.lock --no-build-isolation
-	$(1)/bin/python $(LOCKED) requirements/torch-cpu.lock || $(1)/bin/python $(LOCKED) requirements/torch-pypi.lock
+	$(1)/bin/python $(LOCKED) requirements/torch-cpu.lock || { \
+		echo "no CPU build of torch here for this Python: taking PyPI's"; \
+		$(1)/bin/python $(LOCKED) requirements/torch-pypi.lock; }
 	$(1)/bin/python -m pip install --quiet --no-deps --no-build-isolation $(2)
 	$(1)/bin/python -m pip check
 endef

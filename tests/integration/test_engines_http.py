@@ -309,6 +309,7 @@ def test_milvus_is_waited_for_as_long_as_is_said(
     index: ImpactIndex, monkeypatch: pytest.MonkeyPatch, code: str, message: str
 ) -> None:
     """Its client does that by itself, and would for minutes; what it does not wait for, it does not name its own."""
+    pytest.importorskip("pymilvus")
     import grpc
 
     class Refuses(grpc.GenericRpcHandler):  # type: ignore[misc]
