@@ -86,6 +86,7 @@ def _upgrade_collection(path: Path, before: Snapshot, progress: Callable[[int], 
         open_collection(path, new, check=False).release()
         new.write(path)
         sync_folder(path)
-        for folder in (path / shard.folder for shard in old.shards):
-            if SHARDS_FOLDER.fullmatch(folder.relative_to(path).parts[0]):
-                remove_index(folder, [folder, *itertools.takewhile(lambda parent: parent != path, folder.parents)])
+        for shard in old.shards:
+            folder = path.resolve() / shard.folder
+            if SHARDS_FOLDER.fullmatch(Path(shard.folder).parts[0]) and folder.resolve() == folder:  # no links
+                remove_index(folder, [folder, *itertools.takewhile(path.resolve().__ne__, folder.parents)])

@@ -220,6 +220,18 @@ def test_links_in_a_strangers_collection_lead_nowhere(tmp_path: Path, form: str)
     check(old, 3)
 
 
+def test_shards_elsewhere_stay(tmp_path: Path) -> None:
+    """Of a collection that names a link to another's index as its own."""
+    old = copy("collection", tmp_path)
+    shards, elsewhere = old.path / "shards-000000000003", tmp_path / "elsewhere"
+    (shards / "00001").rename(elsewhere)
+    (shards / "00001").symlink_to(elsewhere)
+    before = digests(elsewhere)
+    assert upgrade(old.path)
+    check(old, FORMAT_VERSION)
+    assert digests(elsewhere) == before
+
+
 def test_what_else_is_among_old_shards_stays(tmp_path: Path) -> None:
     old = copy("collection", tmp_path)
     shards = old.path / "shards-000000000003"
