@@ -1,4 +1,4 @@
-"""Indexes as sparse-sts-index 0.1 wrote them, with Lucene 9.9: read, searched, changed, and upgraded."""
+"""Indexes of format 3, as they were written with Lucene 9.9: read, searched, changed, and upgraded."""
 
 from __future__ import annotations
 
