@@ -47,12 +47,17 @@ lanes-light:  ## the tests that need no torch, on the other Pythons that are her
 help:  ## list these targets
 	@awk -F ':.*  ## ' '/^[a-z-]+:.*  ## / {printf "%-11s %s\n", $$1, $$2}' Makefile
 
-# An environment, and the package in it. What sources are built with comes first: nothing is fetched behind the locks'
-# back. torch is the CPU build where pip finds it, else PyPI's, which brings CUDA's libraries on Linux.
-define install
+# An environment with what a lock names. What sources are built with comes first: nothing is fetched behind the locks' back.
+define environment
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/python $(LOCKED) requirements/build.lock
-	$(1)/bin/python $(LOCKED) requirements/test.lock --no-build-isolation
+	$(1)/bin/python $(LOCKED) requirements/$(2).lock --no-build-isolation
+endef
+
+# The package in an environment of its own, with torch: the CPU build where pip finds it, else PyPI's, which brings CUDA's
+# libraries on Linux.
+define install
+	$(call environment,$(1),test)
 	$(1)/bin/python $(LOCKED) requirements/torch-cpu.lock || { \
 		echo "no CPU build of torch here for this Python: taking PyPI's"; \
 		$(1)/bin/python $(LOCKED) requirements/torch-pypi.lock; }
@@ -65,9 +70,7 @@ $(VENV)/installed: pyproject.toml $(addprefix requirements/,build.lock test.lock
 	touch $@
 
 $(VENV)/light: pyproject.toml $(addprefix requirements/,build.lock light.lock)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(LOCKED) requirements/build.lock
-	$(BIN)/python $(LOCKED) requirements/light.lock --no-build-isolation
+	$(call environment,$(VENV),light)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

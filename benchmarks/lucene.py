@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import RESULTS, machine, serve, take_turns
+from harness import RESULTS, machine, serve, take_turns, write
 
 K, ROUNDS = 10, 9
 MODES = ("exact", "two-step", "stock")
@@ -129,7 +129,7 @@ def main(source: Path, lanes: list[str], count: int, rounds: int, output: str) -
         print(f"{name:8} Lucene {row['lucene']:8} Java {row['java']:8}", row["ratio"])
     print("the same hits in all lanes:", identical)
     report = {"machine": machine(), "queries": count, "rounds": rounds, "identical": identical, "lanes": results}
-    (RESULTS / f"{output}.json").write_text(json.dumps(report, indent=1) + "\n")
+    write(RESULTS / f"{output}.json", report)
     plot(results, RESULTS / f"{output}.svg")
 
 

@@ -20,11 +20,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
-LANES, RESULTS, PAGE = (
-    ROOT / "build" / "lanes",
-    ROOT / "benchmarks" / "results" / "lanes.json",
-    ROOT / "docs" / "lanes.md",
-)
+LANES = ROOT / "build" / "lanes"
+RESULTS, PAGE = ROOT / "benchmarks" / "results" / "lanes.json", ROOT / "docs" / "lanes.md"
 BEGIN, END = "<!-- table: make lanes -->\n", "<!-- end of table -->\n"
 COVERED = ("3.11", "3.12", "3.13", "3.14")
 VERSION = "import platform; print(platform.python_version())"
@@ -33,7 +30,7 @@ TORCH = "import torch; print(torch.__version__)"
 
 
 def ask(python: Path | str, code: str) -> str | None:
-    """What an interpreter prints, or None: a shim of pyenv is there whether its Python is or not."""
+    """Return what an interpreter prints, or None if it does not run, as a pyenv shim without an interpreter."""
     try:
         return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -64,17 +61,11 @@ def make(python: Path, environment: Path, *targets: str, **variables: str) -> fl
 
 
 def counts(report: Path) -> dict[str, Any]:
-    """How many tests ran, passed and were skipped, and why, by pytest's own report."""
+    """Count the tests in pytest's report, and the skipped ones by reason."""
     cases = ElementTree.parse(report).getroot().iter("testcase")
-    kinds, reasons = collections.Counter[str](), collections.Counter[str]()
-    for case in cases:
-        kinds["tests"] += 1
-        for result in case:
-            if result.tag in ("failure", "error", "skipped"):
-                kinds[result.tag] += 1
-            if result.tag == "skipped":
-                reasons[result.get("message", "")] += 1
-    return {**kinds, "skipped": kinds["skipped"], "why": dict(reasons)}
+    skipped = [case.find("skipped") for case in cases]
+    reasons = collections.Counter(result.get("message", "") for result in skipped if result is not None)
+    return {"tests": len(skipped), "skipped": reasons.total(), "why": dict(reasons)}
 
 
 def full(version: str, python: Path) -> dict[str, Any]:
@@ -91,7 +82,7 @@ def full(version: str, python: Path) -> dict[str, Any]:
 
 
 def light(version: str, python: Path) -> None:
-    """What needs no torch."""
+    """Run the tests that need no torch."""
     environment = LANES / f"{version}-light"
     make(python, environment, f"{environment.relative_to(ROOT)}/light")
     print(f"Python {ask(python, VERSION)}, without torch", flush=True)  # noqa: T201

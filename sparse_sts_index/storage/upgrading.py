@@ -86,7 +86,8 @@ def _upgrade_collection(path: Path, before: Snapshot, progress: Callable[[int], 
         open_collection(path, new, check=False).release()
         new.write(path)
         sync_folder(path)
+        root = path.resolve()
         for shard in old.shards:
-            folder = path.resolve() / shard.folder
+            folder = root / shard.folder
             if SHARDS_FOLDER.fullmatch(Path(shard.folder).parts[0]) and folder.resolve() == folder:  # no links
-                remove_index(folder, [folder, *itertools.takewhile(path.resolve().__ne__, folder.parents)])
+                remove_index(folder, [folder, *itertools.takewhile(root.__ne__, folder.parents)])

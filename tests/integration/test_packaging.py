@@ -34,7 +34,7 @@ def hashed(lock: str) -> dict[Requirement, list[str]]:
 
 
 def applies(requirement: Requirement, python: str) -> bool:
-    """Whether it is for Linux with that Python."""
+    """Return whether pip installs a requirement on Linux with that Python."""
     environment = {**LINUX, "python_version": python, "python_full_version": f"{python}.1"}
     return requirement.marker is None or requirement.marker.evaluate(environment)
 
@@ -194,7 +194,7 @@ def test_these_tests_run_with_what_is_locked() -> None:
     ],
 )
 def test_make_takes_a_python_that_the_locks_cover(tmp_path: Path, works: set[str], chosen: str) -> None:
-    """Not one that is too old, nor a shim behind which there is none."""
+    """Skip interpreters that are too old, and pyenv shims without an interpreter."""
     for name in ("python3", *(f"python{version}" for version in PYTHONS)):
         (tmp_path / name).write_text(f"#!/bin/sh\nexit {int(name not in works)}\n")
         (tmp_path / name).chmod(0o755)

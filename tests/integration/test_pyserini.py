@@ -50,7 +50,7 @@ def pyserini() -> Iterator[Any]:
 
 
 def test_stock_anserini_gives_the_integer_scores_of_any_vectors(tmp_path: Path) -> None:
-    """By the class that Pyserini's searcher wraps."""
+    """Search with SimpleImpactSearcher, the class that LuceneImpactSearcher wraps."""
     vectors, quantizer = random_vectors(np.random.default_rng(6), 300), Quantizer(8)
     ids = [f"d{number:03}" for number in range(300)]
     build(tmp_path, ids, vectors)

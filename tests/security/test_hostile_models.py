@@ -300,7 +300,7 @@ def test_lone_surrogates_are_refused(hostile: SparseStsIndex) -> None:
 
 
 def test_tables_show_no_control_characters(hostile: SparseStsIndex) -> None:
-    """What a sentence holds does not reach the terminal as orders to it (escape sequences, line ends)."""
+    """Escape sequences and line ends in a sentence are not sent to the terminal."""
     runner = click.testing.CliRunner()
     for arguments in (
         ["search", str(hostile.path), EVIL, "-k", "30", "--explain"],

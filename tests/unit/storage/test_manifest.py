@@ -1,4 +1,4 @@
-"""What a manifest says is read back; what a newer version may add is passed over, or refused by name."""
+"""A manifest is read back as written; additions of newer versions are ignored, or refused by name."""
 
 from __future__ import annotations
 
