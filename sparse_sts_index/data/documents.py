@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
+from typing import Unpack
+from uuid import UUID
 
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.text import check_unicode
-from sparse_sts_index.data.reading import read_records
-from sparse_sts_index.data.records import Columns, Record, kind, missing_column, required_text
+from sparse_sts_index.data.columns import Columns
+from sparse_sts_index.data.reading import FileOptions, read_records
+from sparse_sts_index.data.records import Record, kind
 from sparse_sts_index.data.sample import SAMPLE, SAMPLE_COLLECTION
 from sparse_sts_index.errors import DataError
 
 #: Queries that are encoded together, where there are many.
 QUERY_CHUNK = 256
-_ID_NAMES = ("_id", "id", "docid")
-_TEXT_NAMES = ("text", "contents", "sentence")
-COLUMN_NAMES = (*_ID_NAMES, *_TEXT_NAMES, "title")
-_COLUMNS = Columns(frozenset(COLUMN_NAMES))
+#: The columns of a collection.
+DOCUMENT_COLUMNS = Columns(
+    {"id": ("_id", "id", "docid"), "text": ("text", "contents", "sentence"), "title": ("title",)},
+    required=("id", "text"),
+)
 _MAX_ID_BYTES = 32_766  # Lucene's longest indexed term, IndexWriter.MAX_TERM_LENGTH
 
 
@@ -75,7 +80,13 @@ class Chunk:
     impacts: csr_array
 
 
-def read_corpus(source: str | Path, format: str | None = None) -> Iterator[Document]:
+def read_corpus(
+    source: str | Path,
+    format: str | None = None,
+    *,
+    columns: Mapping[str, str] | None = None,
+    delimiter: str | None = None,
+) -> Iterator[Document]:
     """Yield the documents of a collection, in order, holding one at a time.
 
     Parameters
@@ -88,6 +99,12 @@ def read_corpus(source: str | Path, format: str | None = None) -> Iterator[Docum
         before the text, with a space, as BEIR does.
     format : {"jsonl", "csv", "tsv", "txt", "parquet"}, optional
         Default: by the suffix; standard input is jsonl if it begins with ``{``, else txt.
+    columns : mapping of str to str, optional
+        Names of the columns for ``id``, ``text`` and ``title``, such as ``{"id": "qid", "text": "question"}``; numbers
+        from 1 for csv and tsv without a header, such as ``{"id": "1", "text": "2"}``. The id ``"#"`` is the number of
+        the line or row. Where the text is named, a title is read only if it is named, too.
+    delimiter : str, optional
+        What separates columns, such as ``"tab"`` or ``";"``; see :func:`~.data.reading.read_records`.
 
     Raises
     ------
@@ -95,15 +112,16 @@ def read_corpus(source: str | Path, format: str | None = None) -> Iterator[Docum
         Missing or malformed file, missing column, an id that is no string or integer, or what :class:`Document`
         refuses. Duplicate ids are for :func:`check_ids` to find.
     """
+    wanted = DOCUMENT_COLUMNS.choose(columns)
     if str(source) == SAMPLE:
         source = SAMPLE_COLLECTION
-    for record in read_records(source, _COLUMNS, format):
-        yield document_of(record)
+    for record in read_records(source, wanted, format, delimiter):
+        yield document_of(record, wanted)
 
 
-def document_of(record: Record) -> Document:
-    """What a row holds; errors are those of :func:`read_corpus`."""
-    return Document(_document_id(record), _document_text(record), record.where)
+def document_of(record: Record, columns: Columns = DOCUMENT_COLUMNS) -> Document:
+    """Return the document in a row; errors are those of :func:`read_corpus`."""
+    return Document(_document_id(record, columns), _document_text(record, columns), record.where)
 
 
 def check_ids(documents: Iterable[Document]) -> Iterator[Document]:
@@ -129,8 +147,10 @@ def chunks(documents: Iterable[Document], size: int) -> Iterator[list[Document]]
         yield chunk
 
 
-def count_documents(source: str | Path, format: str | None = None) -> int:
+def count_documents(source: str | Path, **options: Unpack[FileOptions]) -> int:
     """Read a whole collection once, so that every error in it is found before any work is done on it.
+
+    Parameters are those of :func:`read_corpus`.
 
     Returns
     -------
@@ -142,27 +162,27 @@ def count_documents(source: str | Path, format: str | None = None) -> int:
     DataError
         As :func:`read_corpus` and :func:`check_ids`, and if there is no document at all.
     """
-    count = sum(1 for _ in check_ids(read_corpus(source, format)))
+    count = sum(1 for _ in check_ids(read_corpus(source, **options)))
     if not count:
         raise DataError(f"{source}: no documents in it")
     return count
 
 
-def _document_id(record: Record) -> str:
-    for name in _ID_NAMES:
-        if name in record.values:
-            value = record.values[name]
-            if isinstance(value, int) and not isinstance(value, bool):
-                return str(value)
-            if not isinstance(value, str):
-                raise DataError(f"{record.where}: {name} must be a string or an integer, found {kind(value)}")
-            return value
-    raise missing_column(record, *_ID_NAMES)
+def _document_id(record: Record, columns: Columns) -> str:
+    value = columns.value(record, "id")
+    whole = isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value()
+    if whole or isinstance(value, UUID) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(int(value) if whole else value)
+    if isinstance(value, str | bytes | bytearray):
+        return columns.text(record, "id")
+    hint = "; save such ids as integers or text" if isinstance(value, float) else ""
+    name = columns.name_of("id", record.values)
+    raise DataError(f"{record.where}: {name} must be a string or an integer, found {kind(value)}{hint}")
 
 
-def _document_text(record: Record) -> str:
-    text = required_text(record, *_TEXT_NAMES)
-    title = record.values.get("title")
-    if not title:
+def _document_text(record: Record, columns: Columns) -> str:
+    text = columns.text(record, "text")
+    name = columns.name_of("title", record.values)
+    if name is None or not record.values[name]:
         return text
-    return f"{required_text(record, 'title')} {text}".strip()
+    return f"{columns.text(record, 'title')} {text}".strip()

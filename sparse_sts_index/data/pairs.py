@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -13,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparse_sts_index._utils.hub import DEFAULT_DATASET, hub_access
+from sparse_sts_index.data.columns import Columns
 from sparse_sts_index.data.reading import STDIN, file_format, read_records
-from sparse_sts_index.data.records import Columns, Record, missing_column, required_text
+from sparse_sts_index.data.records import Record
 from sparse_sts_index.data.sample import SAMPLE, SAMPLE_FOLDER, SAMPLE_SCORE_RANGE
 from sparse_sts_index.errors import DataError, HubUnreachableError
 
@@ -24,8 +26,9 @@ _SPLIT_NAMES = {
     "test": ("test",),
 }
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_SCORE_NAMES = ("score", "label")
-_KNOWN = frozenset({"sentence1", "sentence2", *_SCORE_NAMES})
+_ROLES = {"sentence1": ("sentence1",), "sentence2": ("sentence2",), "score": ("score", "label")}
+_COLUMNS = Columns(_ROLES, required=tuple(_ROLES), positional=tuple(_ROLES))
+_TEXT_COLUMNS = dataclasses.replace(_COLUMNS, required=("sentence1", "sentence2"))
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def load_pairs(
     *,
     score_range: tuple[float, float] | None = None,
     scored: bool = True,
+    columns: Mapping[str, str] | None = None,
+    delimiter: str | None = None,
 ) -> Pairs:
     """Load sentence pairs, their scores normalised to 0..1.
 
@@ -87,6 +92,12 @@ def load_pairs(
         Lowest and highest score of the grading scale, mapped to 0 and 1. Default (0, 1); the sample knows its own.
     scored : bool
         Whether the pairs must have scores. If False, a score column is not read.
+    columns : mapping of str to str, optional
+        Names of the columns for ``sentence1``, ``sentence2`` and ``score``, such as ``{"score": "similarity"}``; or
+        numbers from 1 for csv and tsv without a header, such as ``{"sentence1": "6", "sentence2": "7", "score": "5"}``
+        for the files of the STSbenchmark.
+    delimiter : str, optional
+        What separates columns, such as ``"tab"`` or ``";"``; see :func:`~.data.reading.read_records`.
 
     Returns
     -------
@@ -104,21 +115,25 @@ def load_pairs(
     low, high = score_range or (0.0, 1.0)
     if not (low < high and math.isfinite(high - low)):
         raise DataError(f"score range {low:g} {high:g}: the first number must be below the second")
+    wanted = (_COLUMNS if scored else _TEXT_COLUMNS).choose(columns)
     path = Path(source)
     records: Iterable[Record]
     if path.is_dir():
-        records = _read_file(_split_file(path, _split_key(split, str(source))))
+        records = _read_file(_split_file(path, _split_key(split, str(source)), delimiter), wanted, delimiter)
     elif str(source) == STDIN or path.exists() or file_format(path) or not _HUB_ID.fullmatch(str(source)):
-        records = _read_file(path)
+        records = _read_file(path, wanted, delimiter)
     else:
         records = _read_hub(str(source), _split_key(split, str(source)))
-    return _collect(records, (low, high), scored, str(source))
+    return _collect(records, wanted, (low, high), str(source))
 
 
-def _read_file(path: Path) -> Iterable[Record]:
-    if file_format(path) == "txt":
-        raise DataError(f"{path}: a .txt file holds no pairs; use csv, tsv, jsonl or parquet")
-    return read_records(path, Columns(_KNOWN, ("sentence1", "sentence2", "score")))
+def _read_file(path: Path, columns: Columns, delimiter: str | None) -> Iterable[Record]:
+    if file_format(path) == "txt" and delimiter is None:
+        raise DataError(
+            f"{path}: a .txt file holds no pairs; use csv, tsv, jsonl or parquet, or say what separates its columns: "
+            "--delimiter tab"
+        )
+    return read_records(path, columns, delimiter=delimiter)
 
 
 def _split_key(split: str | None, source: str) -> str:
@@ -128,14 +143,15 @@ def _split_key(split: str | None, source: str) -> str:
     raise DataError(f"{source}: name a split (train, dev or test)" + (f", not {split!r}" if split else ""))
 
 
-def _split_file(folder: Path, key: str) -> Path:
-    """The one file of `folder` whose name is, or ends in, a name of the split."""
+def _split_file(folder: Path, key: str, delimiter: str | None) -> Path:
+    """Return the one file of `folder` whose name is, or ends in, a name of the split."""
     pattern = re.compile(rf"(.*[-_.])?({'|'.join(_SPLIT_NAMES[key])})")
+    unusable = (None,) if delimiter is not None else (None, "txt")
     found = sorted(
         path
         for path in folder.iterdir()
         if path.is_file()
-        and file_format(path) not in (None, "txt")
+        and file_format(path) not in unusable
         and pattern.fullmatch(re.sub(r"(\.[^.]+)(\.gz)?$", "", path.name).lower())
     )
     if len(found) != 1:
@@ -166,19 +182,21 @@ def _read_hub(name: str, key: str) -> Iterable[Record]:
     raise DataError(f"{name}: no {key} split ({str(last).splitlines()[0]})") from last
 
 
-def _collect(records: Iterable[Record], score_range: tuple[float, float], scored: bool, source: str) -> Pairs:
+def _collect(records: Iterable[Record], columns: Columns, score_range: tuple[float, float], source: str) -> Pairs:
     low, high = score_range
+    scored = "score" in columns.required
     sentence1: list[str] = []
     sentence2: list[str] = []
     scores: list[float] = []
     for record in records:
+        columns.check(record.values, record.where)
         for column, values in (("sentence1", sentence1), ("sentence2", sentence2)):
-            text = required_text(record, column)
+            text = columns.text(record, column)
             if not text.strip():
                 raise DataError(f"{record.where}: {column} is empty")
             values.append(text)
         if scored:
-            score = _score(record)
+            score = _score(record, columns)
             if not low <= score <= high:
                 raise DataError(
                     f"{record.where}: score {score:g} is outside the stated range {low:g}..{high:g} "
@@ -190,15 +208,13 @@ def _collect(records: Iterable[Record], score_range: tuple[float, float], scored
     return Pairs(sentence1, sentence2, np.array(scores, dtype=np.float64) if scored else None)
 
 
-def _score(record: Record) -> float:
-    for name in _SCORE_NAMES:
-        if name in record.values:
-            value = record.values[name]
-            try:
-                score = math.nan if isinstance(value, bool) or value is None or "_" in str(value) else float(value)
-            except (TypeError, ValueError, OverflowError):
-                score = math.nan
-            if math.isnan(score):
-                raise DataError(f"{record.where}: {name} {value!r:.40} is not a number")
-            return score
-    raise missing_column(record, *_SCORE_NAMES)
+def _score(record: Record, columns: Columns) -> float:
+    value = columns.value(record, "score")
+    try:
+        score = math.nan if isinstance(value, bool) or value is None or "_" in str(value) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        score = math.nan
+    if math.isnan(score):
+        name = columns.name_of("score", record.values)
+        raise DataError(f"{record.where}: {name} {value!r:.40} is not a number")
+    return score

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sparse_sts_index._utils.text import printable
-from sparse_sts_index.data.records import MAX_ROW_BYTES, MAX_ROW_MIB, Columns, Record, some_names
+from sparse_sts_index.data.columns import Columns
+from sparse_sts_index.data.records import MAX_ROW_BYTES, MAX_ROW_MIB, Record
 from sparse_sts_index.errors import DataError
 
 _BATCH = 1024  # rows of a parquet file at a time
@@ -21,9 +22,7 @@ def read_parquet(path: Path, name: str, columns: Columns) -> Iterator[Record]:
     try:
         schema = pyarrow.parquet.read_schema(path)
         wanted = [column for column in dict.fromkeys(schema.names) if column in columns.known]
-        if not wanted:
-            known = ", ".join(sorted(columns.known))
-            raise DataError(f"{name}: missing column: none of {known} (found: {some_names(schema.names)})")
+        columns.check(schema.names, name)
         if repeated := [column for column in wanted if schema.names.count(column) > 1]:
             raise DataError(f"{name}: two columns {repeated[0]}")
         for column in wanted:
@@ -63,9 +62,13 @@ def _longest(column: Any) -> int:
 
 
 def _is_text(kind: Any) -> bool:
-    import pyarrow
+    """Return whether values are texts, or bytes that may be, of any length."""
+    import pyarrow.types
 
-    return any(is_text(kind) for is_text in (pyarrow.types.is_string, pyarrow.types.is_large_string))
+    if pyarrow.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    texts = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+    return any(getattr(pyarrow.types, f"is_{name}")(kind) for name in texts)
 
 
 def _is_plain(kind: Any) -> bool:
@@ -74,8 +77,11 @@ def _is_plain(kind: Any) -> bool:
 
     if pyarrow.types.is_dictionary(kind):
         return _is_plain(kind.value_type)
-    fixed = pyarrow.types.is_null, pyarrow.types.is_primitive, pyarrow.types.is_decimal
-    return _is_text(kind) or any(is_fixed(kind) for is_fixed in fixed)
+    fixed = (
+        *(pyarrow.types.is_null, pyarrow.types.is_primitive, pyarrow.types.is_decimal),
+        pyarrow.types.is_fixed_size_binary,
+    )
+    return _is_text(kind) or kind == pyarrow.uuid() or any(is_fixed(kind) for is_fixed in fixed)
 
 
 def _decoded(column: Any) -> Any:

@@ -13,20 +13,31 @@ import gzip
 import itertools
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TypedDict, cast
 
 from sparse_sts_index._utils.text import printable
+from sparse_sts_index.data.columns import Columns
 from sparse_sts_index.data.parquet import read_parquet
-from sparse_sts_index.data.records import MAX_ROW_BYTES, Columns, Record
+from sparse_sts_index.data.records import MAX_ROW_BYTES, Record
 from sparse_sts_index.data.text_formats import decoded_lines, read_delimited, read_jsonl, read_txt
 from sparse_sts_index.errors import DataError
 
+#: What ``--delimiter`` and ``delimiter=`` call the delimiters that a shell makes hard to type.
+_NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
 _SUFFIXES = {f".{format}": format for format in FORMATS} | {".ndjson": "jsonl", ".json": "jsonl"}
 STDIN = "-"
+
+
+class FileOptions(TypedDict, total=False):
+    """The keyword arguments of :func:`~.data.documents.read_corpus` that say how to read a file."""
+
+    format: str | None
+    columns: Mapping[str, str] | None
+    delimiter: str | None
 
 
 def file_format(path: str | Path) -> str | None:
@@ -36,7 +47,9 @@ def file_format(path: str | Path) -> str | None:
     return _SUFFIXES.get(suffixes[-1].lower()) if suffixes else None
 
 
-def read_records(source: str | Path, columns: Columns, format: str | None = None) -> Iterator[Record]:
+def read_records(
+    source: str | Path, columns: Columns, format: str | None = None, delimiter: str | None = None
+) -> Iterator[Record]:
     """Yield the rows of `source`, in order.
 
     Parameters
@@ -44,21 +57,25 @@ def read_records(source: str | Path, columns: Columns, format: str | None = None
     source : str or Path
         A file, or ``"-"`` for standard input. A name ending in ``.gz`` is decompressed.
     columns : Columns
-        How to read csv and tsv files; jsonl, parquet and txt carry (or need) no column names.
+        The columns to read.
     format : {"jsonl", "csv", "tsv", "txt", "parquet"}, optional
         Default: by the suffix. Standard input defaults to jsonl if its first character is ``{``, else to txt.
+    delimiter : str, optional
+        One character, or its name (``"tab"``, ``"comma"``, ``"semicolon"``, ``"pipe"``, ``"space"``), between the
+        columns of a text file, which is then read as csv, or with tabs as tsv, unless its format is jsonl or parquet.
 
     Raises
     ------
     DataError
         Missing or unreadable file, unknown format, bytes that are not UTF-8, malformed JSON or a name twice in one of
         its objects, a broken gzip or parquet file, no header where one is needed, a row of the wrong width or of more
-        than 16 MiB, a csv field of more than 131,072 characters.
+        than 16 MiB, a csv field of more than 131,072 characters, a delimiter that is none.
     """
+    separator = _delimiter(delimiter)
     if str(source) == STDIN:
         if sys.stdin is None:
             raise DataError("standard input is closed")
-        yield from _read_stream(sys.stdin.buffer, "standard input", columns, format)
+        yield from _read_stream(sys.stdin.buffer, "standard input", columns, format, separator)
         return
     path = Path(source)
     name = printable(str(source))
@@ -68,15 +85,30 @@ def read_records(source: str | Path, columns: Columns, format: str | None = None
         if not path.exists():
             raise DataError(f"no such file: {name}")
         format = format or file_format(path)
-        if format is None:
+        if format is None and separator is None:
             expected = ", ".join("." + known for known in FORMATS)
-            raise DataError(f"{name}: unknown format; expected one of {expected} (or .gz of it)")
-        if format == "parquet":
+            raise DataError(f"{name}: unknown format; expected one of {expected} (or .gz of it), or --format")
+        if format == "parquet" and separator is None:
             yield from read_parquet(path, name, columns)
         else:
             with path.open("rb") as file:
                 stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
-                yield from _read_stream(stream, name, columns, format)
+                yield from _read_stream(stream, name, columns, format, separator)
+
+
+def _delimiter(given: str | None) -> str | None:
+    """Return the character that separates columns, or None where the format says which.
+
+    Raises
+    ------
+    DataError
+        It is not one character, or one that csv has another use for.
+    """
+    separator = _NAMED_DELIMITERS.get(given, given) if given is not None else None
+    if separator is not None and (len(separator) != 1 or separator in '"\r\n\0\ufeff' or separator.isalnum()):
+        known = ", ".join(name for name in _NAMED_DELIMITERS if name.isalpha())
+        raise DataError(f"delimiter {printable(separator, 20)!r}: expected one character, or one of {known}")
+    return separator
 
 
 @contextmanager
@@ -90,8 +122,15 @@ def _read_errors(name: str) -> Iterator[None]:
         raise DataError(f"cannot read {name}: {reason}") from error
 
 
-def _read_stream(stream: IO[bytes], name: str, columns: Columns, format: str | None) -> Iterator[Record]:
+def _read_stream(
+    stream: IO[bytes], name: str, columns: Columns, format: str | None, delimiter: str | None
+) -> Iterator[Record]:
     lines = decoded_lines(iter(functools.partial(stream.readline, MAX_ROW_BYTES + 1), b""), name)
+    if delimiter is not None:
+        if format in ("jsonl", "parquet"):
+            raise DataError(f"{name}: {format} has no delimiter")
+        yield from read_delimited(lines, name, columns, delimiter)
+        return
     if format is None:
         first = next(lines, None)
         if first is None:
@@ -103,6 +142,6 @@ def _read_stream(stream: IO[bytes], name: str, columns: Columns, format: str | N
     elif format == "txt":
         yield from read_txt(lines, name)
     elif format in ("csv", "tsv"):
-        yield from read_delimited(lines, name, columns, format)
+        yield from read_delimited(lines, name, columns, "\t" if format == "tsv" else ",")
     else:
         raise DataError(f"{name}: {format} cannot be read from a stream")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
-import functools
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sparse_sts_index._utils.text import printable
-from sparse_sts_index.data.records import MAX_ROW_BYTES, MAX_ROW_MIB, Columns, Record, some_names
+from sparse_sts_index.data.columns import Columns
+from sparse_sts_index.data.records import MAX_ROW_BYTES, MAX_ROW_MIB, Record
 from sparse_sts_index.errors import DataError
 
 
@@ -54,6 +55,7 @@ def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+_ARRAY = "expected one JSON object a line, found an array (jq -c '.[]' FILE writes one object a line)"
 _JSON = json.JSONDecoder(object_pairs_hook=_json_object)
 
 
@@ -66,11 +68,17 @@ def read_jsonl(lines: Iterator[str], name: str, first: int = 1) -> Iterator[Reco
         try:
             value = _JSON.decode(line.rstrip("\r\n"))
         except json.JSONDecodeError as error:
-            raise DataError(f"{where}: malformed JSON ({error.msg} at column {error.colno})") from error
+            if line.lstrip().startswith("["):  # of which a line may be the first of many
+                raise DataError(f"{where}: {_ARRAY}") from error
+            raise DataError(
+                f"{where}: malformed JSON ({error.msg} at column {error.colno}); jsonl has one object a line"
+            ) from error
         except _NameTwiceError as error:
             raise DataError(f"{where}: the name {printable(str(error))} comes twice in one JSON object") from error
         except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
             raise DataError(f"{where}: malformed JSON ({error})") from error
+        if isinstance(value, list):
+            raise DataError(f"{where}: {_ARRAY}")
         if not isinstance(value, dict):
             raise DataError(f"{where}: expected one JSON object a line, found {type(value).__name__}")
         yield Record(where, number, value)
@@ -83,26 +91,64 @@ def read_txt(lines: Iterator[str], name: str, first: int = 1) -> Iterator[Record
             yield Record(f"{name}:{number}", number, {"id": str(number), "text": text})
 
 
-def read_delimited(lines: Iterator[str], name: str, columns: Columns, format: str) -> Iterator[Record]:
+def read_delimited(lines: Iterator[str], name: str, columns: Columns, delimiter: str) -> Iterator[Record]:
     """Yield the rows of a csv or tsv file; see :func:`.data.reading.read_records`."""
+    first = next(lines, None)
+    if first is None:
+        return
+    hint = _delimiter_hint(first, delimiter)
+    lines = itertools.chain([first], lines)
     header: tuple[str, ...] | None = None
-    for number, row in (_rows_of_tsv if format == "tsv" else functools.partial(_rows_of_csv, name=name))(lines):
+    for number, row in _rows_of_tsv(lines) if delimiter == "\t" else _rows_of_csv(lines, name, delimiter, hint):
         if not any(cell.strip() for cell in row):
             continue
         where = f"{name}:{number}"
+        if columns.by_number:  # no header, and rows of any width
+            values = {str(place): cell for place, cell in enumerate(row, 1)}
+            columns.check(values, where)
+            yield Record(where, number, values)
+            continue
         if header is None:
-            names = tuple(cell.strip().lower() for cell in row)
-            if columns.known.intersection(names):
-                if repeated := {name for name in names if name and names.count(name) > 1}:
+            header = _header(row, columns)
+            if header is not None:
+                if hint and len(header) == 1:
+                    raise DataError(f"{where}: one column, {printable(header[0])}{hint}")
+                if repeated := {name for name in header if name and header.count(name) > 1}:
                     raise DataError(f"{where}: the header has two columns {printable(min(repeated))}")
-                header = names
+                columns.check(header, where)
                 continue
             if not columns.are_in(row):
-                raise DataError(f"{where}: {_header_needed(columns, row)}")
+                if hint:
+                    raise DataError(f"{where}: no header with any of {', '.join(sorted(columns.known))}{hint}")
+                raise columns.without_header(row, where)
             header = columns.positional
         if len(row) != len(header):
-            raise DataError(f"{where}: {len(row)} columns where {len(header)} are expected (an unquoted delimiter?)")
+            raise DataError(
+                f"{where}: {len(row)} columns where {len(header)} are expected (an unquoted delimiter?){hint}"
+            )
         yield Record(where, number, dict(zip(header, row, strict=True)))
+
+
+def _header(row: Sequence[str], columns: Columns) -> tuple[str, ...] | None:
+    """Return the names in a header, those of interest as the reader spells them; None if the row is no header."""
+    spelled = {name.lower(): name for name in columns.known}
+    names = [cell.strip() for cell in row]
+    if not spelled.keys() & {name.lower() for name in names}:
+        return None
+    return tuple(spelled.get(name.lower(), name) for name in names)
+
+
+#: Delimiters other than the comma, and what ``--delimiter`` calls them.
+_DELIMITERS = {"\t": "tab", ";": "';'", "|": "'|'", ",": "','"}
+
+
+def _delimiter_hint(line: str, delimiter: str) -> str:
+    """Return what to say of a first line that another delimiter would cut into more columns; mostly nothing."""
+    count, likely = max((line.count(character), character) for character in _DELIMITERS)
+    if likely == delimiter or count <= line.count(delimiter):
+        return ""
+    word = {"\t": "tabs"}.get(likely, f"{likely!r}")
+    return f"; its columns seem to be separated by {word}: add --delimiter {_DELIMITERS[likely]}"
 
 
 def _rows_of_tsv(lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
@@ -111,7 +157,7 @@ def _rows_of_tsv(lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
         yield number, line.removesuffix("\n").removesuffix("\r").split("\t")
 
 
-def _rows_of_csv(lines: Iterator[str], name: str) -> Iterator[tuple[int, list[str]]]:
+def _rows_of_csv(lines: Iterator[str], name: str, delimiter: str, hint: str) -> Iterator[tuple[int, list[str]]]:
     length = 0
 
     def bounded() -> Iterator[str]:
@@ -122,7 +168,7 @@ def _rows_of_csv(lines: Iterator[str], name: str) -> Iterator[tuple[int, list[st
                 raise DataError(f"{name}:{number}: a row of more than {MAX_ROW_MIB} MiB (a quote that is not closed?)")
             yield line
 
-    reader = csv.reader(bounded(), strict=True)
+    reader = csv.reader(bounded(), delimiter=delimiter, strict=True)
     while True:
         number, length = reader.line_num + 1, 0
         try:
@@ -135,11 +181,5 @@ def _rows_of_csv(lines: Iterator[str], name: str) -> Iterator[tuple[int, list[st
                 reason = f"a field of more than {csv.field_size_limit():,} characters: a quote not closed, or for jsonl"
             elif "new-line" in reason:
                 reason = "a carriage return outside quotes"
-            raise DataError(f"{name}:{number}: malformed csv ({reason})") from error
+            raise DataError(f"{name}:{number}: malformed csv ({reason}){hint}") from error
         yield number, row
-
-
-def _header_needed(columns: Columns, row: Sequence[str]) -> str:
-    found = some_names(cell.strip() for cell in row)
-    without = f"; without a header, just {', '.join(columns.positional)}" if columns.positional else ""
-    return f"missing column: no header with any of {', '.join(sorted(columns.known))} (found: {found}){without}"

@@ -1,0 +1,180 @@
+"""Column names: what a reader needs from a file, under the names that a format or the user gives them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sparse_sts_index._utils.text import check_unicode, printable
+from sparse_sts_index.data.records import Record, kind, some_names
+from sparse_sts_index.errors import DataError
+
+#: A role given this name takes the number of the line or row.
+ROW_NUMBER = "#"
+#: Column names of public data sets and of databases, in lower case. They are suggested in messages, never taken unasked.
+_SUGGESTED = {
+    "id": ("qid", "pid", "docno", "doc_id", "document_id", "passage_id", "query-id", "corpus-id", "uuid", "key", "name"),
+    "text": ("question", "query", "passage", "body", "content", "sentence1", "title", "description", "claim", "name"),
+    "sentence1": ("sentence_a", "sentence_1", "text1", "text_a", "s1", "source1", "question1", "premise", "anchor"),
+    "sentence2": ("sentence_b", "sentence_2", "text2", "text_b", "s2", "source2", "question2", "hypothesis", "positive"),
+    "score": ("similarity", "similarity_score", "relatedness_score", "relatedness", "gold", "sim", "is_duplicate"),
+}
+#: The STSbenchmark as its authors publish it: seven columns or nine, and no header.
+_STS_BENCHMARK = {"sentence1": "6", "sentence2": "7", "score": "5"}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that a reader takes from a file.
+
+    Attributes
+    ----------
+    roles : mapping of str to tuple of str
+        What the reader needs, and the names that its column may have, the preferred name first.
+    required : tuple of str
+        The roles that no row can be without.
+    positional : tuple of str
+        Names of the columns of a csv or tsv file without a header that has just these columns, a number in the last.
+        Empty: such a file needs names.
+    by_number : bool
+        Names are numbers of columns, from 1: a csv or tsv file then has no header.
+    """
+
+    roles: Mapping[str, tuple[str, ...]]
+    required: tuple[str, ...]
+    positional: tuple[str, ...] = ()
+    by_number: bool = False
+
+    def choose(self, chosen: Mapping[str, str] | None) -> Columns:
+        """Return these columns with other names for some roles.
+
+        Parameters
+        ----------
+        chosen : mapping of str to str, optional
+            Role to the name of its column; to its number, from 1, in a csv or tsv file without a header; or, for
+            ``id``, to ``"#"``, the number of the line or row.
+
+        Raises
+        ------
+        DataError
+            Unknown role, no name, or numbers beside names.
+        """
+        if not chosen:
+            return self
+        for role, name in chosen.items():
+            if role not in self.roles:
+                raise DataError(f"unknown column {printable(role, 40)!r}; choose from {', '.join(self.roles)}")
+            if not name or (name == ROW_NUMBER and role != "id"):
+                raise DataError(f"column {role}: {name!r} is not the name of a column")
+        numbers = {name.isdecimal() for name in chosen.values() if name != ROW_NUMBER}
+        if len(numbers) > 1:
+            raise DataError("columns: give names (of a file with a header) or numbers (of one without), not both")
+        roles = {**self.roles, **{role: (name,) for role, name in chosen.items()}}
+        if "text" in chosen and "title" not in chosen:  # somebody who names the text means that text
+            roles.pop("title", None)
+        return dataclasses.replace(self, roles=roles, by_number=numbers == {True})
+
+    @property
+    def known(self) -> frozenset[str]:
+        """All names that a column of interest may have."""
+        return frozenset(name for names in self.roles.values() for name in names if name != ROW_NUMBER)
+
+    def name_of(self, role: str, found: Collection[str]) -> str | None:
+        """Return the name that a role's column has among those found, or None."""
+        return next((name for name in self.roles.get(role, ()) if name in found), None)
+
+    def check(self, found: Collection[str], where: str) -> None:
+        """Refuse a file or row that lacks a required column.
+
+        Raises
+        ------
+        DataError
+            It does. The message names the columns found, and the option that says which to take.
+        """
+        lacking = [role for role in self.required if not (self._is_counted(role) or self.name_of(role, found))]
+        if lacking:
+            names = " and ".join(" or ".join(self.roles[role]) for role in lacking)
+            raise DataError(
+                f"{where}: missing column {names} (found: {some_names(found)}); say which to take: "
+                f"{self._suggestion(lacking, found)}"
+            )
+
+    def _is_counted(self, role: str) -> bool:
+        return self.roles[role] == (ROW_NUMBER,)
+
+    def _suggestion(self, lacking: Iterable[str], found: Iterable[str]) -> str:
+        """Return the option that names the columns, as far as their names tell."""
+        by_name = {name.strip().lower(): name.strip() for name in found}
+        chosen = []
+        for role in lacking:
+            name = next((by_name[name] for name in _SUGGESTED.get(role, ()) if name in by_name), None)
+            chosen.append(f"{role}={printable(name, 40) if name else ROW_NUMBER if role == 'id' else 'COLUMN'}")
+        option = ",".join(chosen)
+        numbered = " (# numbers the rows)" if f"id={ROW_NUMBER}" in chosen else ""
+        return f"--columns {f'{option!r}' if ' ' in option or ROW_NUMBER in option else option}{numbered}"
+
+    def without_header(self, row: list[str], where: str) -> DataError:
+        """Return the error of a csv or tsv file whose first row holds none of the known names."""
+        cells = [cell.strip() for cell in row]
+        if "score" in self.required and len(cells) >= 7 and _is_number(cells[4]):
+            option = ",".join(f"{role}={number}" for role, number in _STS_BENCHMARK.items())
+            return DataError(
+                f"{where}: no header (found: {some_names(cells)}); if these are the columns of the STSbenchmark, add "
+                f"--columns {option}"
+            )
+        guess = self._suggestion(self.required, cells)
+        numbers = ",".join(f"{role}={number}" for number, role in enumerate(self.required, 1))
+        return DataError(
+            f"{where}: no header with any of {', '.join(sorted(self.known))} (found: {some_names(cells)}); name the "
+            f"columns, {guess}, or number those of a file without a header, --columns {numbers}"
+        )
+
+    def are_in(self, row: list[str]) -> bool:
+        """Return whether `row` can be the first row of a file without a header, see `positional`."""
+        return bool(self.positional) and len(row) == len(self.positional) and _is_number(row[-1])
+
+    def value(self, record: Record, role: str) -> Any:
+        """Return a row's value of a role.
+
+        Raises
+        ------
+        DataError
+            The row has no such column.
+        """
+        if self._is_counted(role):
+            return record.number
+        for name in self.roles[role]:
+            if name in record.values:
+                return record.values[name]
+        self.check(record.values, record.where)
+        raise AssertionError(f"{role} is not required")
+
+    def text(self, record: Record, role: str) -> str:
+        """Return a row's text of a role; bytes are taken as UTF-8.
+
+        Raises
+        ------
+        DataError
+            The row has no such column, or it holds something else, or invalid Unicode.
+        """
+        value = self.value(record, role)
+        name = self.name_of(role, record.values) or role
+        if isinstance(value, bytes | bytearray):
+            try:
+                return value.decode()
+            except UnicodeDecodeError as error:
+                raise DataError(f"{record.where}: {name} is not UTF-8 (byte {error.start + 1})") from error
+        if not isinstance(value, str):
+            raise DataError(f"{record.where}: {name} must be a string, found {kind(value)}")
+        check_unicode(value, name, record.where)
+        return value
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return "_" not in cell  # 1_0 is ten in Python only
