@@ -10,13 +10,16 @@ from tqdm import tqdm
 from sparse_sts_index._utils.files import refuse_file, refuse_folder
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.pairs import load_pairs
+from sparse_sts_index.data.reading import TableOptions
 from sparse_sts_index.errors import HubUnreachableError, ModelError
 from sparse_sts_index.vectors.spec import Precision
 
+from .defaults import chosen_model
 from .options import (
     bits_option,
     dataset_option,
     model_option,
+    pairs_reading_options,
     precision_option,
     score_range_option,
     sentences_option,
@@ -31,6 +34,7 @@ from .output import one_line
 @dataset_option
 @split_option("test")
 @score_range_option
+@pairs_reading_options
 @sentences_option
 @bits_option
 @click.option(
@@ -44,10 +48,11 @@ from .output import one_line
 @precision_option()
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the report.")
 def bench(
-    model: str,
+    model: str | None,
     dataset: str,
     split: str,
     score_range: tuple[float, float] | None,
+    reading: TableOptions,
     corpus: str | None,
     bits: int,
     dense: str,
@@ -60,7 +65,8 @@ def bench(
     The page needs no network. Needs pip install 'sparse-sts-index[bench]', and [minilm] for the dense model.
     """
     refuse_file(output)
-    pairs = load_pairs(dataset, split, score_range=score_range)
+    model = chosen_model(model)
+    pairs = load_pairs(dataset, split, score_range=score_range, **reading)
     sentences = [document.text for document in read_corpus(corpus)] if corpus else None
 
     from sparse_sts_index.encoding.encoder import SparseStsEncoder

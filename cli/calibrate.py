@@ -8,10 +8,20 @@ from pathlib import Path
 import click
 
 from sparse_sts_index.data.pairs import load_pairs
+from sparse_sts_index.data.reading import TableOptions
 from sparse_sts_index.encoding.calibration import CALIBRATION_FILE, calibrate as fit
 from sparse_sts_index.errors import ModelError
 
-from .options import dataset_option, model_option, overwrite_option, precision_option, score_range_option, split_option
+from .defaults import chosen_model
+from .options import (
+    dataset_option,
+    model_option,
+    overwrite_option,
+    pairs_reading_options,
+    precision_option,
+    score_range_option,
+    split_option,
+)
 
 
 @click.command()
@@ -19,6 +29,7 @@ from .options import dataset_option, model_option, overwrite_option, precision_o
 @dataset_option
 @split_option("dev")
 @score_range_option
+@pairs_reading_options
 @click.option(
     "--scale",
     type=(float, float),
@@ -30,10 +41,11 @@ from .options import dataset_option, model_option, overwrite_option, precision_o
 @precision_option()
 @overwrite_option
 def calibrate(
-    model: str,
+    model: str | None,
     dataset: str,
     split: str,
     score_range: tuple[float, float] | None,
+    reading: TableOptions,
     scale: tuple[float, float],
     precision: str,
     overwrite: bool,
@@ -44,6 +56,7 @@ def calibrate(
     level, different cosines get one score. Fit it to pairs that
     the model was not trained on.
     """
+    model = chosen_model(model)
     folder = Path(model)
     if model in ("tiny", "minilm") or not folder.is_dir():
         raise ModelError(
@@ -53,7 +66,7 @@ def calibrate(
         raise click.UsageError("--scale: the first number must be below the second.")
     if (folder / CALIBRATION_FILE).exists() and not overwrite:
         raise ModelError(f"{model} has a calibration already; replace it with --overwrite")
-    pairs = load_pairs(dataset, split, score_range=score_range)
+    pairs = load_pairs(dataset, split, score_range=score_range, **reading)
 
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.encoding.models import load_splade

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
+from .defaults import chosen_index
 from .options import join_command
 from .output import json_line, one_line, progress_bar
 
 
 @click.command()
 @join_command
-def cluster(index: Path, threshold: float, format: str) -> None:
+def cluster(index: Path | None, threshold: float, format: str) -> None:
     """Group the sentences in INDEX that hang together by pairs whose cosine is at least --threshold.
 
     The largest group comes first. A sentence is in a group if it is similar to any one of it.
@@ -20,6 +21,7 @@ def cluster(index: Path, threshold: float, format: str) -> None:
     from sparse_sts_index.index import SparseStsIndex
 
     count = sentences = 0
+    index = chosen_index(index)
     with SparseStsIndex.open(index) as opened, progress_bar(len(opened), "comparing") as progress:
         for count, members in enumerate(opened.clusters(threshold, progress=progress), 1):
             sentences += len(members)

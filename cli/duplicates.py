@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from .defaults import chosen_index
 from .options import engine_session, join_command, spark_options
 from .output import json_line, one_line, progress_bar
 
@@ -15,7 +16,7 @@ from .output import json_line, one_line, progress_bar
 @join_command
 @spark_options
 def duplicates(
-    index: Path, threshold: float, format: str, engine: str, master: str | None, spark_conf: dict[str, str]
+    index: Path | None, threshold: float, format: str, engine: str, master: str | None, spark_conf: dict[str, str]
 ) -> None:
     """List all pairs of sentences in INDEX whose cosine is at least --threshold; exact, as they are found.
 
@@ -23,7 +24,7 @@ def duplicates(
     """
     from sparse_sts_index.index import SparseStsIndex
 
-    count = 0
+    count, index = 0, chosen_index(index)
     with ExitStack() as stack:
         spark = stack.enter_context(engine_session(engine, master, spark_conf))
         if spark is not None:

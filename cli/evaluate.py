@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -14,16 +15,27 @@ from sparse_sts_index._utils.hub import DEFAULT_DATASET
 from sparse_sts_index.data.pairs import load_pairs
 from sparse_sts_index.vectors.spec import Precision
 
-from .options import max_active_dims_option, model_option, precision_option, split_option
+from .defaults import BOXED_MODEL, MODEL_VARIABLE, TRAINED_MODEL, chosen_model
+from .options import (
+    PAIR_ROLES,
+    columns_option,
+    delimiter_option,
+    max_active_dims_option,
+    model_option,
+    precision_option,
+    split_option,
+)
 from .output import one_line
 
 if TYPE_CHECKING:
     from sparse_sts_index.evaluation.correlation import Interval
     from sparse_sts_index.evaluation.quality import Evaluation
 
+Value = TypeVar("Value")
+
 
 @click.command()
-@model_option(required=False, more=" Default: the one of --index.")
+@model_option(f"the one of --index, else {MODEL_VARIABLE}, {TRAINED_MODEL} in this folder, or {BOXED_MODEL}")
 @click.option(
     "--dataset",
     "datasets",
@@ -43,6 +55,8 @@ if TYPE_CHECKING:
     metavar="LOW HIGH",
     help="Scale of the scores in the data, such as 0 5; once for all, or once for each --dataset. [default: 0 1]",
 )
+@columns_option(PAIR_ROLES, multiple=True)
+@delimiter_option(multiple=True)
 @click.option("--against", metavar="MODEL", help="Another model: is the difference more than chance?")
 @click.option(
     "--index", type=click.Path(path_type=Path), help="Quantize as this index does, and check that the model is its own."
@@ -57,6 +71,8 @@ def evaluate(
     datasets: tuple[str, ...],
     split: str,
     score_ranges: tuple[tuple[float, float], ...],
+    columns: tuple[dict[str, str], ...],
+    delimiter: tuple[str, ...],
     against: str | None,
     index: Path | None,
     bits: int | None,
@@ -70,16 +86,23 @@ def evaluate(
     Intervals are 95 % bootstrap intervals. A model with a calibration has a row for its score. --against adds a paired
     permutation test between two models.
     """
-    if model is None and index is None:
-        raise click.UsageError("Give --model, or an --index.")
     if index is not None and not (bits is None and max_active_dims is None):
         raise click.UsageError("An --index has its own --bits and --max-active-dims.")
-    if len(score_ranges) not in (0, 1, len(datasets)):
-        raise click.UsageError("Give --score-range once, or once for each --dataset.")
+    if index is None:
+        model = chosen_model(model)
+    layouts = zip(
+        datasets,
+        _for_each(datasets, score_ranges, "--score-range"),
+        _for_each(datasets, columns, "--columns"),
+        _for_each(datasets, delimiter, "--delimiter"),
+        strict=True,
+    )
     if output is not None:
         refuse_folder(output)
-    ranges = score_ranges if len(score_ranges) > 1 else (score_ranges or (None,)) * len(datasets)
-    sets = [load_pairs(dataset, split, score_range=scale) for dataset, scale in zip(datasets, ranges, strict=True)]
+    sets = [
+        load_pairs(dataset, split, score_range=scale, columns=names, delimiter=separator)
+        for dataset, scale, names, separator in layouts
+    ]
 
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.evaluation import quality
@@ -114,6 +137,15 @@ def evaluate(
     if output is not None:
         with atomic_writer(output) as file:
             file.write(text + "\n")
+
+
+def _for_each(datasets: Sequence[str], values: Sequence[Value], option: str) -> list[Value | None]:
+    """Return one value for each data set: the one of its own, the one for all, or none."""
+    if len(values) not in (0, 1, len(datasets)):
+        raise click.UsageError(f"Give {option} once, or once for each --dataset.")
+    if len(values) == len(datasets):
+        return [*values]
+    return [values[0] if values else None] * len(datasets)
 
 
 def _range(interval: Interval, sign: str = "") -> str:

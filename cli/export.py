@@ -12,11 +12,12 @@ import click
 
 from sparse_sts_index._utils.files import atomic_writer, refuse_folder
 from sparse_sts_index.data.documents import read_corpus
-from sparse_sts_index.data.reading import STDIN
+from sparse_sts_index.data.reading import STDIN, FileOptions
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.spec import Precision
 
-from .options import corpus_format_option, model_option, overwrite_option, precision_option
+from .defaults import chosen_model
+from .options import model_option, overwrite_option, precision_option, reading_options
 from .output import known_total, progress_bar
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _FORMATS = ("anserini", "elasticsearch", "opensearch", "solr", "milvus", "qdrant
 @click.command()
 @click.argument("source")
 @click.option("--format", type=click.Choice(_FORMATS), default="anserini", show_default=True)
-@model_option(required=False, more=" For a corpus; an index has its vectors.")
+@model_option()
 @click.option(
     "--output",
     default=STDIN,
@@ -37,7 +38,7 @@ _FORMATS = ("anserini", "elasticsearch", "opensearch", "solr", "milvus", "qdrant
 )
 @click.option("--bits", type=click.IntRange(2, 16), help="Bits of the largest impact. [default: an index's, else 8]")
 @precision_option(default="auto; an index has its vectors")
-@corpus_format_option("--input-format")
+@reading_options("--input-format")
 @overwrite_option
 def export(
     source: str,
@@ -46,7 +47,7 @@ def export(
     output: str,
     bits: int | None,
     precision: Precision | None,
-    input_format: str | None,
+    reading: FileOptions,
     overwrite: bool,
 ) -> None:
     """Write SOURCE as files that another search engine's importer takes.
@@ -67,7 +68,7 @@ def export(
             raise DataError(f"{output} already exists; replace it with --overwrite")
 
     with contextlib.ExitStack() as stack:
-        opened, progress = _open(stack, source, model, bits, precision, input_format)
+        opened, progress = _open(stack, source, model, bits, precision, reading)
         if format == "anserini":
             count = _write_jsonl(opened, output, progress)
         else:
@@ -84,21 +85,23 @@ def _open(
     model: str | None,
     bits: int | None,
     precision: Precision | None,
-    format: str | None,
+    reading: FileOptions,
 ) -> tuple[Source, Callable[[int], None] | None]:
     """What is to be exported, and the bar to move with what is written (a corpus moves its own as it is encoded)."""
-    from sparse_sts_index.engines.sources import Source, is_index
+    from sparse_sts_index.engines.sources import Source
+    from sparse_sts_index.storage.layout import is_index
 
-    if is_index(source):
-        if not (model is None and bits is None and precision is None and format is None):
-            raise click.UsageError("--model, --bits, --precision and --input-format are of a corpus, not of an index.")
+    if is_index(Path(source)):
+        if not (model is None and bits is None and precision is None and not any(reading.values())):
+            raise click.UsageError(
+                "--model, --bits, --precision, --input-format, --columns and --delimiter cannot be used with an index."
+            )
         from sparse_sts_index.storage.impact_index import ImpactIndex
 
         opened = Source.of_index(ImpactIndex.open(source))
         return opened, stack.enter_context(progress_bar(opened.documents, "exporting"))
-    if model is None:
-        raise click.UsageError("A corpus is encoded first: give --model.")
-    total = known_total(source, format)
+    total = known_total(source, reading)
+    model = chosen_model(model)
 
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.vectors.quantizer import Quantizer
@@ -106,7 +109,7 @@ def _open(
     encoder = SparseStsEncoder.load(model, precision=precision or "auto")
     progress = stack.enter_context(progress_bar(total, "exporting"))
     quantizer = Quantizer() if bits is None else Quantizer(bits)
-    return Source.of_corpus(read_corpus(source, format), encoder, quantizer, progress=progress), None
+    return Source.of_corpus(read_corpus(source, **reading), encoder, quantizer, progress=progress), None
 
 
 def _held_as(format: str, source: Source) -> str:

@@ -8,8 +8,9 @@ import click
 from tqdm import tqdm
 
 from sparse_sts_index.data.documents import read_corpus
+from sparse_sts_index.data.reading import FileOptions
 
-from .options import corpus_format_option, overwrite_option
+from .options import overwrite_option, reading_options
 
 
 @click.command()
@@ -34,15 +35,15 @@ from .options import corpus_format_option, overwrite_option
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=3e-4, show_default=True)
 @click.option("--encoder-learning-rate", type=click.FloatRange(min=0), default=5e-5, show_default=True)
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=42, show_default=True)
-@corpus_format_option("--format")
+@reading_options("--format")
 @overwrite_option
-def grow(corpus: str, output: Path, format: str | None, overwrite: bool, **settings: object) -> None:
+def grow(corpus: str, output: Path, reading: FileOptions, overwrite: bool, **settings: object) -> None:
     """Give a dense encoder a SPLADE head, taught on the sentences of CORPUS: a base model to train.
 
     Dense models come without the head that gives weights to terms. CORPUS wants tens of thousands of sentences of any
     kind; nobody needs to have graded them.
     """
-    sentences = list(dict.fromkeys(document.text for document in read_corpus(corpus, format)))
+    sentences = list(dict.fromkeys(document.text for document in read_corpus(corpus, **reading)))
 
     from sparse_sts_index.training import splade_from_dense
 

@@ -7,16 +7,18 @@ from pathlib import Path
 import click
 
 from sparse_sts_index.data.documents import read_corpus
+from sparse_sts_index.data.reading import FileOptions
 from sparse_sts_index.vectors.spec import Precision
 
+from .defaults import chosen_model, chosen_output
 from .options import (
     bits_option,
-    corpus_format_option,
     engine_session,
     max_active_dims_option,
     model_option,
     overwrite_option,
     precision_option,
+    reading_options,
     spark_options,
 )
 from .output import known_total, progress_bar, show_built
@@ -25,23 +27,27 @@ from .output import known_total, progress_bar, show_built
 @click.command()
 @click.argument("corpus", required=False)
 @model_option()
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the index.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for the index. [default: CORPUS-index, beside the corpus]",
+)
 @bits_option
 @max_active_dims_option
 @precision_option()
-@corpus_format_option("--format")
+@reading_options("--format")
 @overwrite_option
 @spark_options
 @click.option("--input", "files", metavar="CORPUS", help="CORPUS by a name; for Spark, a glob or a URL.")
 @click.option("--shards", type=click.IntRange(min=1), help="With Spark: how many. [default: as many as it has cores]")
 def index(
     corpus: str | None,
-    model: str,
-    output: Path,
+    model: str | None,
+    output: Path | None,
     bits: int,
     max_active_dims: int | None,
     precision: Precision,
-    format: str | None,
+    reading: FileOptions,
     overwrite: bool,
     engine: str,
     master: str | None,
@@ -62,6 +68,7 @@ def index(
     source = corpus or files or ""
     if shards is not None and engine != "spark":
         raise click.UsageError("--shards needs --engine spark.")
+    output, model = chosen_output(output, source), chosen_model(model)
     with engine_session(engine, master, spark_conf) as spark:
         if spark is not None:
             from sparse_sts_index.spark.build import build_collection
@@ -73,7 +80,8 @@ def index(
                 output,
                 model,
                 shards=shards or spark.sparkContext.defaultParallelism,
-                format=format,
+                format=reading.get("format"),
+                columns=reading.get("columns"),
                 quantizer=Quantizer(bits),
                 precision=precision,
                 max_active_dims=max_active_dims,
@@ -81,7 +89,7 @@ def index(
             )
             show_built(output, manifest, f", in {count} shards")
             return
-    total = known_total(source, format)
+    total = known_total(source, reading)
 
     from sparse_sts_index.index import SparseStsIndex
     from sparse_sts_index.vectors.quantizer import Quantizer
@@ -90,7 +98,7 @@ def index(
         progress_bar(total, "indexing") as progress,
         SparseStsIndex.build(
             output,
-            read_corpus(source, format),
+            read_corpus(source, **reading),
             model,
             quantizer=Quantizer(bits),
             precision=precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,21 +15,21 @@ from sparse_sts_index._utils.hub import DEFAULT_DATASET
 from sparse_sts_index.data.reading import FORMATS
 from sparse_sts_index.vectors.spec import PRECISIONS
 
+from .defaults import BOXED_MODEL, MODEL_VARIABLE, TRAINED_MODEL
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Command = Callable[..., Any]
 
 
-def model_option(required: bool = True, more: str = "") -> Callable[[Command], Command]:
-    """``--model``."""
+def model_option(default: str | None = None) -> Callable[[Command], Command]:
+    """``--model``; where an index knows its model, `default` says so. Else see :func:`.defaults.chosen_model`."""
     return click.option(
         "--model",
-        required=required,
-        envvar="SPARSE_STS_MODEL" if required else None,  # where an index knows its model, that one is the default
-        show_envvar=required,
         metavar="MODEL",
-        help=f"A model folder, the id of a SPLADE model on the hub, or 'tiny'.{more}",
+        help="A model folder, the id of a SPLADE model on the hub, or 'tiny'. "
+        f"[default: {default or f'{MODEL_VARIABLE}, else {TRAINED_MODEL} in this folder, else {BOXED_MODEL}'}]",
     )
 
 
@@ -149,22 +150,85 @@ def url_option(required: bool) -> Callable[[Command], Command]:
     )
 
 
-def corpus_format_option(name: str) -> Callable[[Command], Command]:
-    """The format of an input file that its suffix does not tell."""
+def _parse_columns(_: click.Context, __: click.Parameter, value: Any) -> Any:
+    return tuple(map(_columns, value)) if isinstance(value, tuple) else None if value is None else _columns(value)
+
+
+def _columns(value: str) -> dict[str, str]:
+    columns: dict[str, str] = {}
+    for part in re.split(r",(?=\w+=)", value):
+        role, equals, name = part.partition("=")
+        if not equals or role in columns:
+            raise click.BadParameter(f"{value!r} is not of the form id=COLUMN,text=COLUMN")
+        columns[role.strip()] = name.strip()
+    return columns
+
+
+_EACH = "; once for all, or once for each --dataset"
+
+
+def columns_option(roles: str, multiple: bool = False) -> Callable[[Command], Command]:
+    """``--columns``."""
     return click.option(
-        name,
-        type=click.Choice(FORMATS),
-        help="Format of the input. [default: by its suffix; standard input: jsonl if it begins with '{', else txt]",
+        "--columns",
+        multiple=multiple,
+        metavar="ROLE=COLUMN,...",
+        callback=_parse_columns,
+        help=f"Names of the columns for {roles}, or their numbers in a file without a header"
+        f"{_EACH if multiple else ''}.",
     )
 
 
+def delimiter_option(multiple: bool = False) -> Callable[[Command], Command]:
+    """``--delimiter``."""
+    return click.option(
+        "--delimiter",
+        multiple=multiple,
+        metavar="CHARACTER",
+        help="Separator of the columns of a text file: tab, comma, semicolon, pipe, space or a character"
+        f"{_EACH if multiple else ''}.",
+    )
+
+
+def reading_options(
+    format_option: str | None = None, roles: str = "id, text and title (id=#: number the rows)"
+) -> Callable[[Command], Command]:
+    """``--columns``, ``--delimiter`` and an option for the format, given to the command as one dict, `reading`."""
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapped(*arguments: Any, columns: Any, delimiter: Any, **options: Any) -> Any:
+            reading = {"columns": columns, "delimiter": delimiter}
+            if format_option is not None:
+                reading["format"] = options.pop("input_format")
+            return command(*arguments, reading=reading, **options)
+
+        command = columns_option(roles)(delimiter_option()(wrapped))
+        if format_option is None:
+            return command
+        return click.option(
+            format_option,
+            "input_format",
+            type=click.Choice(FORMATS),
+            help="Format of the input. [default: by its suffix; standard input: jsonl if it begins with '{', else txt]",
+        )(command)
+
+    return decorate
+
+
+#: What a reader of pairs takes.
+PAIR_ROLES = "sentence1, sentence2 and score"
+pairs_reading_options = reading_options(roles=PAIR_ROLES)
+
 index_argument = click.argument("index", type=click.Path(path_type=Path))
+#: For commands that change nothing; see :func:`.defaults.chosen_index`.
+optional_index_argument = click.argument("index", required=False, type=click.Path(path_type=Path))
 
 
 def documents_command(command: Command) -> Command:
-    """INDEX, CORPUS, ``--format`` and ``--model``: the options of a command that encodes documents into an index."""
-    command = model_option(required=False, more=" Default: the one the index was built with.")(command)
-    return index_argument(click.argument("corpus")(corpus_format_option("--format")(command)))
+    """INDEX, CORPUS, how to read it, and ``--model``: for a command that encodes documents into an index."""
+    command = model_option("the one the index was built with")(command)
+    return index_argument(click.argument("corpus")(reading_options("--format")(command)))
 
 
 def join_command(command: Command) -> Command:
@@ -178,7 +242,7 @@ def join_command(command: Command) -> Command:
             show_default=True,
             help="The least cosine.",
         ),
-        index_argument,
+        optional_index_argument,
     ):
         command = option(command)
     return command

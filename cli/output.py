@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from sparse_sts_index._utils.text import CONTROLS
 from sparse_sts_index.data.documents import count_documents
-from sparse_sts_index.data.reading import STDIN
+from sparse_sts_index.data.reading import STDIN, FileOptions
 from sparse_sts_index.data.sample import SAMPLE
 from sparse_sts_index.vectors.explanations import TermContribution
 
@@ -28,10 +28,10 @@ _CONTROL = re.compile(f"[{CONTROLS}]+")
 _C1 = re.compile(r"[\x7f-\x9f]")
 
 
-def known_total(corpus: str, format: str | None) -> int | None:
+def known_total(corpus: str, reading: FileOptions) -> int | None:
     """Read a corpus for its errors and its size before any work is done on it, if it can be read twice."""
     once = corpus == STDIN or (corpus != SAMPLE and (Path(corpus).is_fifo() or Path(corpus).is_char_device()))
-    return None if once else count_documents(corpus, format)
+    return None if once else count_documents(corpus, **reading)
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from sparse_sts_index.data.pairs import Pairs, load_pairs
-from sparse_sts_index.data.reading import STDIN
+from sparse_sts_index.data.reading import STDIN, TableOptions
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.spec import Precision
 
-from .options import explain_option, model_option, precision_option
+from .defaults import chosen_model
+from .options import explain_option, model_option, pairs_reading_options, precision_option
 from .output import json_line, one_line, show_terms
 
 
@@ -20,23 +21,34 @@ from .output import json_line, one_line, show_terms
 @click.argument("sentences", nargs=-1, required=True, metavar="A B | PAIRS")
 @model_option()
 @click.option("--format", type=click.Choice(["table", "jsonl"]), default="table", show_default=True)
+@pairs_reading_options
 @explain_option
 @precision_option()
-def score(sentences: tuple[str, ...], model: str, format: str, explain: bool, precision: Precision) -> None:
+def score(
+    sentences: tuple[str, ...],
+    model: str | None,
+    format: str,
+    explain: bool,
+    reading: TableOptions,
+    precision: Precision,
+) -> None:
     """Cosine of two sentences, A and B, or of each pair in a file PAIRS.
 
     PAIRS is a csv, tsv, jsonl or parquet file (or - for jsonl on standard input) with columns sentence1 and
     sentence2. The cosine is the float one; a model with a calibration (sparse-sts calibrate) gives a score beside it.
     """
+    if len(sentences) > 2:
+        raise click.UsageError("Give two sentences, or one file of pairs.")
     if len(sentences) == 1:
         if sentences[0] != STDIN and not Path(sentences[0]).is_file():
             problem = "is a folder" if Path(sentences[0]).is_dir() else "no such file"
             raise DataError(f"{sentences[0]}: {problem}; score takes two sentences, or one file of pairs")
-        pairs = load_pairs(Path(sentences[0]), scored=False)
-    elif len(sentences) == 2:
-        pairs = Pairs([sentences[0]], [sentences[1]], None)
+        pairs = load_pairs(Path(sentences[0]), scored=False, **reading)
+    elif any(reading.values()):
+        raise click.UsageError("--columns and --delimiter need a file of pairs.")
     else:
-        raise click.UsageError("Give two sentences, or one file of pairs.")
+        pairs = Pairs([sentences[0]], [sentences[1]], None)
+    model = chosen_model(model)
 
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.vectors.explanations import explain_pair

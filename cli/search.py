@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from sparse_sts_index.data.documents import QUERY_CHUNK, Document, check_ids, chunks, read_corpus
+from sparse_sts_index.data.reading import FileOptions
 from sparse_sts_index.errors import DataError
+from sparse_sts_index.storage.layout import is_index
 from sparse_sts_index.vectors.spec import Precision
 
+from .defaults import chosen_index
 from .options import (
-    corpus_format_option,
     engine_session,
     explain_option,
     model_option,
     precision_option,
+    reading_options,
     spark_options,
     token_option,
     url_option,
@@ -43,14 +48,14 @@ Answers = Iterator[tuple[Document, "Hits"]]
 @url_option(required=False)
 @token_option
 @click.option("--queries", help="A file of queries, in any format that a corpus may have, or - for standard input.")
-@corpus_format_option("--queries-format")
+@reading_options("--queries-format")
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Hits a query.")
 @click.option("--two-step", "mode", flag_value="two-step", help="Look for candidates by the heaviest terms: faster.")
 @click.option("--approximate", "mode", flag_value="approximate", help="By fewer terms still: fastest, misses more.")
 @click.option("--format", type=click.Choice(["table", "jsonl", "trec"]), default="table", show_default=True)
 @explain_option
 @precision_option("as the documents of the index")
-@model_option(required=False, more=" Default: the one the index was built with.")
+@model_option("the one the index was built with")
 @spark_options
 def search(
     index: str | None,
@@ -58,7 +63,7 @@ def search(
     url: str | None,
     token: str | None,
     queries: str | None,
-    queries_format: str | None,
+    reading: FileOptions,
     k: int,
     mode: Mode | None,
     format: str,
@@ -73,6 +78,8 @@ def search(
 
     With --url there is no INDEX: a serving engine's collection is searched, with the same answers.
 
+    INDEX may be left out where this folder has just one.
+
     Hits are ranked by float cosine; a model with a calibration gives a score beside it. Unless --two-step or
     --approximate is given, the hits are proved to be the nearest.
 
@@ -81,12 +88,15 @@ def search(
 
     With --engine spark, each shard of a collection is searched by a task of its own, for all queries.
     """
+    place: Path | None = None
     if url is not None:
         if mode is not None or engine != "local":
             raise click.UsageError("--two-step, --approximate and --engine are of an INDEX, not of --url.")
         texts = (*filter(None, [index]), *texts)
-    elif not index:
-        raise click.UsageError("Give an INDEX, or --url.")
+    elif index is not None and (is_index(Path(index)) or os.sep in index or Path(index).exists()):
+        place = Path(index)
+    else:  # INDEX is left out
+        texts = (*filter(None, [index]), *texts)
     prompting = url is None and not texts and queries is None and engine == "local" and on_terminal()
     if prompting and format != "table":
         raise click.UsageError(f"The prompt shows tables; --format {format} needs TEXT or --queries.")
@@ -97,22 +107,24 @@ def search(
     if explain and format == "trec":
         raise click.UsageError("A TREC run has no room for --explain.")
     wanted: Iterable[Document] = (
-        check_ids(read_corpus(queries, queries_format))
+        check_ids(read_corpus(queries, **reading))
         if queries
         else (Document(str(number), text) for number, text in enumerate(texts, 1))
     )
 
     mode = mode or "exact"
+    if url is None:
+        place = chosen_index(place)
     with engine_session(engine, master, spark_conf) as spark:
         if prompting:
-            _prompt(str(index), model, precision, Settings(k, mode, explain))
+            _prompt(str(place), model, precision, Settings(k, mode, explain))
             return
         if spark is not None:
-            results = _by_spark(spark, str(index), wanted, k, model, mode, explain)
+            results = _by_spark(spark, str(place), wanted, k, model, mode, explain)
         elif url is not None:
             results = _by_serving_engine(url, token, wanted, k, model, precision, explain)
         else:
-            results = _by_index(str(index), wanted, k, model, precision, mode, explain)
+            results = _by_index(str(place), wanted, k, model, precision, mode, explain)
         some = False
         for query, hits in results:
             some = True

@@ -11,12 +11,13 @@ import click
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.spec import Precision
 
-from .options import model_option, precision_option
+from .defaults import chosen_index
+from .options import model_option, optional_index_argument, precision_option
 
 
 @click.command(context_settings={"show_default": True})
-@click.argument("index", type=click.Path(path_type=Path))
-@model_option(required=False, more=" Default: the one the index was built with.")
+@optional_index_argument
+@model_option("the one the index was built with")
 @precision_option("as the documents of the index")
 @click.option("--host", default="127.0.0.1", help="Beyond the loopback a token is needed.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, help="0: any that is free.")
@@ -29,7 +30,7 @@ from .options import model_option, precision_option
 @click.option("--refresh", type=click.FloatRange(0, 86_400), default=5.0, help="Seconds from look to look for changes.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def serve(
-    index: Path,
+    index: Path | None,
     model: str | None,
     precision: Precision | None,
     host: str,
@@ -52,6 +53,7 @@ def serve(
     from sparse_sts_index.server.settings import TOKEN_VARIABLE, ServerSettings
 
     check_extra()
+    index = chosen_index(index)
     token = os.environ.get(TOKEN_VARIABLE) or None
     if token_file is not None:
         try:

@@ -13,11 +13,14 @@ from sparse_sts_index._utils.files import atomic_writer, refuse_file
 from sparse_sts_index._utils.json import plain
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.pairs import load_pairs
+from sparse_sts_index.data.reading import TableOptions
 from sparse_sts_index.vectors.spec import Precision
 
+from .defaults import chosen_model
 from .options import (
     dataset_option,
     model_option,
+    pairs_reading_options,
     precision_option,
     score_range_option,
     sentences_option,
@@ -35,16 +38,18 @@ if TYPE_CHECKING:
 @dataset_option
 @split_option("dev")
 @score_range_option
+@pairs_reading_options
 @sentences_option
 @tolerance_option
 @precision_option()
 @click.option("--format", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("--plot", type=click.Path(path_type=Path), help="Folder for the curves, as SVG.")
 def tradeoff(
-    model: str,
+    model: str | None,
     dataset: str,
     split: str,
     score_range: tuple[float, float] | None,
+    reading: TableOptions,
     corpus: str | None,
     tolerance: float,
     precision: Precision,
@@ -61,7 +66,8 @@ def tradeoff(
         check_extra()
         refuse_file(plot)
         plot.mkdir(parents=True, exist_ok=True)
-    pairs = load_pairs(dataset, split, score_range=score_range)
+    model = chosen_model(model)
+    pairs = load_pairs(dataset, split, score_range=score_range, **reading)
     sentences = [document.text for document in read_corpus(corpus)] if corpus else None
 
     from sparse_sts_index.encoding.encoder import SparseStsEncoder

@@ -10,11 +10,13 @@ from tqdm import tqdm
 
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.pairs import Pairs, load_pairs
+from sparse_sts_index.data.reading import TableOptions
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.training.settings import DEFAULT_RECIPE, RECIPES, TrainingSettings
 from sparse_sts_index.vectors.spec import PRECISIONS
 
-from .options import dataset_option, overwrite_option, score_range_option
+from .defaults import TRAINED_MODEL, chosen_model_output
+from .options import dataset_option, overwrite_option, pairs_reading_options, score_range_option
 
 _DEFAULT = TrainingSettings()
 _BY_RECIPE = "[default: by the recipe]"
@@ -33,7 +35,12 @@ _BY_RECIPE = "[default: by the recipe]"
 @click.option("--test-dataset", metavar="PAIRS", help="Test pairs, if --dataset has no test split.")
 @click.option("--no-test", is_flag=True, help="Measure on dev only.")
 @score_range_option
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the model.")
+@pairs_reading_options
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help=f"Folder for the model. [default: {TRAINED_MODEL}, or PAIRS-model for other pairs than the default]",
+)
 @click.option(
     "--recipe",
     type=click.Choice(list(RECIPES)),
@@ -101,7 +108,8 @@ def train(
     test_dataset: str | None,
     no_test: bool,
     score_range: tuple[float, float] | None,
-    output: Path,
+    reading: TableOptions,
+    output: Path | None,
     recipe: str,
     teacher: str | None,
     unlabelled: str | None,
@@ -117,8 +125,10 @@ def train(
     if Path(dataset).is_file() and dev_dataset is None:
         raise DataError(f"{dataset} is a single file: give the dev pairs with --dev-dataset")
 
+    output = chosen_model_output(output, dataset)
+
     def pairs(source: str, split: str) -> Pairs:
-        return load_pairs(source, split, score_range=score_range)
+        return load_pairs(source, split, score_range=score_range, **reading)
 
     train_pairs = pairs(dataset, "train")
     dev_pairs = pairs(dev_dataset or dataset, "dev")

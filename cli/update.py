@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sparse_sts_index.data.documents import read_corpus
+from sparse_sts_index.data.reading import FileOptions
 
 from .options import documents_command
 from .output import known_total, progress_bar
@@ -14,16 +15,16 @@ from .output import known_total, progress_bar
 
 @click.command()
 @documents_command
-def update(index: Path, corpus: str, format: str | None, model: str | None) -> None:
+def update(index: Path, corpus: str, model: str | None, reading: FileOptions) -> None:
     """Put the sentences in CORPUS in the place of those with their ids in INDEX; add those whose id is new.
 
     CORPUS is as for the command index.
     """
-    total = known_total(corpus, format)
+    total = known_total(corpus, reading)
     from sparse_sts_index.index import SparseStsIndex
 
     with SparseStsIndex.open(index, model, writable=True) as opened, progress_bar(total, "updating") as progress:
         before = len(opened)
-        replaced = opened.update(read_corpus(corpus, format), progress=progress)
+        replaced = opened.update(read_corpus(corpus, **reading), progress=progress)
         count = len(opened)
     click.echo(f"{index}: {replaced:,} sentences replaced, {count - before:,} added, {count:,} in all")

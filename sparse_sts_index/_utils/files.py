@@ -257,7 +257,7 @@ def refuse_target(
     if stray is not None:
         raise error(f"{folder} is not {what} and not empty (it holds {stray})")
     if complete and not overwrite:
-        raise error(f"{folder} already holds {what}; replace it with overwrite=True, --overwrite")
+        raise error(f"{folder} already holds {what}; replace it with --overwrite (overwrite=True)")
 
 
 def refuse_replacing(folder: Path, what: str, *, error: type[SparseStsError], complete: bool, overwrite: bool) -> None:

@@ -13,12 +13,12 @@ from sparse_sts_index.errors import DataError
 
 #: A role given this name takes the number of the line or row.
 ROW_NUMBER = "#"
-#: Column names of public data sets and of databases, in lower case. They are suggested in messages, never taken unasked.
+#: Column names of public data sets, in lower case. Messages suggest them; they are never taken unasked.
 _SUGGESTED = {
-    "id": ("qid", "pid", "docno", "doc_id", "document_id", "passage_id", "query-id", "corpus-id", "uuid", "key", "name"),
-    "text": ("question", "query", "passage", "body", "content", "sentence1", "title", "description", "claim", "name"),
-    "sentence1": ("sentence_a", "sentence_1", "text1", "text_a", "s1", "source1", "question1", "premise", "anchor"),
-    "sentence2": ("sentence_b", "sentence_2", "text2", "text_b", "s2", "source2", "question2", "hypothesis", "positive"),
+    "id": ("qid", "pid", "docno", "doc_id", "document_id", "passage_id", "query-id", "corpus-id", "uuid", "key"),
+    "text": ("question", "query", "passage", "body", "content", "sentence1", "title", "description", "claim"),
+    "sentence1": ("sentence_a", "sentence_1", "text1", "text_a", "s1", "source1", "question1", "premise"),
+    "sentence2": ("sentence_b", "sentence_2", "text2", "text_b", "s2", "source2", "question2", "hypothesis"),
     "score": ("similarity", "similarity_score", "relatedness_score", "relatedness", "gold", "sim", "is_duplicate"),
 }
 #: The STSbenchmark as its authors publish it: seven columns or nine, and no header.
@@ -124,11 +124,13 @@ class Columns:
                 f"{where}: no header (found: {some_names(cells)}); if these are the columns of the STSbenchmark, add "
                 f"--columns {option}"
             )
-        guess = self._suggestion(self.required, cells)
-        numbers = ",".join(f"{role}={number}" for number, role in enumerate(self.required, 1))
+        suggestion = self._suggestion(self.required, cells)
+        if "=COLUMN" in suggestion:
+            numbers = ",".join(f"{role}={number}" for number, role in enumerate(self.required, 1))
+            suggestion += f", or number those of a file without a header, --columns {numbers}"
         return DataError(
             f"{where}: no header with any of {', '.join(sorted(self.known))} (found: {some_names(cells)}); name the "
-            f"columns, {guess}, or number those of a file without a header, --columns {numbers}"
+            f"columns, {suggestion}"
         )
 
     def are_in(self, row: list[str]) -> bool:

@@ -32,12 +32,17 @@ _SUFFIXES = {f".{format}": format for format in FORMATS} | {".ndjson": "jsonl", 
 STDIN = "-"
 
 
-class FileOptions(TypedDict, total=False):
+class TableOptions(TypedDict, total=False):
+    """The keyword arguments of :func:`~.data.pairs.load_pairs` that say how to read a file."""
+
+    columns: Mapping[str, str] | None
+    delimiter: str | None
+
+
+class FileOptions(TableOptions, total=False):
     """The keyword arguments of :func:`~.data.documents.read_corpus` that say how to read a file."""
 
     format: str | None
-    columns: Mapping[str, str] | None
-    delimiter: str | None
 
 
 def file_format(path: str | Path) -> str | None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_sts_index.data.documents import Chunk, Document
 from sparse_sts_index.encoding.documents import encode_documents
 from sparse_sts_index.engines.base import Metadata
 from sparse_sts_index.storage.impact_index import ImpactIndex
-from sparse_sts_index.storage.layout import LUCENE_FOLDER
-from sparse_sts_index.storage.shards import is_collection
 from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
@@ -71,8 +68,3 @@ class Source:
             return encode_documents(documents, encoder, quantizer, progress=progress)
 
         return cls(metadata, encoder.vocabulary, "", None, read)
-
-
-def is_index(path: str | Path) -> bool:
-    """Whether there is an index or a collection of shards, and not a corpus."""
-    return Path(path, LUCENE_FOLDER).is_dir() or is_collection(Path(path))

@@ -17,7 +17,7 @@ import shutil
 import socket
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -31,9 +31,9 @@ from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
 from sparse_sts_index.spark.executors import encoder_of
 from sparse_sts_index.spark.input import SparkCorpus
 from sparse_sts_index.storage.impact_index import ImpactIndex
-from sparse_sts_index.storage.layout import COLLECTION_FILE, SHARDS_FOLDER
+from sparse_sts_index.storage.layout import COLLECTION_FILE, SHARDS_FOLDER, is_collection
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.storage.shards import Collection, Shard, is_collection, open_collection
+from sparse_sts_index.storage.shards import Collection, Shard, open_collection
 from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.spec import Precision
 
@@ -88,6 +88,7 @@ def build_collection(
     precision: Precision = "auto",
     max_active_dims: int | None = None,
     overwrite: bool = False,
+    columns: Mapping[str, str] | None = None,
 ) -> tuple[Manifest, int]:
     """Encode and index the documents in files, a shard a task; a reader sees the result when all of it is there.
 
@@ -106,6 +107,8 @@ def build_collection(
         Of the files.
     quantizer, precision, max_active_dims, overwrite
         See :meth:`sparse_sts_index.index.SparseStsIndex.build`. An automatic precision is the driver's choice.
+    columns : mapping of str to str, optional
+        Names of the columns; see :func:`sparse_sts_index.data.documents.read_corpus`.
 
     Returns
     -------
@@ -136,7 +139,7 @@ def build_collection(
     _check_output(output, overwrite)
     encoder = SparseStsEncoder.load(model, precision=precision, max_active_dims=max_active_dims)
     manifest = describe(encoder, quantizer or Quantizer())
-    corpus = SparkCorpus(spark, files, format)
+    corpus = SparkCorpus(spark, files, format, columns)
     starts = _starts(len(corpus), shards)
     corpus.check_ids()
     described = json.dumps([asdict(manifest), starts, corpus.checksum])

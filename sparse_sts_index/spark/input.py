@@ -6,14 +6,16 @@ files, in no order; what each block holds is counted first, so that every docume
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from sparse_sts_index.data.documents import COLUMN_NAMES, Document, document_of
+from sparse_sts_index.data.columns import Columns
+from sparse_sts_index.data.documents import DOCUMENT_COLUMNS, Document, document_of
 from sparse_sts_index.data.reading import file_format
 from sparse_sts_index.data.records import Record
 from sparse_sts_index.data.text_formats import read_lines
@@ -45,6 +47,8 @@ class SparkCorpus:
     format : {"jsonl", "txt", "parquet"}, optional
         Default: by the suffix; text may be compressed. Columns and errors are those of
         :func:`sparse_sts_index.data.documents.read_corpus`.
+    columns : mapping of str to str, optional
+        Names of the columns, as there.
 
     Raises
     ------
@@ -52,19 +56,28 @@ class SparkCorpus:
         No such file, a format that cannot be read in pieces, or parquet files that disagree on the type of a column.
     """
 
-    def __init__(self, spark: SparkSession, files: str, format: str | None = None) -> None:
+    def __init__(
+        self,
+        spark: SparkSession,
+        files: str,
+        format: str | None = None,
+        columns: Mapping[str, str] | None = None,
+    ) -> None:
         from py4j.protocol import Py4JJavaError
         from pyspark.errors import AnalysisException
         from pyspark.sql import functions
 
         spark = _cutting_alike(spark)
+        self._columns = DOCUMENT_COLUMNS.choose(columns)
         try:
             self._format = format or _format_of(spark, files)
             if self._format not in _FORMATS:
                 raise DataError(f"{files}: {self._format} cannot be read in pieces; give one of {', '.join(_FORMATS)}")
             if self._format == "parquet":
                 frame = spark.read.option("mergeSchema", "true").parquet(files)
-                content = functions.struct(*(frame[name] for name in frame.columns if name in COLUMN_NAMES))
+                self._columns.check(frame.columns, files)
+                known = self._columns.known
+                content = functions.struct(*(frame[name] for name in frame.columns if name in known))
             else:
                 frame = spark.read.option("lineSep", "\n").text(files)
                 content = frame["value"].cast("binary")
@@ -95,7 +108,9 @@ class SparkCorpus:
         return first
 
     def _documents(self) -> RDD[tuple[Block, Document]]:
-        return self._rows.rdd.mapPartitions(partial(_parse, format=self._format, first=self._lines))
+        return self._rows.rdd.mapPartitions(
+            partial(_parse, format=self._format, first=self._lines, columns=self._columns)
+        )
 
     @cached_property
     def blocks(self) -> dict[Block, Summary]:
@@ -170,16 +185,19 @@ def _format_of(spark: SparkSession, files: str) -> str:
     return str(found.pop())
 
 
-def _parse(rows: Iterable[Any], format: str, first: dict[Block, tuple[int, int]]) -> Iterator[tuple[Block, Document]]:
-    """Rows of Spark's, block by block, to documents; those of a txt file are numbered on from the file before it."""
+def _parse(
+    rows: Iterable[Any], format: str, first: dict[Block, tuple[int, int]], columns: Columns
+) -> Iterator[tuple[Block, Document]]:
+    """Yield the documents in rows of Spark's, block by block; the numbers of rows go on from file to file."""
     for block, some in itertools.groupby(rows, key=lambda row: (row[0], row[1])):
         if block not in first:
             raise _changed(block)
         line, before = first[block]
         for record in _records((row[2] for row in some), _name(block), format, line):
+            number = before + record.number
             if format == "txt":
-                record.values["id"] = str(before + record.number)
-            yield block, document_of(record)
+                record.values["id"] = str(number)
+            yield block, document_of(dataclasses.replace(record, number=number), columns)
 
 
 def _name(block: Block) -> str:

@@ -23,10 +23,10 @@ from sparse_sts_index._utils.text import check_unicode
 from sparse_sts_index.data.documents import Chunk, Document
 from sparse_sts_index.errors import DataError, ImpactIndexError
 from sparse_sts_index.storage.builder import building
-from sparse_sts_index.storage.layout import LUCENE_FOLDER
+from sparse_sts_index.storage.layout import LUCENE_FOLDER, is_collection
 from sparse_sts_index.storage.lucene.jvm import detach_thread
 from sparse_sts_index.storage.manifest import Manifest
-from sparse_sts_index.storage.shards import is_collection, open_snapshot
+from sparse_sts_index.storage.shards import open_snapshot
 from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.storage.transaction import Transaction, clean, open_transaction
 from sparse_sts_index.storage.verification import verify

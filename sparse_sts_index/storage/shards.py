@@ -36,7 +36,7 @@ from sparse_sts_index._utils.files import (
     to_sealed_json,
 )
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.storage.layout import COLLECTION_FILE, VOCABULARY_FILE
+from sparse_sts_index.storage.layout import COLLECTION_FILE, VOCABULARY_FILE, is_collection
 from sparse_sts_index.storage.lucene.reader import ImpactShards
 from sparse_sts_index.storage.snapshot import Snapshot, open_index_snapshot
 from sparse_sts_index.storage.vector_files import Extent, StoredVectors
@@ -147,11 +147,6 @@ class CollectionSnapshot(Snapshot):
     def is_current(self) -> bool:
         """Whether no other collection has taken its place since."""
         return Collection.read(self._path) == self.collection
-
-
-def is_collection(path: Path) -> bool:
-    """Whether a folder holds a collection."""
-    return (path / COLLECTION_FILE).is_file()
 
 
 def shard_folders(path: Path) -> list[Path]:

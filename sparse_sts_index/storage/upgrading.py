@@ -12,9 +12,9 @@ from sparse_sts_index._utils.files import folder_writer, locked_folder, os_error
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.builder import building, remove_index
 from sparse_sts_index.storage.impact_index import ImpactIndex
-from sparse_sts_index.storage.layout import SHARDS_FOLDER
+from sparse_sts_index.storage.layout import SHARDS_FOLDER, is_collection
 from sparse_sts_index.storage.manifest import FORMAT_VERSION
-from sparse_sts_index.storage.shards import Collection, Shard, is_collection, open_collection
+from sparse_sts_index.storage.shards import Collection, Shard, open_collection
 from sparse_sts_index.storage.snapshot import Snapshot
 
 

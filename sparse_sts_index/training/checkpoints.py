@@ -87,7 +87,7 @@ class Checkpoints:
         if last is not None and not overwrite:
             raise TrainingError(
                 f"an interrupted run is in {self.folder}: go on with resume=True, --resume, "
-                "or start again with overwrite=True, --overwrite"
+                "or start again with --overwrite (overwrite=True)"
             )
         return None
 

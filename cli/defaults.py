@@ -1,0 +1,85 @@
+"""What a bare command takes: its model, its index, its output. Each choice is said on stderr."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import click
+
+from sparse_sts_index._utils.hub import DEFAULT_DATASET
+from sparse_sts_index.data.reading import STDIN
+from sparse_sts_index.errors import ImpactIndexError
+from sparse_sts_index.storage.layout import is_index
+
+from .output import one_line
+
+#: Where ``sparse-sts train`` saves a model of the default data set, and other commands look for one.
+TRAINED_MODEL = "sts-model"
+#: The variable that names a model.
+MODEL_VARIABLE = "SPARSE_STS_MODEL"
+#: The model that comes with the package.
+BOXED_MODEL = "tiny"
+
+
+def _say(what: str, value: object, why: str, option: str) -> None:
+    click.echo(one_line(f"{what}: {value}, {why}; choose another with {option}"), err=True)
+
+
+def chosen_model(model: str | None) -> str:
+    """Return the model of ``--model`` or the environment, else the one trained here, else the one in the box."""
+    if model is not None:
+        return model
+    if named := os.environ.get(MODEL_VARIABLE):
+        _say("model", named, f"as {MODEL_VARIABLE} says", "--model")
+        return named
+    if any(Path(TRAINED_MODEL, file).is_file() for file in ("modules.json", "config.json")):
+        _say("model", TRAINED_MODEL, "the one trained in this folder", "--model")
+        return TRAINED_MODEL
+    _say("model", BOXED_MODEL, "the one in the box", "--model")
+    return BOXED_MODEL
+
+
+def chosen_output(output: Path | None, source: str) -> Path:
+    """Return the folder of ``--output``, else one beside the corpus with its name."""
+    if output is not None:
+        return output
+    if re.search(r"://|[*?\[]", source):
+        raise click.UsageError(f"{source} names many files or a URL: give the folder for the index with --output.")
+    output = Path("stdin-index") if source == STDIN else _named_after(Path(source), "index")
+    _say("output", output, "named after the corpus", "--output")
+    return output
+
+
+def chosen_model_output(output: Path | None, dataset: str) -> Path:
+    """Return the folder of ``--output``, else ``sts-model``, or for a data set of one's own ``PAIRS-model``."""
+    if output is not None:
+        return output
+    output = Path(TRAINED_MODEL) if dataset == DEFAULT_DATASET else Path(_named_after(Path(dataset), "model").name)
+    _say("output", output, "named after the data set", "--output")
+    return output
+
+
+def _named_after(path: Path, kind: str) -> Path:
+    stem = re.sub(r"(\.[^.]+)?(\.gz)?$", "", path.name) if path.suffix else path.resolve().name
+    return path.parent / f"{stem}-{kind}"
+
+
+def chosen_index(index: Path | None) -> Path:
+    """Return the index given, else the only one in this folder.
+
+    Raises
+    ------
+    ImpactIndexError
+        There is none, or more than one.
+    """
+    if index is not None:
+        return index
+    here = sorted(path for path in Path().iterdir() if is_index(path))
+    if len(here) != 1:
+        names = ", ".join(str(path) for path in here)
+        found = f"several indexes ({names}); name one" if here else "no index; sparse-sts index CORPUS builds one"
+        raise ImpactIndexError(f"this folder has {found}")
+    click.echo(one_line(f"index: {here[0]}, the one in this folder"), err=True)
+    return here[0]
