@@ -1,4 +1,4 @@
-"""What a bare command takes: its model, its index, its output. Each choice is said on stderr."""
+"""Defaults of the commands: a model, an index, an output. Each one taken is said on stderr."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from sparse_sts_index._utils.hub import DEFAULT_DATASET
+from sparse_sts_index._utils.text import printable
 from sparse_sts_index.data.reading import STDIN
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.layout import is_index
@@ -32,7 +33,6 @@ def chosen_model(model: str | None) -> str:
     if model is not None:
         return model
     if named := os.environ.get(MODEL_VARIABLE):
-        _say("model", named, f"as {MODEL_VARIABLE} says", "--model")
         return named
     if any(Path(TRAINED_MODEL, file).is_file() for file in ("modules.json", "config.json")):
         _say("model", TRAINED_MODEL, "the one trained in this folder", "--model")
@@ -66,20 +66,41 @@ def _named_after(path: Path, kind: str) -> Path:
     return path.parent / f"{stem}-{kind}"
 
 
-def chosen_index(index: Path | None) -> Path:
+def names_index(argument: str) -> bool:
+    """Return whether an argument is meant as an index, and not as a text."""
+    try:
+        return (
+            is_index(Path(argument))
+            or Path(argument).is_dir()
+            or (os.sep in argument and argument.split() == [argument])
+        )
+    except (OSError, ValueError):  # longer than the name of a file, or holds what none does
+        return False
+
+
+def chosen_index(index: Path | None, instead_of: str | None = None) -> Path:
     """Return the index given, else the only one in this folder.
+
+    Parameters
+    ----------
+    index : Path, optional
+    instead_of : str, optional
+        An argument that was taken for a text, and may have been meant as an index.
 
     Raises
     ------
     ImpactIndexError
-        There is none, or more than one.
+        This folder has no index, or several.
     """
     if index is not None:
         return index
     here = sorted(path for path in Path().iterdir() if is_index(path))
     if len(here) != 1:
         names = ", ".join(str(path) for path in here)
-        found = f"several indexes ({names}); name one" if here else "no index; sparse-sts index CORPUS builds one"
-        raise ImpactIndexError(f"this folder has {found}")
+        found = (
+            f"has several indexes ({names}); name one" if here else "has no index; sparse-sts index CORPUS builds one"
+        )
+        first = f"no index at {printable(instead_of, 60)}, and " if instead_of else ""
+        raise ImpactIndexError(f"{first}this folder {found}")
     click.echo(one_line(f"index: {here[0]}, the one in this folder"), err=True)
     return here[0]

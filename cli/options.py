@@ -203,15 +203,15 @@ def reading_options(
                 reading["format"] = options.pop("input_format")
             return command(*arguments, reading=reading, **options)
 
-        command = columns_option(roles)(delimiter_option()(wrapped))
+        decorated = columns_option(roles)(delimiter_option()(wrapped))
         if format_option is None:
-            return command
+            return decorated
         return click.option(
             format_option,
             "input_format",
             type=click.Choice(FORMATS),
             help="Format of the input. [default: by its suffix; standard input: jsonl if it begins with '{', else txt]",
-        )(command)
+        )(decorated)
 
     return decorate
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,10 +13,9 @@ import click
 from sparse_sts_index.data.documents import QUERY_CHUNK, Document, check_ids, chunks, read_corpus
 from sparse_sts_index.data.reading import FileOptions
 from sparse_sts_index.errors import DataError
-from sparse_sts_index.storage.layout import is_index
 from sparse_sts_index.vectors.spec import Precision
 
-from .defaults import chosen_index
+from .defaults import chosen_index, names_index
 from .options import (
     engine_session,
     explain_option,
@@ -93,7 +91,7 @@ def search(
         if mode is not None or engine != "local":
             raise click.UsageError("--two-step, --approximate and --engine are of an INDEX, not of --url.")
         texts = (*filter(None, [index]), *texts)
-    elif index is not None and (is_index(Path(index)) or os.sep in index or Path(index).exists()):
+    elif index is not None and names_index(index):
         place = Path(index)
     else:  # INDEX is left out
         texts = (*filter(None, [index]), *texts)
@@ -114,7 +112,7 @@ def search(
 
     mode = mode or "exact"
     if url is None:
-        place = chosen_index(place)
+        place = chosen_index(place, instead_of=index)
     with engine_session(engine, master, spark_conf) as spark:
         if prompting:
             _prompt(str(place), model, precision, Settings(k, mode, explain))

@@ -74,7 +74,7 @@ def read_records(
     DataError
         Missing or unreadable file, unknown format, bytes that are not UTF-8, malformed JSON or a name twice in one of
         its objects, a broken gzip or parquet file, no header where one is needed, a row of the wrong width or of more
-        than 16 MiB, a csv field of more than 131,072 characters, a delimiter that is none.
+        than 16 MiB, a csv field of more than 131,072 characters, an unknown delimiter.
     """
     separator = _delimiter(delimiter)
     if str(source) == STDIN:

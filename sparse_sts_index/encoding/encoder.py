@@ -24,7 +24,7 @@ from sparse_sts_index._utils.fork_guard import TORCH
 from sparse_sts_index.encoding.bundled import BUNDLED
 from sparse_sts_index.encoding.calibration import Calibration
 from sparse_sts_index.encoding.fused_encoder import FusedSparseEncoder, TermWeights, fuse, term_weights
-from sparse_sts_index.encoding.models import load_splade, tokenizer_vocabulary
+from sparse_sts_index.encoding.models import check_symmetric, load_splade, tokenizer_vocabulary
 from sparse_sts_index.encoding.precision import encoding_precision
 from sparse_sts_index.encoding.tokenization import SentenceTokenizer, TokenizedSentences, check_sentences
 from sparse_sts_index.errors import ModelError
@@ -58,6 +58,11 @@ class SparseStsEncoder:
         Keep this many of a sentence's terms, those of most weight; set in the model itself. Default: as the model
         says, which is mostly all.
 
+    Raises
+    ------
+    ModelError
+        The model encodes queries and documents differently; see :func:`.encoding.models.check_symmetric`.
+
     Attributes
     ----------
     calibration : Calibration or None
@@ -73,6 +78,7 @@ class SparseStsEncoder:
         batch_tokens: int | None = None,
         max_active_dims: int | None = None,
     ) -> None:
+        check_symmetric(model, name)
         self.model = fuse(model)
         self.name = name
         self.calibration: Calibration | None = None
@@ -178,7 +184,8 @@ class SparseStsEncoder:
         Returns
         -------
         csr_array of float32, shape (n, vocab)
-            Non-negative term weights, each row of unit length, or empty where no term is active. Indices sorted.
+            Non-negative term weights, each row of unit length, or empty where no term is active, as for a blank
+            sentence. Indices sorted.
 
         Raises
         ------
@@ -228,6 +235,8 @@ class SparseStsEncoder:
         values = [np.empty(0, dtype=np.float32)]
         rows, terms = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
         with self._computing():
+            if progress is not None and (blank := sentences.count - sum(len(rows) for rows, _ in sentences.batches)):
+                progress(blank)
             for positions, features in sentences.batches:
                 weights = self._term_weights(features)
                 values.append(_array(weights.values))
@@ -281,7 +290,8 @@ class SparseStsEncoder:
         DataError, ModelError, ValueError
             See :meth:`encode`.
         """
-        found: list[tuple[NDArray[Any], ...]] = []
+        none = np.empty(0, dtype=np.int64)
+        found: list[tuple[NDArray[Any], ...]] = [(none, none, none, np.empty(0, dtype=np.float32))]
         with self._computing():
             if self._fused:
                 for rows, features in self.tokenize(sentences).batches:
@@ -291,13 +301,16 @@ class SparseStsEncoder:
                         (rows[_array(weights.rows)], *map(_array, (weights.terms, weights.positions, weights.values)))
                     )
             else:
-                for row, sentence in enumerate(check_sentences(sentences)):
+                blank = self._tokenizer.are_blank(check_sentences(sentences))
+                for row, sentence in enumerate(sentences):
+                    if blank[row]:
+                        continue
                     features = self.model.preprocess([sentence], prompt=self._tokenizer.prompt)
                     output = self.model(batch_to_device(features, self.model.device))
                     weights = TermWeights.from_dense(output["sentence_embedding"])
                     positions = output["token_embeddings"].flatten(0, -2)[:, weights.terms].argmax(dim=0)
                     found.append((_array(weights.rows) + row, *map(_array, (weights.terms, positions, weights.values))))
-        if not found:
+        if not sentences:
             return []
         of_rows, terms, positions, values = map(np.concatenate, zip(*found, strict=True))
         vectors = self._unit_vectors(values.astype(np.float32), of_rows, terms, (len(sentences), len(self.vocabulary)))

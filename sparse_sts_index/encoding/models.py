@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sentence_transformers import SentenceTransformer, SparseEncoder
+from sentence_transformers.base.modules import Router
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 from transformers.utils import logging as transformers_logging
 
@@ -59,7 +60,35 @@ def load_splade(name: str | Path, *, device: str | None = None) -> SparseEncoder
         raise ModelError(f"{name} is not a SPLADE model: it has no masked-language-model head (sparse-sts grow)")
     if not any(hasattr(model[0], method) for method in ("preprocess", "tokenize")):
         raise ModelError(f"{name} is not a SPLADE model: its first module takes no text")
+    check_symmetric(model, str(name))
     return fuse(model)
+
+
+#: Prompts that sentence-transformers puts before queries, and before documents.
+_PROMPTS = ("query", "document", "passage", "corpus")
+
+
+def check_symmetric(model: SparseEncoder, name: str) -> None:
+    """Refuse a model that encodes queries and documents differently: similarity here is the same both ways.
+
+    Raises
+    ------
+    ModelError
+        It has routes for queries and documents, or a prompt for either that is not its default prompt.
+    """
+    if any(isinstance(module, Router) for module in model.modules()):
+        raise ModelError(
+            f"{name} has different routes for queries and documents (a Router), for which the cosine of two sentences "
+            "depends on their order; use a model with one route"
+        )
+    default = model.prompts.get(model.default_prompt_name or "") or ""
+    for kind in _PROMPTS:
+        if (prompt := model.prompts.get(kind) or "") and prompt != default:
+            raise ModelError(
+                f"{name} has a prompt of its own for {kind} ({printable(prompt, 30)!r}), for which the cosine of two "
+                "sentences depends on their order; remove it (model.prompts = {}, save_pretrained), or make it the "
+                "default for all sentences (default_prompt_name)"
+            )
 
 
 def load_dense(name: str | Path, *, device: str | None = None) -> SentenceTransformer:

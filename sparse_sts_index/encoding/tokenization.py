@@ -28,7 +28,8 @@ class TokenizedSentences:
     count : int
         Number of sentences.
     batches : list of (ndarray of int64, dict)
-        The positions of the sentences in the input, and the features for the model.
+        The positions of the sentences in the input, and the features for the model. Blank sentences, of which no token
+        is left, are in no batch: the model would give weights to the tokens that begin and end every sentence.
     """
 
     count: int
@@ -77,11 +78,11 @@ class SentenceTokenizer:
         batch_tokens : int
             Maximum number of tokens per batch, padding included. A longer sentence is a batch of its own.
         """
-        ids = [
-            np.array(tokens, dtype=np.int64) for run in _runs(sentences) for tokens in self.encodings(run)["input_ids"]
-        ]
+        tokens = self._tokens(sentences)
+        ids = [np.array(of_sentence, dtype=np.int64) for of_sentence in tokens]
         lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
         order = np.argsort(-lengths, kind="stable")
+        order = order[~self._are_blank(tokens)[order]]
         batches, done = [], 0
         while done < len(order):
             longest = max(1, int(lengths[order[done]]))
@@ -89,6 +90,22 @@ class SentenceTokenizer:
             batches.append((rows, self._padded([ids[row] for row in rows], longest)))
             done += len(rows)
         return TokenizedSentences(len(sentences), batches)
+
+    def _tokens(self, sentences: Sequence[str]) -> list[list[int]]:
+        return [tokens for run in _runs(sentences) for tokens in self.encodings(run)["input_ids"]]
+
+    def _are_blank(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
+        return np.array([of_sentence == self._blank for of_sentence in tokens], dtype=bool)
+
+    @cached_property
+    def _blank(self) -> list[int]:
+        """Token ids of a sentence in which there is nothing."""
+        blank: list[int] = self.encodings([""])["input_ids"][0]
+        return blank
+
+    def are_blank(self, sentences: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which sentences have no token of their own: white space, controls, characters of no width."""
+        return self._are_blank(self._tokens(sentences))
 
     def _padded(self, ids: list[NDArray[np.int64]], longest: int) -> dict[str, Any]:
         padded = np.full((len(ids), longest), self._tokenizer.pad_token_id or 0, dtype=np.int64)
@@ -101,6 +118,7 @@ class SentenceTokenizer:
     def preprocessed_batches(self, sentences: Sequence[str]) -> TokenizedSentences:
         """Return batches of 32 sentences of similar numbers of characters, from the model's own preprocessing."""
         order = np.argsort([-len(sentence) for sentence in sentences], kind="stable")
+        order = order[~self.are_blank(sentences)[order]]
         batches = []
         for start in range(0, len(order), _PREPROCESSED_TOGETHER):
             rows = order[start : start + _PREPROCESSED_TOGETHER]

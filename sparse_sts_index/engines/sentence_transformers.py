@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from scipy.sparse import csr_array
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array, issparse, vstack
 
 from sparse_sts_index._utils.fork_guard import JAVA, TORCH
 from sparse_sts_index.data.documents import Chunk, Document
+from sparse_sts_index.search.certified import check_search, check_vectors
 from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.manifest import Manifest
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 2048
 Results = list[list[dict[str, int | float]]]
+Embeddings: TypeAlias = "torch.Tensor | NDArray[Any] | csr_array | Sequence[Any]"
 
 
 class LuceneCorpus:
@@ -32,12 +36,12 @@ class LuceneCorpus:
 
     Parameters
     ----------
-    embeddings : torch.Tensor, sparse COO, shape (n, vocab)
+    embeddings : torch.Tensor, ndarray or scipy sparse array, shape (n, vocab), or a list of them
     bits : int
         Of the impacts.
     """
 
-    def __init__(self, embeddings: torch.Tensor, *, bits: int = 8) -> None:
+    def __init__(self, embeddings: Embeddings, *, bits: int = 8) -> None:
         vectors, quantizer = _to_csr(embeddings), Quantizer(bits)
         vocabulary = Vocabulary([str(column) for column in range(vectors.shape[1])])
 
@@ -63,8 +67,8 @@ class LuceneCorpus:
 
 
 def semantic_search_lucene(
-    query_embeddings: torch.Tensor,
-    corpus_embeddings: torch.Tensor | None = None,
+    query_embeddings: Embeddings,
+    corpus_embeddings: Embeddings | None = None,
     corpus_index: LuceneCorpus | None = None,
     top_k: int = 10,
     output_index: bool = False,
@@ -74,9 +78,10 @@ def semantic_search_lucene(
 
     Parameters
     ----------
-    query_embeddings : torch.Tensor, sparse COO, shape (vocab,) or (n, vocab)
-        Of any length: they are normalised, for the score is the cosine.
-    corpus_embeddings : torch.Tensor, sparse COO, shape (m, vocab), optional
+    query_embeddings : torch.Tensor, ndarray or scipy sparse array, shape (vocab,) or (n, vocab), or a list of them
+        Of any layout, as ``SparseEncoder.encode`` gives them, and of any length: they are normalised, for the score is
+        the cosine.
+    corpus_embeddings : torch.Tensor, ndarray or scipy sparse array, shape (m, vocab), or a list of them, optional
         Only used if `corpus_index` is None.
     corpus_index : LuceneCorpus, optional
         What an earlier call gave with `output_index`.
@@ -99,10 +104,12 @@ def semantic_search_lucene(
     Raises
     ------
     ValueError
-        Embeddings that are not sparse COO, or neither embeddings nor an index to search.
+        Embeddings that are not vectors of finite numbers, none of them negative; queries of another width than the
+        corpus; `top_k` below 1; or neither embeddings nor an index to search.
     JavaError
         No Java to run Lucene with.
     """
+    check_search(top_k, "exact")
     queries = _to_csr(query_embeddings)
     ours = corpus_index is None
     if corpus_index is None:
@@ -111,6 +118,7 @@ def semantic_search_lucene(
         corpus_index = LuceneCorpus(corpus_embeddings, **kwargs)
     start = time.perf_counter()
     with corpus_index.index.using() as snapshot:
+        check_vectors(queries, snapshot.manifest.vocabulary_size)
         found = Searcher(snapshot).search(queries, top_k)
     results: Results = [
         [{"corpus_id": row, "score": cosine} for row, cosine in zip(near.rows, near.cosines, strict=True)]
@@ -131,21 +139,39 @@ def _remove(index: ImpactIndex, folder: str) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _to_csr(embeddings: torch.Tensor) -> csr_array:
-    """Unit vectors as csr_array of float32, shape (n, vocab)."""
-    import torch
-
-    JAVA.check()
-    TORCH.enter()
-    if embeddings.layout != torch.sparse_coo or embeddings.ndim > 2:
-        raise ValueError("embeddings must be a sparse COO tensor, of one row or two dimensions")
-    if embeddings.ndim == 1:
-        embeddings = embeddings.unsqueeze(0)
-    embeddings = embeddings.detach().cpu().float().coalesce()
-    values = (embeddings.values().numpy(), tuple(embeddings.indices().numpy()))
-    vectors = csr_array(values, shape=(embeddings.shape[0], embeddings.shape[1]))
+def _to_csr(embeddings: Embeddings) -> csr_array:
+    """Return unit vectors as csr_array of float32, shape (n, vocab)."""
+    rows = list(embeddings) if isinstance(embeddings, list | tuple) else [embeddings]
+    if not rows:
+        raise ValueError("no embeddings")
+    vectors = vstack([_rows(some) for some in rows], format="csr")
+    vectors.sum_duplicates()
     vectors.eliminate_zeros()
     if vectors.nnz and not (vectors.data.min() >= 0 and np.isfinite(vectors.data).all()):
         raise ValueError("embeddings must be numbers, and not negative")
-    vectors.indices = vectors.indices.astype(np.int32)
+    vectors.indices, vectors.indptr = vectors.indices.astype(np.int32), vectors.indptr.astype(np.int32)
     return l2_normalize(vectors)
+
+
+def _rows(embeddings: Any) -> csr_array:
+    """Return some embeddings, or one, as csr_array of float32, shape (n, vocab)."""
+    if "torch" in sys.modules and isinstance(embeddings, sys.modules["torch"].Tensor):
+        TORCH.enter()
+        embeddings = embeddings.detach().cpu()
+        embeddings = embeddings if embeddings.is_complex() else embeddings.float()
+        if str(embeddings.layout) == "torch.strided":
+            embeddings = embeddings.numpy()
+        else:
+            embeddings = embeddings.to_sparse_coo().coalesce()
+            coordinates = tuple(embeddings.indices().numpy())
+            embeddings = coo_array((embeddings.values().numpy(), coordinates), shape=tuple(embeddings.shape))
+    elif not issparse(embeddings):
+        embeddings = np.asarray(embeddings)
+    if not 1 <= embeddings.ndim <= 2 or embeddings.dtype.kind not in "fiub":
+        raise ValueError(
+            "embeddings must be vectors of numbers, in one dimension or two: a torch.Tensor of any layout, an array, a "
+            "scipy sparse array, or a list of them"
+        )
+    matrix = embeddings.reshape(1, -1) if embeddings.ndim == 1 else embeddings
+    with np.errstate(over="ignore"):  # what is too large for float32 is infinite, and refused
+        return csr_array(matrix.astype(np.float32))

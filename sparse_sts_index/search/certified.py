@@ -81,10 +81,10 @@ def check_search(k: int, mode: str) -> None:
     Raises
     ------
     ValueError
-        `k` below 1, or no such `mode`.
+        `k` is not a whole number of at least 1, or no such `mode`.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, not {k}")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"k must be a whole number of at least 1, not {k!r}")
     if mode not in STEPS:
         raise ValueError(f"mode must be one of {', '.join(STEPS)}, not {mode!r}")
 

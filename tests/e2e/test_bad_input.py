@@ -32,7 +32,7 @@ def assert_refused(run: subprocess.CompletedProcess[str], *parts: str) -> None:
         ("none.jsonl", None, ["no such file", "none.jsonl"]),
         ("c.jsonl", b'{"id": "1", "text": "a"}\n{"id": "2", "text":\n', ["c.jsonl:2: malformed JSON"]),
         ("c.jsonl", b'{"id": "1", "text": "a"}\n{"id": "1", "text": "b"}\n', ["c.jsonl:2: duplicate id '1'"]),
-        ("c.csv", b"id,body\n1,a\n", ["c.csv:2: missing column text or contents or sentence (found: id, body)"]),
+        ("c.csv", b"id,body\n1,a\n", ["c.csv:1: missing column text or contents or sentence (found: id, body)"]),
         ("c.jsonl", b"", ["c.jsonl: no documents in it"]),
         ("c.txt", b"fine\ncaf\xe9\n", ["c.txt:2: not UTF-8"]),
         ("c.jsonl.gz", b"not gzip", ["broken gzip file"]),
@@ -53,7 +53,7 @@ def test_corpora(
     ("content", "parts"),
     [
         (b"a,b,4.5\n", ["pairs.csv:1: score 4.5 is outside the stated range 0..1", "--score-range"]),
-        (b"sentence1,score\na,1\n", ["pairs.csv:2: missing column sentence2 (found: sentence1, score)"]),
+        (b"sentence1,score\na,1\n", ["pairs.csv:1: missing column sentence2 (found: sentence1, score)"]),
         (b"a,b,0.5\na,b\n", ["pairs.csv:2: 2 columns where 3 are expected"]),
         (b"a,b\xff,0.5\n", ["pairs.csv:1: not UTF-8"]),
         (b"", ["no pairs in it"]),
@@ -144,14 +144,13 @@ def test_no_java(write: Write, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["search", "idx"],
+        ["search"],
         ["delete", "idx"],
         ["duplicates", "idx", "--threshold", "1.5"],
         ["search", "idx", "text", "--queries", "q.txt"],
         ["search", "idx", "text", "-k", "0"],
         ["search", "idx", "text", "--explain", "--format", "trec"],
         ["score", "a", "b", "c", "--model", "tiny"],
-        ["evaluate", "--dataset", "sample"],
         ["index", "c.txt", "--model", "tiny", "--output", "x", "--bits", "1"],
         ["nosuch"],
     ],

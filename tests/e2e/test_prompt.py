@@ -194,13 +194,13 @@ def test_interrupts(index: SparseStsIndex) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["--format", "jsonl"]])
 def test_without_a_terminal(sparse_sts: Run, arguments: list[str]) -> None:
-    run = sparse_sts("search", "idx", *arguments, input="A cat.\n")
+    run = sparse_sts("search", *arguments, input="A cat.\n")
     assert (run.returncode, run.stdout) == (2, "")
     assert "Error: Give either TEXT or --queries.\n" in run.stderr
 
 
 def test_a_format_for_programs() -> None:
-    with Terminal(SCRIPT, "search", "idx", "--format", "jsonl") as terminal:
+    with Terminal(SCRIPT, "search", "--format", "jsonl") as terminal:
         shown, status = terminal.end()
     assert status == 2
     assert "Error: The prompt shows tables; --format jsonl needs TEXT or --queries.\n" in shown

@@ -270,6 +270,9 @@ def test_every_sentence_finds_itself(hostile: SparseStsIndex) -> None:
     for doc_id, hits in zip(SENTENCES, hostile.search(list(SENTENCES.values()), k=len(SENTENCES)), strict=True):
         assert hits.certified
         found = {hit.id: hit for hit in hits}
+        if doc_id in ("empty", "blank", "controls"):  # no token: near to nothing, not even to each other
+            assert not hits
+            continue
         assert found[doc_id].cosine == pytest.approx(1, abs=1e-5)
         assert found[doc_id].text == SENTENCES[doc_id]
 

@@ -19,7 +19,8 @@ def test_batches_are_of_similar_length_within_the_budget(tiny: SparseStsEncoder)
     encoder = SparseStsEncoder(tiny.model, "tiny", batch_tokens=300)
     tokenized = encoder.tokenize(sentences)
     assert tokenized.count == len(sentences)
-    assert sorted(i for positions, _ in tokenized.batches for i in positions) == list(range(len(sentences)))
+    wanted = [row for row, sentence in enumerate(sentences) if sentence]  # blank ones are in no batch
+    assert sorted(i for positions, _ in tokenized.batches for i in positions) == wanted
     padding = total = 0
     for positions, features in tokenized.batches:
         rows, width = features["input_ids"].shape
@@ -53,6 +54,18 @@ def test_sentences_of_a_megabyte_one_at_a_time(tiny: SparseStsEncoder, monkeypat
     assert seen == [1, 1, 1]
 
 
+@given(
+    blank=st.text(" \t\r\n\u00a0\u2003\u200b\u200d\ufeff\u00ad\x00\x07\ue000", max_size=8),
+    text=st.sampled_from(["", "a"]),
+)
+@pytest.mark.parametrize("prompt", ["", "a prompt:"])
+def test_a_sentence_without_tokens_has_no_terms(tiny: SparseStsEncoder, prompt: str, blank: str, text: str) -> None:
+    model = SparseEncoder(modules=list(tiny.model), prompts={"x": prompt}, default_prompt_name="x")
+    vectors = SparseStsEncoder(model, "tiny").encode([blank + text, "a cat"])
+    assert (vectors[[0]].nnz > 0) == bool(text)
+    assert vectors[[1]].nnz
+
+
 @pytest.mark.parametrize("options", [{}, {"processing_kwargs": {"text": {"max_length": 9}}}])
 def test_tokens_are_those_of_sentence_transformers(options: dict[str, object], tiny: SparseStsEncoder) -> None:
     model = SparseEncoder(
@@ -70,6 +83,8 @@ def test_tokens_are_those_of_sentence_transformers(options: dict[str, object], t
     for positions, features in encoder.tokenize(sentences).batches:
         for position, ids, mask in zip(positions, features["input_ids"], features["attention_mask"], strict=True):
             found[int(position)] = ids[mask.bool()].tolist()
-    for position, sentence in enumerate(sentences):
+    assert found.keys() == set(range(2, len(sentences)))  # no blank sentences
+    for position in found:
+        sentence = sentences[position]
         features = model.preprocess([sentence], prompt="a prompt: ")
         assert found[position] == features["input_ids"][0].tolist(), sentence
