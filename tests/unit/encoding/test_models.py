@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from sentence_transformers import SparseEncoder
+from sentence_transformers.base.modules import Router, Transformer
+from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
 from sparse_sts_index import HubUnreachableError, ModelError, SparseStsEncoder
@@ -92,3 +95,53 @@ def test_a_model_with_more_outputs_than_tokens(tmp_path: Path) -> None:
     encoder = SparseStsEncoder.load(folder)
     assert len(encoder.vocabulary) == 30528
     assert encoder.encode(["a cat"]).shape == (1, 30528)
+
+
+def with_prompts(prompts: dict[str, str], default: str | None = None) -> SparseEncoder:
+    return SparseEncoder(str(tiny_folder()), prompts=prompts, default_prompt_name=default)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "default", "refused"),
+    [
+        ({}, None, None),
+        ({"query": "", "document": ""}, None, None),  # as sentence-transformers saves them
+        ({"clustering": "Group: "}, None, None),  # asked for by name only
+        ({"query": "Compare: ", "document": "Compare: "}, "query", None),
+        ({"x": "Compare: "}, "x", None),
+        ({"query": "query: "}, None, "query"),
+        ({"query": "", "document": "passage: "}, None, "document"),
+        ({"query": "query: ", "document": "passage: "}, None, "query"),
+        ({"query": "query: ", "document": "passage: "}, "query", "document"),
+        ({"passage": "passage: "}, None, "passage"),
+        ({"corpus": "text: ", "query": "text: "}, None, "query"),
+    ],
+)
+def test_prompts_are_used_or_refused(
+    tmp_path: Path, prompts: dict[str, str], default: str | None, refused: str | None
+) -> None:
+    model = with_prompts(prompts, default)
+    model.save_pretrained(str(tmp_path))
+    if refused is None:
+        encoder = SparseStsEncoder.load(tmp_path, precision="float32")
+        expected = encoder.model.encode(["a cat"]).to_dense().numpy()
+        vector = encoder.encode(["a cat"]).toarray()
+        assert float((vector * expected).sum()) == pytest.approx(float((expected**2).sum() ** 0.5), abs=1e-4)
+        return
+    for load in (lambda: load_splade(tmp_path), lambda: SparseStsEncoder(model, "by hand")):
+        with pytest.raises(ModelError, match=f"has a prompt of its own for {refused} "):
+            load()
+
+
+def test_a_router_is_refused(tmp_path: Path) -> None:
+    """The layout of inference-free SPLADE: a table of weights for queries, a transformer for documents."""
+    transformer = Transformer(str(tiny_folder()), transformer_task="fill-mask")
+    router = Router.for_query_document(
+        query_modules=[SparseStaticEmbedding(tokenizer=transformer.tokenizer, frozen=False)],
+        document_modules=[transformer, SpladePooling()],
+    )
+    model = SparseEncoder(modules=[router], similarity_fn_name="dot")
+    model.save_pretrained(str(tmp_path))
+    for load in (lambda: load_splade(tmp_path), lambda: SparseStsEncoder(model, "by hand")):
+        with pytest.raises(ModelError, match="different routes for queries and documents"):
+            load()

@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SpladePooling
@@ -54,16 +54,27 @@ def test_sentences_of_a_megabyte_one_at_a_time(tiny: SparseStsEncoder, monkeypat
     assert seen == [1, 1, 1]
 
 
-@given(
-    blank=st.text(" \t\r\n\u00a0\u2003\u200b\u200d\ufeff\u00ad\x00\x07\ue000", max_size=8),
-    text=st.sampled_from(["", "a"]),
-)
+_INVISIBLE = " \t\r\n\u00a0\u2003\u200b\u200d\ufeff\u00ad\x00\x07\ue000"
+
+
+@settings(deadline=None)
+@given(before=st.text(_INVISIBLE, max_size=8), text=st.sampled_from(["", "a"]), after=st.text(_INVISIBLE, max_size=8))
 @pytest.mark.parametrize("prompt", ["", "a prompt:"])
-def test_a_sentence_without_tokens_has_no_terms(tiny: SparseStsEncoder, prompt: str, blank: str, text: str) -> None:
+def test_invisible_characters_are_blank(
+    tiny: SparseStsEncoder, prompt: str, before: str, text: str, after: str
+) -> None:
     model = SparseEncoder(modules=list(tiny.model), prompts={"x": prompt}, default_prompt_name="x")
-    vectors = SparseStsEncoder(model, "tiny").encode([blank + text, "a cat"])
-    assert (vectors[[0]].nnz > 0) == bool(text)
-    assert vectors[[1]].nnz
+    assert SentenceTokenizer(model).are_blank([before + text + after]).tolist() == [not text]
+
+
+@pytest.mark.parametrize("prompt", ["", "a prompt:"])
+def test_blank_sentences_have_no_terms(tiny: SparseStsEncoder, prompt: str) -> None:
+    model = SparseEncoder(modules=list(tiny.model), prompts={"x": prompt}, default_prompt_name="x")
+    encoder, done = SparseStsEncoder(model, "tiny"), []
+    vectors = encoder.encode(["", "a cat", " \u200b\n"], progress=done.append)
+    assert [vectors[[row]].nnz > 0 for row in range(3)] == [False, True, False]
+    assert sum(done) == 3
+    assert encoder.score_pairs(["", "a"], [" ", "a"]) == pytest.approx([0, 1])
 
 
 @pytest.mark.parametrize("options", [{}, {"processing_kwargs": {"text": {"max_length": 9}}}])
