@@ -14,6 +14,7 @@ from sparse_sts_index.errors import ModelError
 
 from .defaults import chosen_model
 from .options import (
+    Real,
     dataset_option,
     model_option,
     overwrite_option,
@@ -32,7 +33,7 @@ from .options import (
 @pairs_reading_options
 @click.option(
     "--scale",
-    type=(float, float),
+    type=(Real(), Real()),
     default=(0.0, 5.0),
     show_default=True,
     metavar="LOW HIGH",

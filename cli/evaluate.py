@@ -18,6 +18,8 @@ from sparse_sts_index.vectors.spec import Precision
 from .defaults import BOXED_MODEL, MODEL_VARIABLE, TRAINED_MODEL, chosen_model
 from .options import (
     PAIR_ROLES,
+    Real,
+    Whole,
     columns_option,
     delimiter_option,
     max_active_dims_option,
@@ -51,7 +53,7 @@ Value = TypeVar("Value")
     "--score-range",
     "score_ranges",
     multiple=True,
-    type=(float, float),
+    type=(Real(), Real()),
     metavar="LOW HIGH",
     help="Scale of the scores in the data, such as 0 5; once for all, or once for each --dataset. [default: 0 1]",
 )
@@ -61,7 +63,7 @@ Value = TypeVar("Value")
 @click.option(
     "--index", type=click.Path(path_type=Path), help="Quantize as this index does, and check that the model is its own."
 )
-@click.option("--bits", type=click.IntRange(2, 16), help="Bits of the impacts. [default: those of --index, else 8]")
+@click.option("--bits", type=Whole(2, 16), help="Bits of the impacts. [default: those of --index, else 8]")
 @max_active_dims_option
 @precision_option("as the documents of --index, else auto")
 @click.option("--format", type=click.Choice(["table", "json"]), default="table", show_default=True)

@@ -17,7 +17,7 @@ from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.spec import Precision
 
 from .defaults import chosen_model
-from .options import model_option, overwrite_option, precision_option, reading_options
+from .options import Whole, model_option, overwrite_option, precision_option, reading_options
 from .output import known_total, progress_bar
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _FORMATS = ("anserini", "elasticsearch", "opensearch", "solr", "milvus", "qdrant
     show_default=True,
     help="A folder; for anserini a .jsonl or .jsonl.gz file, or - for stdout.",
 )
-@click.option("--bits", type=click.IntRange(2, 16), help="Bits of the largest impact. [default: an index's, else 8]")
+@click.option("--bits", type=Whole(2, 16), help="Bits of the largest impact. [default: an index's, else 8]")
 @precision_option(default="auto; an index has its vectors")
 @reading_options("--input-format")
 @overwrite_option

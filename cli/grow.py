@@ -10,7 +10,7 @@ from tqdm import tqdm
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.reading import FileOptions
 
-from .options import overwrite_option, reading_options
+from .options import Real, Whole, overwrite_option, reading_options
 
 
 @click.command()
@@ -30,11 +30,11 @@ from .options import overwrite_option, reading_options
     help="A SPLADE model of the same vocabulary, whose term weights are learnt: a folder, a hub id or 'tiny'.",
 )
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for the model.")
-@click.option("--steps", type=click.IntRange(min=1), default=800, show_default=True)
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Sentences a step.")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), default=3e-4, show_default=True)
-@click.option("--encoder-learning-rate", type=click.FloatRange(min=0), default=5e-5, show_default=True)
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=42, show_default=True)
+@click.option("--steps", type=Whole(min=1), default=800, show_default=True)
+@click.option("--batch-size", type=Whole(min=1), default=64, show_default=True, help="Sentences a step.")
+@click.option("--learning-rate", type=Real(min=0, min_open=True), default=3e-4, show_default=True)
+@click.option("--encoder-learning-rate", type=Real(min=0), default=5e-5, show_default=True)
+@click.option("--seed", type=Whole(0, 2**32 - 1), default=42, show_default=True)
 @reading_options("--format")
 @overwrite_option
 def grow(corpus: str, output: Path, reading: FileOptions, overwrite: bool, **settings: object) -> None:

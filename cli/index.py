@@ -12,6 +12,7 @@ from sparse_sts_index.vectors.spec import Precision
 
 from .defaults import chosen_model, chosen_output
 from .options import (
+    Whole,
     bits_option,
     engine_session,
     max_active_dims_option,
@@ -39,7 +40,7 @@ from .output import known_total, progress_bar, show_built
 @overwrite_option
 @spark_options
 @click.option("--input", "files", metavar="CORPUS", help="CORPUS by a name; for Spark, a glob or a URL.")
-@click.option("--shards", type=click.IntRange(min=1), help="With Spark: how many. [default: as many as it has cores]")
+@click.option("--shards", type=Whole(min=1), help="With Spark: how many. [default: as many as it has cores]")
 def index(
     corpus: str | None,
     model: str | None,

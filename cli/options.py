@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparse_sts_index._utils.hub import DEFAULT_DATASET
+from sparse_sts_index._utils.numbers import LARGEST
 from sparse_sts_index.data.reading import FORMATS
 from sparse_sts_index.vectors.spec import PRECISIONS
 
@@ -21,6 +23,28 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 Command = Callable[..., Any]
+
+
+class Real(click.FloatRange):
+    """A finite number in a range: nan is in none, and yet passes a comparison."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+class Whole(click.IntRange):
+    """A whole number in a range, and small enough for Java and torch."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        number = super().convert(value, param, ctx)
+        if self.max is None and number > LARGEST:
+            self.fail(f"{value} is more than {LARGEST}.", param, ctx)
+        return number
 
 
 def model_option(default: str | None = None) -> Callable[[Command], Command]:
@@ -67,16 +91,16 @@ def split_option(default: str) -> Callable[[Command], Command]:
 
 score_range_option = click.option(
     "--score-range",
-    type=(float, float),
+    type=(Real(), Real()),
     metavar="LOW HIGH",
     help="Scale of the scores in the data, such as 0 5. A score outside it is an error. [default: 0 1]",
 )
 bits_option = click.option(
-    "--bits", type=click.IntRange(2, 16), default=8, show_default=True, help="Bits of the largest impact."
+    "--bits", type=Whole(2, 16), default=8, show_default=True, help="Bits of the largest impact."
 )
 max_active_dims_option = click.option(
     "--max-active-dims",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     help="Keep this many terms of a sentence, those of most weight. [default: as the model says, mostly all]",
 )
 explain_option = click.option("--explain", is_flag=True, help="Show the shared terms and what each adds to the cosine.")
@@ -237,7 +261,7 @@ def join_command(command: Command) -> Command:
         click.option("--format", type=click.Choice(["table", "jsonl"]), default="table", show_default=True),
         click.option(
             "--threshold",
-            type=click.FloatRange(0, 1, min_open=True),
+            type=Real(0, 1, min_open=True),
             default=0.9,
             show_default=True,
             help="The least cosine.",
@@ -251,7 +275,7 @@ def join_command(command: Command) -> Command:
 sentences_option = click.option("--corpus", help="Sentences to index and search. [default: those of the pairs]")
 tolerance_option = click.option(
     "--tolerance",
-    type=click.FloatRange(0, 1),
+    type=Real(0, 1),
     default=0.005,
     show_default=True,
     help="What Spearman's rho may lose for a smaller index.",

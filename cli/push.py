@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from .options import overwrite_option, token_option, url_option
+from .options import Whole, overwrite_option, token_option, url_option
 from .output import progress_bar, show_wait
 
 
 @click.command()
 @click.argument("index", type=click.Path(path_type=Path))
 @url_option(required=True)
-@click.option("--batch-size", type=click.IntRange(min=1), default=500, show_default=True, help="Sentences a request.")
+@click.option("--batch-size", type=Whole(min=1), default=500, show_default=True, help="Sentences a request.")
 @click.option(
     "--journal", type=click.Path(path_type=Path), help="Keep in this file how far it is; a killed push goes on there."
 )

@@ -12,7 +12,7 @@ from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.spec import Precision
 
 from .defaults import chosen_index
-from .options import model_option, optional_index_argument, precision_option
+from .options import Real, Whole, model_option, optional_index_argument, precision_option
 
 
 @click.command(context_settings={"show_default": True})
@@ -20,14 +20,14 @@ from .options import model_option, optional_index_argument, precision_option
 @model_option("the one the index was built with")
 @precision_option("as the documents of the index")
 @click.option("--host", default="127.0.0.1", help="Beyond the loopback a token is needed.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, help="0: any that is free.")
+@click.option("--port", type=Whole(0, 65535), default=8080, help="0: any that is free.")
 @click.option("--writable", is_flag=True, help="Let documents be added, updated and deleted.")
 @click.option("--token-file", type=click.File(encoding="utf-8"), help="A file with the token that requests must bring.")
-@click.option("--max-batch", type=click.IntRange(min=1), default=64, help="Sentences encoded together, at most.")
-@click.option("--max-queue", type=click.IntRange(min=1), default=256, help="Sentences that may wait; then 429.")
-@click.option("--max-body", type=click.IntRange(min=1024), default=1 << 20, help="Bytes of a request.")
-@click.option("--timeout", type=click.FloatRange(0.1, 3600), default=30.0, help="Seconds for a request.")
-@click.option("--refresh", type=click.FloatRange(0, 86_400), default=5.0, help="Seconds from look to look for changes.")
+@click.option("--max-batch", type=Whole(min=1), default=64, help="Sentences encoded together, at most.")
+@click.option("--max-queue", type=Whole(min=1), default=256, help="Sentences that may wait; then 429.")
+@click.option("--max-body", type=Whole(min=1024), default=1 << 20, help="Bytes of a request.")
+@click.option("--timeout", type=Real(0.1, 3600), default=30.0, help="Seconds for a request.")
+@click.option("--refresh", type=Real(0, 86_400), default=5.0, help="Seconds from look to look for changes.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
 def serve(
     index: Path | None,

@@ -16,7 +16,7 @@ from sparse_sts_index.training.settings import DEFAULT_RECIPE, RECIPES, Training
 from sparse_sts_index.vectors.spec import PRECISIONS
 
 from .defaults import TRAINED_MODEL, chosen_model_output
-from .options import dataset_option, overwrite_option, pairs_reading_options, score_range_option
+from .options import Real, Whole, dataset_option, overwrite_option, pairs_reading_options, score_range_option
 
 _DEFAULT = TrainingSettings()
 _BY_RECIPE = "[default: by the recipe]"
@@ -48,17 +48,17 @@ _BY_RECIPE = "[default: by the recipe]"
     show_default=True,
     help="Named settings; each option below that says so takes its default from it.",
 )
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), help=f"Passes over the pairs. {_BY_RECIPE}")
-@click.option("--batch-size", type=click.IntRange(min=1), help=f"Pairs a step. {_BY_RECIPE}")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help=f"Its peak. {_BY_RECIPE}")
+@click.option("--epochs", type=Real(min=0, min_open=True), help=f"Passes over the pairs. {_BY_RECIPE}")
+@click.option("--batch-size", type=Whole(min=1), help=f"Pairs a step. {_BY_RECIPE}")
+@click.option("--learning-rate", type=Real(min=0, min_open=True), help=f"Its peak. {_BY_RECIPE}")
 @click.option(
     "--warmup",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Real(0, 1, max_open=True),
     help=f"Share of the steps over which the learning rate rises. {_BY_RECIPE}",
 )
 @click.option(
     "--regularizer-weight",
-    type=click.FloatRange(min=0),
+    type=Real(min=0),
     help=f"Weight of the FLOPS regulariser; larger is sparser. {_BY_RECIPE}",
 )
 @click.option(
@@ -68,7 +68,7 @@ _BY_RECIPE = "[default: by the recipe]"
 )
 @click.option(
     "--averaging",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Real(0, 1, max_open=True),
     help=f"Decay of the moving average of the weights, which is then the model; 0: none. {_BY_RECIPE}",
 )
 @click.option(
@@ -78,17 +78,17 @@ _BY_RECIPE = "[default: by the recipe]"
 )
 @click.option(
     "--teacher-epochs",
-    type=click.FloatRange(min=0),
+    type=Real(min=0),
     help=f"Passes over the pairs by which the teacher is fine-tuned first. {_BY_RECIPE}",
 )
 @click.option(
     "--teacher-weight",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Real(min=0, min_open=True),
     help=f"Weight of the teacher's grades against the gold scores. {_BY_RECIPE}",
 )
 @click.option("--unlabelled", metavar="CORPUS", help="More sentences for the teacher to grade.")
-@click.option("--max-length", type=click.IntRange(min=3), help="Longest input in tokens. [default: the model's]")
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=_DEFAULT.seed, show_default=True)
+@click.option("--max-length", type=Whole(min=3), help="Longest input in tokens. [default: the model's]")
+@click.option("--seed", type=Whole(0, 2**32 - 1), default=_DEFAULT.seed, show_default=True)
 @click.option("--device", help="A torch device. [default: a GPU if there is one]")
 @click.option(
     "--precision",
@@ -97,8 +97,8 @@ _BY_RECIPE = "[default: by the recipe]"
     show_default=True,
     help="auto: bfloat16 on a GPU that has it, else float32.",
 )
-@click.option("--eval-steps", type=click.IntRange(min=1), help="Steps between evaluations. [default: 1/4 epoch]")
-@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many evaluations without a better one.")
+@click.option("--eval-steps", type=Whole(min=1), help="Steps between evaluations. [default: 1/4 epoch]")
+@click.option("--patience", type=Whole(min=1), help="Stop after so many evaluations without a better one.")
 @click.option("--report-to", multiple=True, help="wandb, tensorboard, ... as in the transformers Trainer.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of an interrupted run.")
 @overwrite_option

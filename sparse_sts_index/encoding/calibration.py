@@ -145,7 +145,7 @@ def calibrate(
     from sklearn.model_selection import KFold
 
     low, high = scale
-    if not low < high:
+    if not (low < high and math.isfinite(high - low)):
         raise ValueError(f"scale {low:g} {high:g}: the first number must be below the second")
     gold = low + pairs.gold * (high - low)
     if len(pairs) < _LEAST_PAIRS:

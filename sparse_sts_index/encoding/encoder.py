@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from sparse_sts_index._utils.fork_guard import TORCH
+from sparse_sts_index._utils.numbers import check_whole
 from sparse_sts_index.encoding.bundled import BUNDLED
 from sparse_sts_index.encoding.calibration import Calibration
 from sparse_sts_index.encoding.fused_encoder import FusedSparseEncoder, TermWeights, fuse, term_weights
@@ -83,12 +84,13 @@ class SparseStsEncoder:
         self.name = name
         self.calibration: Calibration | None = None
         if max_active_dims is not None:
-            if max_active_dims < 1:
-                raise ValueError(f"max_active_dims must be at least 1, not {max_active_dims}")
+            check_whole("max_active_dims", max_active_dims, 1)
             self.model.max_active_dims = max_active_dims
         if precision == "auto" and not self._fused:
             precision = "float32"
         self.precision = encoding_precision(precision, model.device)
+        if batch_tokens is not None:
+            check_whole("batch_tokens", batch_tokens, 1)
         self.batch_tokens = batch_tokens or (1024 if model.device.type == "cpu" else 16384)
 
     @classmethod

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sparse_sts_index._utils.files import atomic_writer, refuse_folder
+from sparse_sts_index._utils.numbers import check_whole
 from sparse_sts_index.engines.base import Busy, Engine, Metadata, Point, points_of
 from sparse_sts_index.engines.retry import BackOff
 from sparse_sts_index.engines.sources import Source
@@ -136,8 +137,7 @@ def push(
     DataError
         The journal cannot be used.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    check_whole("batch_size", batch_size, 1)
     if journal is not None and not source.state:
         raise ValueError("a journal is kept of an index: a corpus cannot be taken up in its middle")
     start, back_off, terms = time.monotonic(), back_off or BackOff(), source.vocabulary.terms

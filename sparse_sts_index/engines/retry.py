@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Self, TypeVar
 
+from sparse_sts_index._utils.numbers import check_real, check_whole
 from sparse_sts_index.engines.base import Busy
 from sparse_sts_index.errors import EngineError
 
@@ -31,6 +32,11 @@ class BackOff:
     waiting : callable, optional
         Called before each wait with what was busy, and the seconds.
     sleep, random : callable
+
+    Raises
+    ------
+    ValueError
+        A number is out of its range, or not finite.
     """
 
     attempts: int = 10
@@ -40,6 +46,11 @@ class BackOff:
     waiting: Callable[[Busy, float], None] | None = None
     sleep: Callable[[float], None] = time.sleep
     random: Callable[[], float] = field(default_factory=lambda: random.Random().random)
+
+    def __post_init__(self) -> None:
+        check_whole("attempts", self.attempts, 1)
+        for name in ("base", "cap", "patience"):
+            check_real(name, getattr(self, name), 0)
 
     def briefly(self) -> Self:
         """The same with fewer attempts, for a first contact: rather a wrong address than a busy engine."""

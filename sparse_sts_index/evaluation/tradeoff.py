@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sparse_sts_index._utils.numbers import check_real, check_whole
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.evaluation.correlation import check_gold, correlation
 from sparse_sts_index.storage.lucene.query import query_terms
@@ -154,12 +155,15 @@ def trade_off(
     JavaError
         No Java to run Lucene with.
     ValueError
-        Bits out of range, a number of terms below 1, or nothing to try.
+        Bits, tolerance or a number of terms out of range, or no bits.
     """
     gold = pairs.gold
     check_gold(gold)
-    if not bits or min(active_dims, default=1) < 1:
-        raise ValueError("nothing to try, or a number of terms below 1")
+    check_real("tolerance", tolerance, 0, 1)
+    for terms_kept in active_dims:
+        check_whole("active_dims", terms_kept, 1)
+    if not bits:
+        raise ValueError("bits must name at least one number of bits")
     quantizers = [Quantizer(n) for n in sorted(set(bits))]
     vectors = encoder.encode([*pairs.sentence1, *pairs.sentence2])
     documents = vectors if corpus is None else encoder.encode(corpus)

@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sparse_sts_index._utils.numbers import check_whole
 from sparse_sts_index.search.inverted import InvertedVectors, best_rows
 from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.vectors.quantizer import Quantizer
@@ -83,8 +84,7 @@ def check_search(k: int, mode: str) -> None:
     ValueError
         `k` is not a whole number of at least 1, or no such `mode`.
     """
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise ValueError(f"k must be a whole number of at least 1, not {k!r}")
+    check_whole("k", k, 1)
     if mode not in STEPS:
         raise ValueError(f"mode must be one of {', '.join(STEPS)}, not {mode!r}")
 

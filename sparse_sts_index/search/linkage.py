@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
+from sparse_sts_index._utils.numbers import check_real
 from sparse_sts_index.search.similarity_join import FLOAT32_ERROR, RowPairs, similar_rows
 from sparse_sts_index.vectors.sparse import Vectors
 
@@ -75,8 +76,7 @@ class Linkage:
         ValueError
             `threshold` is below the least one.
         """
-        if threshold < self.threshold:
-            raise ValueError(f"threshold must be at least {self.threshold}, not {threshold}")
+        check_real("threshold", threshold, self.threshold)
         kept = self._cosines >= threshold - FLOAT32_ERROR
         first, second, cosines = self._first[kept], self._second[kept], self._cosines[kept]
         if not len(first):

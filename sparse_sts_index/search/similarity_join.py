@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
+from sparse_sts_index._utils.numbers import check_real
 from sparse_sts_index.vectors.sparse import Vectors
 
 FLOAT32_ERROR = 2e-6  # what cosines of float32 vectors may lack
@@ -34,8 +35,7 @@ def check_threshold(threshold: float) -> None:
     ValueError
         Not above 0, or above 1.
     """
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold must be above 0 and at most 1, not {threshold}")
+    check_real("threshold", threshold, 0, 1, above=True)
 
 
 def similar_rows(

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from sparse_sts_index._utils.numbers import check_real, check_whole
 from sparse_sts_index.errors import ServerError
 
 MAX_SENTENCES = 256  # a request
@@ -49,6 +50,8 @@ class ServerSettings:
     ------
     ServerError
         A token is too short, not of printable ASCII, or missing where one is needed.
+    ValueError
+        A number is out of its range, or not finite.
     """
 
     host: str = "127.0.0.1"
@@ -62,6 +65,11 @@ class ServerSettings:
     refresh: float = 5.0
 
     def __post_init__(self) -> None:
+        check_whole("port", self.port, 0, 65_535)
+        for name in ("max_batch", "max_queue", "max_body"):
+            check_whole(name, getattr(self, name), 1)
+        check_real("timeout", self.timeout, 0, above=True)
+        check_real("refresh", self.refresh, 0)
         if self.token is None:
             if not is_loopback(self.host):
                 raise ServerError(

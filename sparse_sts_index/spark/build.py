@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_sts_index._utils.files import is_partial, os_errors_as, refuse_target, sync_folder
+from sparse_sts_index._utils.numbers import check_whole
 from sparse_sts_index.data.documents import Document
 from sparse_sts_index.encoding.documents import CHUNK, encode_documents
 from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
@@ -133,8 +134,7 @@ def build_collection(
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.index import describe
 
-    if shards < 1:
-        raise ValueError(f"shards must be at least 1, not {shards}")
+    check_whole("shards", shards, 1)
     start, output = time.monotonic(), Path(output).absolute()
     _check_output(output, overwrite)
     encoder = SparseStsEncoder.load(model, precision=precision, max_active_dims=max_active_dims)

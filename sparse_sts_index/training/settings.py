@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from sparse_sts_index._utils.hub import DEFAULT_BASE_MODEL
+from sparse_sts_index._utils.numbers import check_real, check_whole
 from sparse_sts_index.vectors.spec import Precision
 
 
@@ -53,6 +54,11 @@ class TrainingSettings:
         Steps between evaluations on the dev pairs, each with a checkpoint. Default: a quarter of an epoch.
     patience : int, optional
         Stop after this many evaluations without a better dev Spearman. Default: never.
+
+    Raises
+    ------
+    ValueError
+        A number is out of its range, or not finite.
     """
 
     base_model: str = DEFAULT_BASE_MODEL
@@ -72,6 +78,21 @@ class TrainingSettings:
     precision: Precision = "auto"
     eval_steps: int | None = None
     patience: int | None = None
+
+    def __post_init__(self) -> None:
+        check_real("epochs", self.epochs, 0, 1e6, above=True)
+        check_real("warmup", self.warmup, 0, 1)
+        check_real("regularizer_weight", self.regularizer_weight, 0)
+        check_real("averaging", self.averaging, 0, 1)
+        check_real("teacher_epochs", self.teacher_epochs, 0, 1e6)
+        check_real("teacher_weight", self.teacher_weight, 0, above=True)
+        if self.learning_rate is not None:
+            check_real("learning_rate", self.learning_rate, 0, above=True)
+        check_whole("batch_size", self.batch_size, 1)
+        check_whole("seed", self.seed, 0, 2**32 - 1)
+        for name in ("max_length", "eval_steps", "patience"):
+            if (value := getattr(self, name)) is not None:
+                check_whole(name, value, 3 if name == "max_length" else 1)
 
 
 #: Settings by name; see ``docs/recipes.md`` for what each gives.

@@ -30,6 +30,7 @@ from torch.nn.functional import softplus
 from transformers import BertForMaskedLM, BertModel, set_seed
 
 from sparse_sts_index._utils.files import folder_writer, os_errors_as, tensors_written
+from sparse_sts_index._utils.numbers import check_real, check_whole
 from sparse_sts_index.encoding.bundled import MINILM, TINY
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.encoding.models import load_dense, no_progress_bars, tokenizer_vocabulary
@@ -62,6 +63,11 @@ class GrowthSettings:
     learning_rate, encoder_learning_rate : float
         Peaks of the linear schedule for the new head, and for the encoder under it.
     seed : int
+
+    Raises
+    ------
+    ValueError
+        A number is out of its range, or not finite.
     """
 
     encoder: str = MINILM
@@ -71,6 +77,13 @@ class GrowthSettings:
     learning_rate: float = 3e-4
     encoder_learning_rate: float = 5e-5
     seed: int = 42
+
+    def __post_init__(self) -> None:
+        check_whole("steps", self.steps, 1)
+        check_whole("batch_size", self.batch_size, 1)
+        check_whole("seed", self.seed, 0, 2**32 - 1)
+        check_real("learning_rate", self.learning_rate, 0, above=True)
+        check_real("encoder_learning_rate", self.encoder_learning_rate, 0)
 
 
 def grow(

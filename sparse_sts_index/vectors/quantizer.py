@@ -24,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sparse_sts_index._utils.numbers import check_whole
+
 MIN_BITS, MAX_BITS = 2, 16
 
 
@@ -86,8 +88,7 @@ class Quantizer:
     bits: int = 8
 
     def __post_init__(self) -> None:
-        if not MIN_BITS <= self.bits <= MAX_BITS:
-            raise ValueError(f"bits must be {MIN_BITS} to {MAX_BITS}, not {self.bits}")
+        check_whole("bits", self.bits, MIN_BITS, MAX_BITS)
 
     @property
     def scale(self) -> int:

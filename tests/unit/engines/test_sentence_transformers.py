@@ -49,7 +49,7 @@ def test_misuse() -> None:
     with pytest.raises(ValueError, match="either corpus_embeddings or corpus_index"):
         semantic_search_lucene(row)
     for top_k in (0, -1, 1.5, math.nan, math.inf, True):
-        with pytest.raises(ValueError, match="k must be a whole number of at least 1"):
+        with pytest.raises(ValueError, match="k must be a whole number, at least 1"):
             semantic_search_lucene(row, row, top_k=top_k)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must have 40 columns"):
         semantic_search_lucene(torch.ones(1, 41), row)

@@ -322,7 +322,7 @@ def test_a_real_model_on_the_sample(sample_index: SparseStsIndex, tiny: SparseSt
     ("texts", "arguments", "message"),
     [
         ("cat", {}, "not one string"),
-        (["cat"], {"k": 0}, "^k must be a whole number of at least 1, not 0$"),
+        (["cat"], {"k": 0}, "^k must be a whole number, at least 1, not 0$"),
         (["cat"], {"mode": "fast"}, "^mode must be one of exact, two-step, approximate, not 'fast'$"),
     ],
 )
@@ -337,7 +337,7 @@ def test_what_can_be_asked() -> None:
     for mode in STEPS:
         certified.check_search(1, mode)
     for arguments, message in (
-        ((0, "exact"), "k must be a whole number of at least 1, not 0"),
+        ((0, "exact"), "k must be a whole number, at least 1, not 0"),
         ((1, "fast"), "mode must be one of exact, two-step, approximate, not 'fast'"),
     ):
         with pytest.raises(ValueError, match=f"^{message}$"):

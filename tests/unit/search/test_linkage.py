@@ -156,7 +156,7 @@ def test_a_threshold_that_it_does_not_know(tmp_path: Path) -> None:
     linkage = Linkage(store(tmp_path, random_vectors(np.random.default_rng(0), 20), []), 0.5)
     assert linkage.threshold == 0.5
     linkage.clusters(0.5)
-    with pytest.raises(ValueError, match="threshold must be at least 0.5, not 0.49"):
+    with pytest.raises(ValueError, match="threshold must be a finite number, at least 0.5, not 0.49"):
         linkage.clusters(0.49)
 
 

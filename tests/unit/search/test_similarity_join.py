@@ -61,7 +61,7 @@ def test_sentences(tmp_path: Path, tiny: SparseStsEncoder) -> None:
         assert {("1", "3"), ("1", "5"), ("3", "5")} == {(p.first.id, p.second.id) for p in index.duplicates(0.9)}
         assert list(index.clusters(0.9)) == [[Document(i, sentences[int(i) - 1]) for i in ("1", "3", "5")]]
         for threshold in (0, -1, 1.01):
-            with pytest.raises(ValueError, match="threshold must be above 0"):
+            with pytest.raises(ValueError, match="threshold must be a finite number, above 0"):
                 index.duplicates(threshold)
 
 

@@ -149,9 +149,9 @@ def test_the_average_of_the_weights_is_the_model(splits: tuple[Pairs, Pairs, Pai
     assert vocabulary not in average
 
 
-@pytest.mark.parametrize("averaging", [None, 0.8])
+@pytest.mark.parametrize("averaging", [0.0, 0.8])
 def test_a_run_that_ends_before_its_model_is_saved(
-    splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, averaging: float | None
+    splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, averaging: float
 ) -> None:
     """All checkpoints but the best and the last go; the last one stays until the model is there."""
     settings = dataclasses.replace(SETTINGS, averaging=averaging, eval_steps=1, learning_rate=0.02)
@@ -213,10 +213,10 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.parametrize("averaging", [None, 0.8])
+@pytest.mark.parametrize("averaging", [0.0, 0.8])
 @pytest.mark.parametrize("size", [10 << 20, 20 << 20])  # less than the model, and than what the optimizer keeps
 def test_checkpoints_that_do_not_fit(
-    splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path, size: int, averaging: float | None
+    splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path, size: int, averaging: float
 ) -> None:
     settings = dataclasses.replace(SETTINGS, averaging=averaging)
     with files_of_at_most(size), pytest.raises(TrainingError, match="cannot write a checkpoint to .*model.checkpoints"):

@@ -67,7 +67,7 @@ def test_empty_rows_stay_empty() -> None:
 
 @pytest.mark.parametrize("bits", [1, 17, 0, -8])
 def test_bits_out_of_range(bits: int) -> None:
-    with pytest.raises(ValueError, match=f"^bits must be 2 to 16, not {bits}$"):
+    with pytest.raises(ValueError, match=f"^bits must be a whole number, 2 to 16, not {bits}$"):
         Quantizer(bits)
 
 
