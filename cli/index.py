@@ -8,6 +8,8 @@ import click
 
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.reading import FileOptions
+from sparse_sts_index.storage import start_jvm
+from sparse_sts_index.storage.builder import check_target
 from sparse_sts_index.vectors.spec import Precision
 
 from .defaults import chosen_model, chosen_output
@@ -22,7 +24,7 @@ from .options import (
     reading_options,
     spark_options,
 )
-from .output import known_total, progress_bar, show_built
+from .output import ScriptCheck, known_total, progress_bar, show_built
 
 
 @click.command()
@@ -90,23 +92,23 @@ def index(
             )
             show_built(output, manifest, f", in {count} shards")
             return
+    check_target(output, overwrite)  # all that can be refused is, before the model is loaded
     total = known_total(source, reading)
+    start_jvm()
 
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.index import SparseStsIndex
     from sparse_sts_index.vectors.quantizer import Quantizer
 
+    encoder = SparseStsEncoder.load(model, precision=precision, max_active_dims=max_active_dims)
+    scripts = ScriptCheck(encoder.vocabulary)
+    documents = scripts.pass_through(read_corpus(source, **reading))
     with (
         progress_bar(total, "indexing") as progress,
         SparseStsIndex.build(
-            output,
-            read_corpus(source, **reading),
-            model,
-            quantizer=Quantizer(bits),
-            precision=precision,
-            max_active_dims=max_active_dims,
-            overwrite=overwrite,
-            progress=progress,
+            output, documents, encoder, quantizer=Quantizer(bits), overwrite=overwrite, progress=progress
         ) as built,
     ):
         manifest = built.manifest
     show_built(output, manifest)
+    scripts.warn("sentences")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +15,12 @@ import click
 from tqdm import tqdm
 
 from sparse_sts_index._utils.text import CONTROLS
-from sparse_sts_index.data.documents import count_documents
+from sparse_sts_index.data.documents import Document, count_documents
 from sparse_sts_index.data.reading import STDIN, FileOptions
 from sparse_sts_index.data.sample import SAMPLE
 from sparse_sts_index.vectors.explanations import TermContribution
+from sparse_sts_index.vectors.scripts import unknown_scripts
+from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from sparse_sts_index.engines.base import Busy
@@ -44,6 +47,37 @@ def progress_bar(total: int | None, what: str) -> Iterator[Callable[[int], None]
 def show_wait(busy: Busy, seconds: float) -> None:
     """Say on stderr, above the bar if there is one, that a serving engine is waited for."""
     tqdm.write(one_line(f"{busy}: again in {seconds:.1f} s"), file=sys.stderr)
+
+
+class ScriptCheck:
+    """Count the texts in scripts that a vocabulary has no words in, and say so on stderr."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._count, self._scripts = 0, Counter[str]()
+
+    def pass_through(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """Yield documents, and count those in other scripts."""
+        for document in documents:
+            self.count(document.text)
+            yield document
+
+    def count(self, text: str) -> None:
+        """Count a text if it is in another script."""
+        if found := unknown_scripts(self._vocabulary, text):
+            self._count += 1
+            self._scripts.update(found)
+
+    def warn(self, what: str) -> None:
+        """Say how many texts there were, if any; `what` names them, such as ``"queries"``."""
+        if self._count:
+            scripts = ", ".join(script for script, _ in self._scripts.most_common(3))
+            click.echo(
+                f"warning: {what} in {scripts} ({self._count:,}), of which the model's vocabulary has no words: "
+                "their cosines mean little",
+                err=True,
+            )
+        self._count = 0
 
 
 def one_line(text: str) -> str:

@@ -14,7 +14,7 @@ import click
 
 from sparse_sts_index.errors import DataError, SparseStsError
 
-from .output import one_line
+from .output import ScriptCheck, one_line
 
 if TYPE_CHECKING:
     from sparse_sts_index.index import SparseStsIndex
@@ -102,6 +102,9 @@ def _answer(text: str, index: SparseStsIndex, settings: Settings, show: Callable
     (hits,) = index.search([text], settings.k, mode=settings.mode, explain=settings.explain)
     seconds = time.perf_counter() - start
     show(hits)
+    scripts = ScriptCheck(index.encoder.vocabulary)
+    scripts.count(text)
+    scripts.warn("a query")
     click.echo(f"  ({1000 * seconds:,.1f} ms)")
 
 

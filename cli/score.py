@@ -14,7 +14,7 @@ from sparse_sts_index.vectors.spec import Precision
 
 from .defaults import chosen_model
 from .options import explain_option, model_option, pairs_reading_options, precision_option
-from .output import json_line, one_line, show_terms
+from .output import ScriptCheck, json_line, one_line, show_terms
 
 
 @click.command()
@@ -55,6 +55,9 @@ def score(
     from sparse_sts_index.vectors.quantizer import pairwise_dot
 
     encoder = SparseStsEncoder.load(model, precision=precision)
+    scripts = ScriptCheck(encoder.vocabulary)
+    for text in (*pairs.sentence1, *pairs.sentence2):
+        scripts.count(text)
     first, second = encoder.encode_pairs(pairs.sentence1, pairs.sentence2)
     cosines = pairwise_dot(first, second)
     calibrated = None if encoder.calibration is None else encoder.calibration(cosines).tolist()
@@ -74,3 +77,4 @@ def score(
             click.echo(f"{shown}  {one_line(a)}  |  {one_line(b)}")
             if explanation is not None:
                 show_terms(explanation, cosine, " " * 8)
+    scripts.warn("sentences")

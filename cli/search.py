@@ -27,12 +27,13 @@ from .options import (
     token_option,
     url_option,
 )
-from .output import json_line, one_line, show_terms, show_wait
+from .output import ScriptCheck, json_line, one_line, show_terms, show_wait
 from .prompt import Settings, on_terminal, prompt
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.search.certified import Mode
     from sparse_sts_index.search.results import Hits
 
@@ -151,7 +152,7 @@ def _by_index(
     from sparse_sts_index.index import SparseStsIndex
 
     with SparseStsIndex.open(index, model, precision=precision) as opened:
-        yield from _ask(partial(opened.search, k=k, mode=mode, explain=explain), queries)
+        yield from _ask(partial(opened.search, k=k, mode=mode, explain=explain), opened.encoder, queries)
 
 
 def _by_serving_engine(
@@ -168,7 +169,7 @@ def _by_serving_engine(
 
     back_off = BackOff(waiting=show_wait)
     with RemoteIndex.open(url, model, token=token, precision=precision, back_off=back_off) as remote:
-        yield from _ask(partial(remote.search, k=k, explain=explain), queries)
+        yield from _ask(partial(remote.search, k=k, explain=explain), remote.encoder, queries)
 
 
 def _by_spark(
@@ -186,9 +187,11 @@ def _by_spark(
     yield from zip(asked, search_shards(spark, index, asked, k, model=model, mode=mode, explain=explain), strict=True)
 
 
-def _ask(ask: Callable[[list[str]], list[Hits]], queries: Iterable[Document]) -> Answers:
-    for batch in chunks(queries, QUERY_CHUNK):
+def _ask(ask: Callable[[list[str]], list[Hits]], encoder: SparseStsEncoder, queries: Iterable[Document]) -> Answers:
+    scripts = ScriptCheck(encoder.vocabulary)
+    for batch in chunks(scripts.pass_through(queries), QUERY_CHUNK):
         yield from zip(batch, ask([query.text for query in batch]), strict=True)
+    scripts.warn("queries")
 
 
 def _show_table(query: Document, hits: Hits) -> None:
