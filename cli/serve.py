@@ -22,7 +22,9 @@ from .options import Real, Whole, model_option, optional_index_argument, precisi
 @click.option("--host", default="127.0.0.1", help="Beyond the loopback a token is needed.")
 @click.option("--port", type=Whole(0, 65535), default=8080, help="0: any that is free.")
 @click.option("--writable", is_flag=True, help="Let documents be added, updated and deleted.")
-@click.option("--token-file", type=click.File(encoding="utf-8"), help="A file with the token that requests must bring.")
+@click.option(
+    "--token-file", type=click.File(encoding="utf-8-sig"), help="A file with the token that requests must bring."
+)
 @click.option("--max-batch", type=Whole(min=1), default=64, help="Sentences encoded together, at most.")
 @click.option("--max-queue", type=Whole(min=1), default=256, help="Sentences that may wait; then 429.")
 @click.option("--max-body", type=Whole(min=1024), default=1 << 20, help="Bytes of a request.")

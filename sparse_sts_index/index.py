@@ -158,7 +158,7 @@ class SparseStsIndex:
             No Java to write it with.
         """
         start = time.monotonic()
-        quantizer = quantizer or Quantizer()
+        quantizer, wanted = quantizer or Quantizer(), _as_documents(documents)
         check_target(Path(path), overwrite)
         start_jvm()  # whether there is a Java is better known before hours of encoding
         if isinstance(model, str | os.PathLike):
@@ -170,7 +170,7 @@ class SparseStsIndex:
                 raise ValueError("max_active_dims is of a model that is to be loaded; give it to the encoder")
             encoder = model
         manifest = describe(encoder, quantizer)
-        chunks = encode_documents(_as_documents(documents), encoder, quantizer, progress=progress)
+        chunks = encode_documents(wanted, encoder, quantizer, progress=progress)
         ImpactIndex.build(path, chunks, manifest, encoder.vocabulary, overwrite=overwrite, start=start)
         return cls.open(path, encoder)
 
@@ -410,7 +410,7 @@ class SparseStsIndex:
         ValueError
             As :meth:`search_vectors`; or not as many vectors as documents.
         """
-        documents = list(check_ids(documents))
+        documents = list(check_ids(_as_documents(documents, strings=False)))
         vectors = check_vectors(vectors, self.manifest.vocabulary_size)
         if vectors.shape[0] != len(documents):
             raise ValueError(f"{vectors.shape[0]} vectors for {len(documents)} documents")
@@ -419,6 +419,7 @@ class SparseStsIndex:
 
     def _encoded(self, documents: Iterable[Document], progress: Callable[[int], None] | None) -> Iterator[Chunk]:
         self._vectors.check_writable()  # before the model is loaded
+        documents = _as_documents(documents, strings=False)
         return encode_documents(documents, self.encoder, self.quantizer, progress=progress)
 
     def delete(self, ids: Iterable[str], *, commit: bool = True) -> int:
@@ -494,9 +495,28 @@ def describe(encoder: SparseStsEncoder, quantizer: Quantizer) -> Manifest:
     return Manifest(**settings, software=package_versions(_ENCODER) | software())
 
 
-def _as_documents(documents: Iterable[Document | str]) -> Iterator[Document]:
+def _as_documents(documents: Iterable[Document | str], strings: bool = True) -> Iterator[Document]:
+    """Yield documents; bare strings with their ordinal, from 1, as id, if `strings` are allowed.
+
+    Raises
+    ------
+    ValueError
+        `documents` is one string or document, or one of them is neither.
+    """
+    if isinstance(documents, str | Document) or not isinstance(documents, Iterable):
+        raise ValueError(f"expected a sequence of documents, not one {type(documents).__name__}")
+    return _each_as_document(documents, strings)
+
+
+def _each_as_document(documents: Iterable[Document | str], strings: bool) -> Iterator[Document]:
     for ordinal, document in enumerate(documents, 1):
-        yield Document(str(ordinal), document) if isinstance(document, str) else document
+        if isinstance(document, Document):
+            yield document
+        elif strings and isinstance(document, str):
+            yield Document(str(ordinal), document)
+        else:
+            kinds = "a Document or a string" if strings else "a Document"
+            raise ValueError(f"document {ordinal} must be {kinds}, not {type(document).__name__}")
 
 
 def _location(model: str) -> str:

@@ -56,18 +56,21 @@ def atomic_writer(path: str | Path) -> Iterator[IO[str]]:
     DataError
         It is a folder or cannot be written; nothing is left behind.
     """
-    path = Path(path).resolve()  # a link stays, and what it points to is replaced
+    path = Path(path)
     refuse_folder(path)
     if path.exists() and not path.is_file():  # /dev/stdout, a named pipe: there is nothing to put in its place
-        with path.open("w", encoding="utf-8") as file:
+        with os_errors_as(DataError, f"cannot write {path}"), path.open("w", encoding="utf-8") as file:
             yield file
         return
+    path = path.resolve()  # a link stays, and what it points to is replaced
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with os_errors_as(DataError, f"cannot write {path}"):
             with partial.open("wb") as binary:
                 packed: contextlib.AbstractContextManager[Any] = contextlib.nullcontext(binary)
-                if path.suffix == ".gz":  # no name and no time in its header: the same text gives the same bytes
+                if (
+                    path.suffix.lower() == ".gz"
+                ):  # no name and no time in its header: the same text gives the same bytes
                     packed = gzip.GzipFile("", "wb", fileobj=binary, mtime=0)
                 with packed as sink:
                     text = io.TextIOWrapper(sink, encoding="utf-8", newline="\n", write_through=True)
@@ -78,7 +81,8 @@ def atomic_writer(path: str | Path) -> Iterator[IO[str]]:
             partial.replace(path)
             sync_folder(path.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a file system that is read-only now: what failed is told already
+            partial.unlink(missing_ok=True)
 
 
 def is_partial(path: Path, name: str) -> bool:

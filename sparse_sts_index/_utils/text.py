@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from sparse_sts_index.errors import DataError
 
@@ -16,6 +17,36 @@ def printable(text: str, most: int = 200) -> str:
     """A stranger's text as a message may show it: no control characters, ends of lines or surrogates, and an end."""
     shown = text if len(text) <= most else text[:most] + "..."
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), shown)
+
+
+def check_strings(values: Iterable[str], name: str) -> list[str]:
+    """Return strings as a list of plain ``str``.
+
+    Parameters
+    ----------
+    values : iterable of str
+        Of any kind, generators and arrays included.
+    name : str
+        What they are, for messages: ``"sentence"``.
+
+    Raises
+    ------
+    DataError
+        A string holds an unpaired surrogate.
+    ValueError
+        `values` is one string or a table, or holds something that is not a string.
+    """
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise ValueError(f"expected a sequence of {name}s, not one {type(values).__name__}")
+    if getattr(values, "ndim", 1) != 1:
+        raise ValueError(f"expected a sequence of {name}s, not a table; choose its column")
+    strings: list[str] = []
+    for number, value in enumerate(values, 1):
+        if not isinstance(value, str):
+            raise ValueError(f"{name} {number} must be a string, not {type(value).__name__}")
+        check_unicode(value, "text", f"{name} {number}")
+        strings.append(value if type(value) is str else str(value))
+    return strings
 
 
 def check_unicode(value: str, name: str, where: str) -> None:

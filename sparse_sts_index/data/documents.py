@@ -46,6 +46,8 @@ class Document:
     ------
     DataError
         The id is empty or longer than 32,766 bytes of UTF-8, or id or text holds an unpaired surrogate.
+    ValueError
+        Id or text is not a string.
     """
 
     id: str
@@ -54,8 +56,13 @@ class Document:
 
     def __post_init__(self) -> None:
         where = self.where or f"document {self.id!a:.40}"
-        check_unicode(self.id, "id", where)
-        check_unicode(self.text, "text", where)
+        for name in ("id", "text"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise ValueError(f"{where}: {name} must be a string, not {type(value).__name__}")
+            check_unicode(value, name, where)
+            if type(value) is not str:  # one of numpy's, which Java does not take
+                object.__setattr__(self, name, str(value))
         if not self.id.strip():
             raise DataError(f"{where}: id is empty")
         if len(self.id.encode()) > _MAX_ID_BYTES:

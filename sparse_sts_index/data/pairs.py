@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparse_sts_index._utils.hub import DEFAULT_DATASET, hub_access
+from sparse_sts_index._utils.text import printable
 from sparse_sts_index.data.columns import Columns
 from sparse_sts_index.data.reading import STDIN, file_format, read_records
 from sparse_sts_index.data.records import Record
@@ -40,11 +41,14 @@ class Pairs:
     sentence1, sentence2 : list of str, length n
     scores : ndarray of float64, shape (n,), or None
         Gold similarity in 0..1; None for pairs read without scores.
+    source : str
+        Where they were read, with the split, for messages; empty if they were made by hand.
     """
 
     sentence1: list[str]
     sentence2: list[str]
     scores: NDArray[np.float64] | None
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.sentence1)
@@ -59,8 +63,12 @@ class Pairs:
             The pairs have no scores.
         """
         if self.scores is None:
-            raise DataError("these pairs have no scores")
+            raise self.error("the pairs have no scores")
         return self.scores
+
+    def error(self, problem: str) -> DataError:
+        """Return an error about these pairs, which names their source."""
+        return DataError(f"{self.source}: {problem}" if self.source else problem)
 
     def columns(self) -> dict[str, list[Any]]:
         """As the columns ``sentence1``, ``sentence2`` and ``score``; raises as :attr:`gold`."""
@@ -119,12 +127,14 @@ def load_pairs(
     path = Path(source)
     records: Iterable[Record]
     if path.is_dir():
-        records = _read_file(_split_file(path, _split_key(split, str(source)), delimiter), wanted, delimiter)
+        path = _split_file(path, _split_key(split, str(source)), delimiter)
+        records = _read_file(path, wanted, delimiter)
     elif str(source) == STDIN or path.exists() or file_format(path) or not _HUB_ID.fullmatch(str(source)):
         records = _read_file(path, wanted, delimiter)
     else:
         records = _read_hub(str(source), _split_key(split, str(source)))
-    return _collect(records, wanted, (low, high), str(source))
+    where = printable(str(path)) if path.is_file() or split is None else f"{printable(str(source))} ({split})"
+    return _collect(records, wanted, (low, high), where)
 
 
 def _read_file(path: Path, columns: Columns, delimiter: str | None) -> Iterable[Record]:
@@ -205,7 +215,7 @@ def _collect(records: Iterable[Record], columns: Columns, score_range: tuple[flo
             scores.append((score - low) / (high - low))
     if not sentence1:
         raise DataError(f"{source}: no pairs in it")
-    return Pairs(sentence1, sentence2, np.array(scores, dtype=np.float64) if scored else None)
+    return Pairs(sentence1, sentence2, np.array(scores, dtype=np.float64) if scored else None, source)
 
 
 def _score(record: Record, columns: Columns) -> float:

@@ -48,7 +48,7 @@ class FileOptions(TableOptions, total=False):
 def file_format(path: str | Path) -> str | None:
     """The format that a path's suffix names (``.gz`` is looked through), or None."""
     path = Path(path)
-    suffixes = path.suffixes[:-1] if path.suffix == ".gz" else path.suffixes
+    suffixes = path.suffixes[:-1] if path.suffix.lower() == ".gz" else path.suffixes
     return _SUFFIXES.get(suffixes[-1].lower()) if suffixes else None
 
 
@@ -97,7 +97,7 @@ def read_records(
             yield from read_parquet(path, name, columns)
         else:
             with path.open("rb") as file:
-                stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file
+                stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if path.suffix.lower() == ".gz" else file
                 yield from _read_stream(stream, name, columns, format, separator)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import itertools
 import json
@@ -39,7 +40,11 @@ def decoded_lines(stream: Iterable[bytes], name: str, first: int = 1) -> Iterato
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise DataError(f"{name}:{number}: not UTF-8 (byte {error.start + 1} of the line)") from error
+            utf16 = number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            found = "UTF-16, not UTF-8" if utf16 else f"not UTF-8 (byte {error.start + 1} of the line)"
+            raise DataError(f"{name}:{number}: {found}") from error
+        if number == 1 and 4 * line.count(b"\0") >= len(line) > 1:
+            raise DataError(f"{name}:1: not text in UTF-8: it is full of NUL characters, as UTF-16 is")
         yield text
 
 
@@ -88,6 +93,10 @@ def read_txt(lines: Iterator[str], name: str, first: int = 1) -> Iterator[Record
     """Yield one row per line that is not blank, with the line's number as its id."""
     for number, line in enumerate(lines, first):
         if text := line.strip():
+            if "\r" in text:
+                raise DataError(
+                    f"{name}:{number}: a carriage return within the line (lines end in LF, or in CR and LF)"
+                )
             yield Record(f"{name}:{number}", number, {"id": str(number), "text": text})
 
 

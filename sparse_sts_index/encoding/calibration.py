@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparse_sts_index._utils.files import atomic_writer
-from sparse_sts_index.errors import DataError, ModelError
+from sparse_sts_index.errors import ModelError
 
 if TYPE_CHECKING:
     from sparse_sts_index.data.pairs import Pairs
@@ -149,10 +149,10 @@ def calibrate(
         raise ValueError(f"scale {low:g} {high:g}: the first number must be below the second")
     gold = low + pairs.gold * (high - low)
     if len(pairs) < _LEAST_PAIRS:
-        raise DataError(f"calibration needs at least {_LEAST_PAIRS} pairs, not {len(pairs)}")
+        raise pairs.error(f"calibration needs at least {_LEAST_PAIRS} pairs, not {len(pairs)}")
     cosines = encoder.score_pairs(pairs.sentence1, pairs.sentence2)
     if np.ptp(cosines) == 0 or np.ptp(gold) == 0:
-        raise DataError("calibration needs pairs with at least two different cosines and scores")
+        raise pairs.error("calibration needs pairs with at least two different cosines and scores")
     calibration = Calibration(*isotonic(cosines, gold, scale), scale, encoder.fingerprint, len(pairs))
     held_out = np.empty_like(cosines)
     for fitted, left_out in KFold(_FOLDS, shuffle=True, random_state=0).split(cosines):

@@ -22,12 +22,13 @@ from transformers import PretrainedConfig
 
 from sparse_sts_index._utils.fork_guard import TORCH
 from sparse_sts_index._utils.numbers import check_whole
+from sparse_sts_index._utils.text import check_strings
 from sparse_sts_index.encoding.bundled import BUNDLED
 from sparse_sts_index.encoding.calibration import Calibration
 from sparse_sts_index.encoding.fused_encoder import FusedSparseEncoder, TermWeights, fuse, term_weights
 from sparse_sts_index.encoding.models import check_symmetric, load_splade, tokenizer_vocabulary
 from sparse_sts_index.encoding.precision import encoding_precision
-from sparse_sts_index.encoding.tokenization import SentenceTokenizer, TokenizedSentences, check_sentences
+from sparse_sts_index.encoding.tokenization import SentenceTokenizer, TokenizedSentences
 from sparse_sts_index.errors import ModelError
 from sparse_sts_index.vectors.quantizer import keep_largest, l2_normalize, pairwise_dot
 from sparse_sts_index.vectors.spec import Precision, VectorSpec
@@ -179,7 +180,7 @@ class SparseStsEncoder:
 
         Parameters
         ----------
-        sentences : sequence of str, length n
+        sentences : iterable of str, length n
         progress : callable, optional
             Called after each batch with the number of sentences in it.
 
@@ -196,7 +197,7 @@ class SparseStsEncoder:
         ModelError
             The model gives weights that are not finite or below zero.
         ValueError
-            `sentences` is a bare string.
+            `sentences` is one string or a table, or holds something that is not a string.
         """
         return self.encode_tokens(self.tokenize(sentences), progress=progress)
 
@@ -211,7 +212,7 @@ class SparseStsEncoder:
             See :meth:`encode`.
         """
         TORCH.check()
-        sentences = check_sentences(sentences)
+        sentences = check_strings(sentences, "sentence")
         if self._fused:
             return self._tokenizer.padded_batches(sentences, self.batch_tokens)
         return self._tokenizer.preprocessed_batches(sentences)
@@ -292,6 +293,7 @@ class SparseStsEncoder:
         DataError, ModelError, ValueError
             See :meth:`encode`.
         """
+        sentences = check_strings(sentences, "sentence")
         none = np.empty(0, dtype=np.int64)
         found: list[tuple[NDArray[Any], ...]] = [(none, none, none, np.empty(0, dtype=np.float32))]
         with self._computing():
@@ -303,7 +305,7 @@ class SparseStsEncoder:
                         (rows[_array(weights.rows)], *map(_array, (weights.terms, weights.positions, weights.values)))
                     )
             else:
-                blank = self._tokenizer.are_blank(check_sentences(sentences))
+                blank = self._tokenizer.are_blank(sentences)
                 for row, sentence in enumerate(sentences):
                     if blank[row]:
                         continue
@@ -347,8 +349,7 @@ class SparseStsEncoder:
         ValueError
             `a` and `b` differ in length, or are bare strings.
         """
-        if isinstance(a, str) or isinstance(b, str):
-            raise ValueError("expected two sequences of sentences, not strings")
+        a, b = check_strings(a, "sentence"), check_strings(b, "sentence")
         if len(a) != len(b):
             raise ValueError(f"{len(a)} sentences cannot be paired with {len(b)}")
         vectors = self.encode([*a, *b])

@@ -13,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import SparseEncoder
 
-from sparse_sts_index._utils.text import check_unicode
-
 _TOKENIZED_TOGETHER, _CHARACTERS_TOGETHER = 256, 1 << 20
 _PREPROCESSED_TOGETHER = 32  # sentences
 
@@ -124,23 +122,6 @@ class SentenceTokenizer:
             rows = order[start : start + _PREPROCESSED_TOGETHER]
             batches.append((rows, self._model.preprocess([sentences[row] for row in rows], prompt=self.prompt)))
         return TokenizedSentences(len(sentences), batches)
-
-
-def check_sentences(sentences: Sequence[str]) -> Sequence[str]:
-    """Return the sentences.
-
-    Raises
-    ------
-    DataError
-        A sentence holds an unpaired surrogate.
-    ValueError
-        `sentences` is a bare string.
-    """
-    if isinstance(sentences, str):
-        raise ValueError("expected a sequence of sentences, not one string")
-    for number, sentence in enumerate(sentences, 1):
-        check_unicode(sentence, "text", f"sentence {number}")
-    return sentences
 
 
 def _runs(sentences: Sequence[str]) -> Iterator[Sequence[str]]:

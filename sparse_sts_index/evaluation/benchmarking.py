@@ -26,7 +26,7 @@ from sparse_sts_index._utils.environment import cores, package_versions, process
 from sparse_sts_index._utils.json import plain
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.evaluation.baselines import Baseline
-from sparse_sts_index.evaluation.correlation import Correlation, Interval, check_gold, correlation, spearman_interval
+from sparse_sts_index.evaluation.correlation import Correlation, Interval, check_pairs, correlation, spearman_interval
 from sparse_sts_index.evaluation.quality import Evaluation, evaluate
 from sparse_sts_index.evaluation.tradeoff import TradeOff, trade_off
 from sparse_sts_index.index import SparseStsIndex
@@ -234,7 +234,7 @@ def benchmark(
     """
     begin, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     say = progress or (lambda _: None)
-    check_gold(pairs.gold)
+    check_pairs(pairs)
     quantizer = quantizer or Quantizer()
     say("correlation")
     evaluation = evaluate(encoder, pairs, quantizer=quantizer)

@@ -8,6 +8,7 @@ places. Both are scipy's.
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.errors import DataError
 
 RESAMPLES = 2000
+_CONSTANT = "correlation needs pairs with at least two different scores"
+#: Similarities that differ by no more are the same: cosines of float32 vectors are as exact as this.
+SAME = 2e-6
 CONFIDENCE = 0.95
 
 
@@ -29,7 +34,7 @@ class Correlation:
     Attributes
     ----------
     pearson, spearman : float
-        Pearson's r and Spearman's rho, -1..1; NaN if the similarity is the same for all pairs.
+        Pearson's r and Spearman's rho, -1..1; NaN if the similarity is the same for all pairs, but for rounding.
     """
 
     pearson: float
@@ -78,8 +83,25 @@ def check_gold(gold: NDArray[np.float64]) -> None:
     DataError
         Fewer than two, or all equal.
     """
-    if len(gold) < 2 or np.ptp(gold) == 0:
-        raise DataError("correlation needs pairs with at least two different scores")
+    if _is_constant(gold):
+        raise DataError(_CONSTANT)
+
+
+def check_pairs(pairs: Pairs) -> NDArray[np.float64]:
+    """Return the gold scores of pairs; see :func:`check_gold`, whose errors then name the pairs.
+
+    Raises
+    ------
+    DataError
+        They have no scores, fewer than two, or all equal ones.
+    """
+    if _is_constant(pairs.gold):
+        raise pairs.error(_CONSTANT)
+    return pairs.gold
+
+
+def _is_constant(gold: NDArray[np.float64]) -> bool:
+    return len(gold) < 2 or bool(np.ptp(gold) == 0)
 
 
 def correlation(similarity: NDArray[np.float64], gold: NDArray[np.float64]) -> Correlation:
@@ -95,6 +117,8 @@ def correlation(similarity: NDArray[np.float64], gold: NDArray[np.float64]) -> C
         Fewer than two pairs, or all gold scores equal: the correlation is undefined.
     """
     check_gold(gold)
+    if np.ptp(similarity) <= SAME:
+        return Correlation(math.nan, math.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)
         return Correlation(

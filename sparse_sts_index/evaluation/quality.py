@@ -17,7 +17,7 @@ from sparse_sts_index.evaluation.correlation import (
     Correlation,
     Difference,
     Interval,
-    check_gold,
+    check_pairs,
     compare,
     correlation,
     spearman_interval,
@@ -188,8 +188,7 @@ def evaluate(
     JavaError
         No Java to run Lucene with.
     """
-    gold = pairs.gold
-    check_gold(gold)
+    gold = check_pairs(pairs)
     quantizer = quantizer or Quantizer()
     first, second = encoder.encode_pairs(pairs.sentence1, pairs.sentence2)
     impacts = quantizer.quantize(first), quantizer.quantize(second)

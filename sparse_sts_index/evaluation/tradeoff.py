@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.numbers import check_real, check_whole
 from sparse_sts_index.data.pairs import Pairs
-from sparse_sts_index.evaluation.correlation import check_gold, correlation
+from sparse_sts_index.evaluation.correlation import check_pairs, correlation
 from sparse_sts_index.storage.lucene.query import query_terms
 from sparse_sts_index.storage.lucene.temporary import scratch_index
 from sparse_sts_index.vectors.quantizer import Quantizer, keep_largest, l2_normalize, pairwise_dot
@@ -157,8 +157,7 @@ def trade_off(
     ValueError
         Bits, tolerance or a number of terms out of range, or no bits.
     """
-    gold = pairs.gold
-    check_gold(gold)
+    gold = check_pairs(pairs)
     check_real("tolerance", tolerance, 0, 1)
     for terms_kept in active_dims:
         check_whole("active_dims", terms_kept, 1)

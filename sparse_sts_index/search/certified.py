@@ -32,7 +32,7 @@ from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, issparse
 
 from sparse_sts_index._utils.numbers import check_whole
 from sparse_sts_index.search.inverted import InvertedVectors, best_rows
@@ -76,6 +76,10 @@ STEPS: dict[Mode, tuple[Step, ...]] = {
 }
 
 
+#: How far from 1 the length of a unit vector may be: far above float32's rounding.
+_LENGTH_ERROR = 1e-4
+
+
 def check_search(k: int, mode: str) -> None:
     """Refuse what no search can be made with.
 
@@ -95,13 +99,20 @@ def check_vectors(vectors: csr_array, vocabulary: int) -> csr_array:
     Raises
     ------
     ValueError
-        They are not as wide as the vocabulary, or have weights that are negative or no numbers.
+        They are not sparse, not as wide as the vocabulary, not of unit length (or empty), or have weights that are
+        negative or not finite.
     """
+    if not issparse(vectors):
+        raise ValueError(f"vectors must be a csr_array, not {type(vectors).__name__}")
+    vectors = csr_array(vectors)
     if vectors.shape[1:] != (vocabulary,):
         raise ValueError(f"vectors must have {vocabulary} columns, not the shape {vectors.shape}")
     vectors = vectors.astype(np.float32, copy=False)
     if vectors.nnz and not (vectors.data.min() >= 0 and np.isfinite(vectors.data).all()):
         raise ValueError("weights must be numbers, and not negative")
+    lengths = np.sqrt(vectors.multiply(vectors).sum(axis=1, dtype=np.float64))
+    for row in np.flatnonzero((lengths > 0) & (np.abs(lengths - 1) > _LENGTH_ERROR)):
+        raise ValueError(f"vectors must be L2-normalised; row {row} has length {lengths[row]:.6g}")
     if not vectors.has_sorted_indices:
         vectors = vectors.sorted_indices()
     return vectors

@@ -12,14 +12,14 @@ import contextlib
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
 from sparse_sts_index._utils.files import os_errors_as
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index._utils.pipeline import overlap
-from sparse_sts_index._utils.text import check_unicode
+from sparse_sts_index._utils.text import check_strings
 from sparse_sts_index.data.documents import Chunk, Document
 from sparse_sts_index.errors import DataError, ImpactIndexError
 from sparse_sts_index.storage.builder import building
@@ -38,8 +38,8 @@ _CHUNK = 2048  # ids looked up at a time
 class ImpactIndex:
     """Unit vectors and sentences by id.
 
-    Open one with :meth:`open`, make one with :meth:`build`. Several threads may search one; changes are for one thread
-    at a time.
+    Open one with :meth:`open`, make one with :meth:`build`. Several threads may search one, and change one: a change
+    waits for the change before it.
 
     Attributes
     ----------
@@ -54,6 +54,7 @@ class ImpactIndex:
         self._snapshot = snapshot
         self._writable, self._transaction = transaction is not None, transaction
         self._closed, self._lock = False, threading.Lock()
+        self._changes = threading.RLock()  # held for a whole change; its documents may come from this index
 
     @classmethod
     def open(cls, path: str | Path, *, writable: bool = False, check: bool = True) -> Self:
@@ -168,20 +169,23 @@ class ImpactIndex:
         """The document with this id, or None."""
         return self.get_many([doc_id])[0]
 
-    def get_many(self, ids: Sequence[str]) -> list[Document | None]:
+    def get_many(self, ids: Iterable[str]) -> list[Document | None]:
         """The document with each id, or None where there is none.
 
         Raises
         ------
         DataError
             An id holds an unpaired surrogate, which none in an index does.
+        ValueError
+            `ids` is one string, or holds something that is not a string.
         """
-        for doc_id in ids:
-            check_unicode(doc_id, "id", f"id {doc_id!a:.40}")
+        wanted = check_strings(ids, "id")
         with self.using() as snapshot:
-            places = snapshot.reader.find(ids)
+            places = snapshot.reader.find(wanted)
             texts = iter(snapshot.reader.texts([place[1] for place in places if place is not None]))
-            return [None if place is None else Document(i, next(texts)) for i, place in zip(ids, places, strict=True)]
+            return [
+                None if place is None else Document(i, next(texts)) for i, place in zip(wanted, places, strict=True)
+            ]
 
     def __len__(self) -> int:
         return self.manifest.documents
@@ -234,12 +238,7 @@ class ImpactIndex:
 
     def delete(self, ids: Iterable[str], *, commit: bool = True) -> int:
         """Delete documents by id; how many of them there were. Parameters and errors as for :meth:`write`."""
-        if isinstance(ids, str):
-            raise ValueError("ids must be several strings, not one string")
-        wanted = dict.fromkeys(ids)
-        for doc_id in wanted:
-            check_unicode(doc_id, "id", f"id {doc_id!a:.40}")
-        unique = iter(wanted)
+        unique = iter(dict.fromkeys(check_strings(ids, "id")))
         deleted = 0
         with self._changing(commit) as (snapshot, transaction):
             while chunk := list(itertools.islice(unique, _CHUNK)):
@@ -285,15 +284,16 @@ class ImpactIndex:
         """Release the files; drops changes that are not committed. Does nothing in a forked process."""
         if JAVA.inherited:
             return
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-        self._snapshot.release()
-        if self._transaction is not None:
-            with contextlib.suppress(ImpactIndexError):  # what is committed is done, and the rest is dropped anyway
-                self._transaction.close()
-            self._transaction = None
+        with self._changes:
+            with self._lock:
+                if self._closed:
+                    return
+                self._closed = True
+            self._snapshot.release()
+            if self._transaction is not None:
+                with contextlib.suppress(ImpactIndexError):  # what is committed is done, and the rest is dropped anyway
+                    self._transaction.close()
+                self._transaction = None
 
     def __enter__(self) -> Self:
         return self
@@ -301,12 +301,13 @@ class ImpactIndex:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def check_writable(self) -> Transaction:
-        """Refuse an index that was not opened to be changed."""
+    def check_writable(self) -> None:
+        """Refuse an index that is closed, or was not opened to be changed."""
         JAVA.check()
-        if not self._writable or self._closed:
+        if self._closed:
+            raise ImpactIndexError(f"{self.path} is closed")
+        if not self._writable:
             raise ImpactIndexError(f"{self.path} was not opened to be changed (writable=True)")
-        return self._transaction or self._open_to_change()
 
     def _open_to_change(self, before: Snapshot | None = None) -> Transaction:
         snapshot, transaction = open_transaction(self.path, self._check, before)
@@ -318,7 +319,13 @@ class ImpactIndex:
     @contextlib.contextmanager
     def _changing(self, commit: bool) -> Iterator[tuple[Snapshot, Transaction]]:
         """Yield the snapshot before a change, and the transaction to make it in; drop the change if the block fails."""
-        transaction, committed = self.check_writable(), False
+        self.check_writable()
+        with self._changes:
+            yield from self._change(commit)
+
+    def _change(self, commit: bool) -> Iterator[tuple[Snapshot, Transaction]]:
+        self.check_writable()  # it may have been closed meanwhile
+        transaction, committed = self._transaction or self._open_to_change(), False
         with os_errors_as(ImpactIndexError, f"cannot write {self.path}"), self.using() as before:
             try:
                 yield before, transaction

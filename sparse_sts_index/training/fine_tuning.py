@@ -44,7 +44,7 @@ from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.encoding.model_safety import no_questions
 from sparse_sts_index.encoding.models import load_dense, load_splade, no_progress_bars
 from sparse_sts_index.errors import TrainingError
-from sparse_sts_index.evaluation.correlation import check_gold
+from sparse_sts_index.evaluation.correlation import check_pairs
 from sparse_sts_index.evaluation.quality import evaluate_cosine
 from sparse_sts_index.training.checkpoints import Checkpoints, pairs_sha256, seal
 from sparse_sts_index.training.distillation import prepare_lessons, sequential_batches, tune_teacher
@@ -166,7 +166,7 @@ def _check_pairs(train_pairs: Pairs, dev_pairs: Pairs, test_pairs: Pairs | None)
     train_pairs.columns()
     for pairs in (dev_pairs, test_pairs):
         if pairs is not None:
-            check_gold(pairs.gold)
+            check_pairs(pairs)
 
 
 def _load(settings: TrainingSettings) -> tuple[SparseEncoder, TrainingSettings]:

@@ -50,6 +50,8 @@ _NO_MORE_DOCS = 2**31 - 1  # DocIdSetIterator.NO_MORE_DOCS
 # Words of Lucene for an index of a version that it does not read, or for a codec of a newer one.
 _OTHER_LUCENE = re.compile("IndexFormatToo(New|Old)Exception|CreatedVersionMajor is in the future|Codec with name")
 _NEWER_LUCENE = "use a newer Pyserini (Python 3.12 and Pyserini 2.4 bring Lucene 10)"
+# The file system's own words follow.
+_FILE_ERROR = re.compile(r"^(FileSystemException|IOException): ")
 _PACKAGE = re.compile(r"^(?:\w+\.)+")
 
 
@@ -347,6 +349,10 @@ def crossing(directory: Path) -> Iterator[None]:
             message = "no complete index (never built, or the build did not finish)"
         elif kind == "LockObtainFailedException":
             message = "another writer is at this index"
+        elif kind == "AccessDeniedException":
+            message = f"permission denied: {detail}"
+        elif _FILE_ERROR.match(message):
+            message = _FILE_ERROR.sub("", message)
         elif _OTHER_LUCENE.search(message):
             message = _other_lucene(directory, old="TooOld" in message)
         raise ImpactIndexError(f"{directory}: {message}") from error
