@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
 from sparse_sts_index._utils.files import refuse_file, refuse_folder
 from sparse_sts_index.data.documents import read_corpus
@@ -27,6 +26,7 @@ from .options import (
     tolerance_option,
 )
 from .output import one_line
+from .progress import progress
 
 
 @click.command()
@@ -85,7 +85,7 @@ def bench(
     output.mkdir(parents=True, exist_ok=True)
     refuse_folder(output / "report.html")
     name = dataset if Path(dataset).is_file() else f"{dataset} ({split})"
-    with tqdm(bar_format="{desc}", disable=None) as line:
+    with progress(bar_format="{desc}") as line:
         result = benchmarking.benchmark(
             encoder,
             pairs,

@@ -8,7 +8,8 @@ import click
 
 from .defaults import chosen_index
 from .options import join_command
-from .output import json_line, one_line, progress_bar
+from .output import json_line, one_line
+from .progress import progress_bar
 
 
 @click.command()

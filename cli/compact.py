@@ -9,7 +9,7 @@ import click
 from sparse_sts_index._utils.files import folder_size
 
 from .options import index_argument
-from .output import progress_bar
+from .progress import progress_bar
 
 
 @click.command()

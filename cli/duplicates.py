@@ -9,7 +9,8 @@ import click
 
 from .defaults import chosen_index
 from .options import engine_session, join_command, spark_options
-from .output import json_line, one_line, progress_bar
+from .output import json_line, one_line
+from .progress import progress_bar
 
 
 @click.command()

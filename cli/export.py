@@ -18,7 +18,8 @@ from sparse_sts_index.vectors.spec import Precision
 
 from .defaults import chosen_model
 from .options import Whole, model_option, overwrite_option, precision_option, reading_options
-from .output import known_total, progress_bar
+from .output import known_total
+from .progress import progress_bar
 
 if TYPE_CHECKING:
     from sparse_sts_index.engines.sources import Source

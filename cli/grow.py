@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.reading import FileOptions
 
 from .options import Real, Whole, overwrite_option, reading_options
+from .progress import progress
 
 
 @click.command()
@@ -48,7 +48,7 @@ def grow(corpus: str, output: Path, reading: FileOptions, overwrite: bool, **set
     from sparse_sts_index.training import splade_from_dense
 
     chosen = splade_from_dense.GrowthSettings(**settings)  # type: ignore[arg-type]
-    with tqdm(total=chosen.steps, unit=" steps", desc="growing", disable=None) as bar:
+    with progress(chosen.steps, unit=" steps", desc="growing") as bar:
 
         def show(step: int, loss: float) -> None:
             bar.update(step - bar.n)

@@ -24,7 +24,8 @@ from .options import (
     reading_options,
     spark_options,
 )
-from .output import ScriptCheck, known_total, progress_bar, show_built
+from .output import ScriptCheck, known_total, show_built
+from .progress import progress_bar
 
 
 @click.command()

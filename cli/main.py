@@ -43,6 +43,9 @@ class OneLineErrors(click.Group):
         """Run the command; see the class."""
         try:
             return super().invoke(ctx)
+        except click.NoSuchOption as error:
+            hint = "A text or id that begins with a dash needs -- before it."
+            raise click.UsageError(f"{error.format_message()} {hint}", error.ctx) from error
         except SparseStsError as error:
             raise click.ClickException(one_line(" ".join(str(error).split()))) from error
         except BrokenPipeError:
@@ -54,7 +57,7 @@ class OneLineErrors(click.Group):
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-v", "--verbose", is_flag=True, help="Let the libraries underneath say what they have to say.")
-@click.version_option(package_name="sparse-sts-index")
+@click.version_option(package_name="sparse-sts-index", prog_name="sparse-sts")
 def main(verbose: bool) -> None:
     """Semantic-similarity search over sentences: a SPLADE encoder in a Lucene impact index."""
     if not verbose:

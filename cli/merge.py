@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from .options import overwrite_option
-from .output import progress_bar, show_built
+from .output import show_built
+from .progress import progress_bar
 
 
 @click.command()

@@ -6,8 +6,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,13 +34,6 @@ def known_total(corpus: str, reading: FileOptions) -> int | None:
     """Read a corpus for its errors and its size before any work is done on it, if it can be read twice."""
     once = corpus == STDIN or (corpus != SAMPLE and (Path(corpus).is_fifo() or Path(corpus).is_char_device()))
     return None if once else count_documents(corpus, **reading)
-
-
-@contextmanager
-def progress_bar(total: int | None, what: str) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left on stderr, if that is a terminal."""
-    with tqdm(total=total, unit=" sentences", desc=what, disable=None, smoothing=0.05) as bar:
-        yield lambda count: bar.update(count) and None
 
 
 def show_wait(busy: Busy, seconds: float) -> None:
@@ -86,8 +78,9 @@ def one_line(text: str) -> str:
 
 
 def json_line(value: object) -> str:
-    """JSON that is text to every reader, and no orders to a terminal."""
-    return _C1.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False))
+    """Return JSON that is text to every reader, and no orders to a terminal; ASCII where stdout is not in UTF-8."""
+    plain = sys.stdout.encoding.lower().replace("-", "") != "utf8"
+    return _C1.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=plain))
 
 
 def show_terms(explanation: tuple[TermContribution, ...], score: float, indent: str) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from .options import Whole, overwrite_option, token_option, url_option
-from .output import progress_bar, show_wait
+from .output import show_wait
+from .progress import progress_bar
 
 
 @click.command()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from tqdm import tqdm
 
 from sparse_sts_index._utils.files import atomic_writer, refuse_file
 from sparse_sts_index._utils.json import plain
@@ -28,6 +27,7 @@ from .options import (
     tolerance_option,
 )
 from .output import one_line
+from .progress import progress
 
 if TYPE_CHECKING:
     from sparse_sts_index.evaluation.tradeoff import Setting
@@ -75,7 +75,7 @@ def tradeoff(
 
     encoder = SparseStsEncoder.load(model, precision=precision)
     settings = len(measured.BITS) * (len(measured.ACTIVE_DIMS) + 1)
-    with tqdm(total=settings, unit=" settings", desc="measuring", disable=None) as bar:
+    with progress(settings, unit=" settings", desc="measuring") as bar:
         result = measured.trade_off(
             encoder, pairs, tolerance=tolerance, corpus=sentences, progress=lambda count: bar.update(count) and None
         )

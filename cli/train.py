@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.pairs import Pairs, load_pairs
@@ -17,6 +16,7 @@ from sparse_sts_index.vectors.spec import PRECISIONS
 
 from .defaults import TRAINED_MODEL, chosen_model_output
 from .options import Real, Whole, dataset_option, overwrite_option, pairs_reading_options, score_range_option
+from .progress import progress
 
 _DEFAULT = TrainingSettings()
 _BY_RECIPE = "[default: by the recipe]"
@@ -145,13 +145,13 @@ def train(
     from sparse_sts_index.training.checkpoints import Checkpoints
     from sparse_sts_index.training.progress import TrainingProgress
 
-    with tqdm(unit=" steps", desc="training", disable=None) as bar:
+    with progress(unit=" steps", desc="training") as bar:
 
-        def show(progress: TrainingProgress) -> None:
-            bar.total = progress.total_steps
-            bar.update(progress.step - bar.n)
-            figures = {"loss": progress.loss, "dev_spearman": progress.dev_spearman}
+        def show(now: TrainingProgress) -> None:
+            bar.total = now.total_steps
+            figures = {"loss": now.loss, "dev_spearman": now.dev_spearman}
             bar.set_postfix({name: f"{value:.4f}" for name, value in figures.items() if value is not None})
+            bar.update(now.step - bar.n)
 
         try:
             report = fine_tuning.train(

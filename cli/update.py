@@ -10,7 +10,8 @@ from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.reading import FileOptions
 
 from .options import documents_command
-from .output import known_total, progress_bar
+from .output import known_total
+from .progress import progress_bar
 
 
 @click.command()

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .options import index_argument
-from .output import progress_bar
+from .progress import progress_bar
 
 
 @click.command()

@@ -8,7 +8,7 @@ import click
 
 from .defaults import chosen_index
 from .options import optional_index_argument
-from .output import progress_bar
+from .progress import progress_bar
 
 
 @click.command()

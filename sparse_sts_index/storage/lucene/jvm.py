@@ -12,14 +12,17 @@ import gc
 import importlib.util
 import os
 import re
+import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sparse_sts_index._utils.fork_guard import JAVA
+from sparse_sts_index._utils.text import printable
 from sparse_sts_index.errors import JavaError
 
 MINIMUM_JAVA = 21  # what Lucene 9.9 as built by Anserini, and Lucene 10, ask for
@@ -121,7 +124,10 @@ def start_jvm() -> None:
             jnius_config.add_classpath(str(jar))
             jnius_config.add_options(*_OPTIONS)
         try:
-            _started.update(_load_classes())
+            with _quiet(java):
+                _started.update(_load_classes())
+        except JavaError:
+            raise
         except Exception as error:  # pyjnius raises many kinds, none of its own for this
             if foreign or _JNI_EEXIST in str(error):
                 raise JavaError(_FOREIGN) from error
@@ -129,6 +135,39 @@ def start_jvm() -> None:
         finally:
             os.environ.pop("JAVA_HOME", None)
             os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
+#: Variables that Java takes options from, and tells on stderr that it has.
+_VARIABLES = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS")
+
+
+@contextmanager
+def _quiet(java: Java | None) -> Iterator[None]:
+    """Keep Java from writing to stderr that it takes options from the environment, while the block starts it.
+
+    Raises
+    ------
+    JavaError
+        It does not start with them. In this process it would end the process, with words on stdout.
+    """
+    given = {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)}
+    if java is None or not given:
+        yield
+        return
+    command = [str(java.home / "bin" / "java"), *_OPTIONS, "-version"]
+    tried = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if tried.returncode:
+        lines = [line for line in (tried.stderr + tried.stdout).splitlines() if not line.startswith("Picked up")]
+        reason = printable(" ".join(lines[:2]))
+        raise JavaError(f"Java does not start with {' and '.join(f'{n}={v!r}' for n, v in given.items())}: {reason}")
+    before = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def _load_classes() -> dict[str, Any]:

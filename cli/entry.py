@@ -1,0 +1,38 @@
+"""The process of ``sparse-sts``: interrupts, encodings and the environment, before anything slow is imported."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from types import FrameType
+
+_OMP_THREADS = re.compile(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*")
+
+
+def run() -> None:
+    """Run the command line, and end the process."""
+    signal.signal(signal.SIGINT, _end_at_once)  # imports turn a KeyboardInterrupt into a traceback, or swallow it
+    _prepare_environment()
+    from .main import main
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    main()
+
+
+def _end_at_once(_: int, __: FrameType | None) -> None:
+    os.write(2, b"\nAborted!\n")  # click's word; nothing has been begun that would be left half done
+    os._exit(1)
+
+
+def _prepare_environment() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # rather than end in the middle
+    if sys.flags.optimize > 1:
+        sys.exit("Error: transformers needs docstrings: run Python without -OO and PYTHONOPTIMIZE=2")
+    threads = os.environ.get("OMP_NUM_THREADS")
+    if threads is not None and not _OMP_THREADS.fullmatch(threads):  # of which OpenMP would complain for each library
+        del os.environ["OMP_NUM_THREADS"]
+        sys.stderr.write(f"warning: OMP_NUM_THREADS={threads!a} is ignored: expected a positive whole number\n")
