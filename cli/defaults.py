@@ -28,17 +28,17 @@ def _say(what: str, value: object, why: str, option: str) -> None:
     click.echo(one_line(f"{what}: {value}, {why}; choose another with {option}"), err=True)
 
 
-def chosen_model(model: str | None) -> str:
+def chosen_model(model: str | None, *, quietly: bool = False) -> str:
     """Return the model of ``--model`` or the environment, else the one trained here, else the one in the box."""
     if model is not None:
         return model
     if named := os.environ.get(MODEL_VARIABLE):
         return named
-    if any(Path(TRAINED_MODEL, file).is_file() for file in ("modules.json", "config.json")):
-        _say("model", TRAINED_MODEL, "the one trained in this folder", "--model")
-        return TRAINED_MODEL
-    _say("model", BOXED_MODEL, "the one in the box", "--model")
-    return BOXED_MODEL
+    trained = any(Path(TRAINED_MODEL, file).is_file() for file in ("modules.json", "config.json"))
+    model, why = (TRAINED_MODEL, "the one trained in this folder") if trained else (BOXED_MODEL, "the one in the box")
+    if not quietly:
+        _say("model", model, why, "--model")
+    return model
 
 
 def chosen_output(output: Path | None, source: str) -> Path:

@@ -18,6 +18,7 @@ from .cluster import cluster
 from .compact import compact
 from .delete import delete
 from .demo import demo
+from .doctor import doctor
 from .duplicates import duplicates
 from .evaluate import evaluate
 from .export import export
@@ -26,6 +27,7 @@ from .index import index
 from .merge import merge
 from .output import one_line
 from .push import push
+from .relocate import relocate
 from .score import score
 from .search import search
 from .serve import serve
@@ -72,6 +74,6 @@ def main(verbose: bool) -> None:
 
 for command in (
     *(grow, train, index, search, serve, score, evaluate, bench, tradeoff, calibrate, duplicates, cluster),
-    *(add, update, delete, compact, merge, upgrade, verify, export, push, demo),
+    *(add, update, delete, compact, merge, upgrade, relocate, verify, export, push, demo, doctor),
 ):
     main.add_command(command)

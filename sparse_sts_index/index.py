@@ -441,6 +441,27 @@ class SparseStsIndex:
         """Make what was changed with ``commit=False`` durable, and visible to others."""
         self._vectors.commit()
 
+    def relocate(self, model: str | Path) -> None:
+        """Name the place where the model is now, and commit.
+
+        Parameters
+        ----------
+        model : str or Path
+            The same model, moved: a folder, a hub id or the name of one that pip brings. It is loaded and compared.
+
+        Raises
+        ------
+        ImpactIndexError
+            The index was not opened with ``writable=True``, or cannot be written.
+        ModelMismatchError, ModelError
+            It is another model, or does not load.
+        """
+        self._vectors.check_writable()  # before the model is loaded
+        encoder = load_matching(self.manifest, f"index {self.path}", model, precision=self._precision)
+        self._vectors.name_model(_location(str(model)))
+        with self._loading:
+            self._encoder = encoder
+
     def refresh(self) -> bool:
         """See what other processes have committed since; whether there was anything."""
         before = self.manifest.model_fingerprint

@@ -60,7 +60,8 @@ def load_matching(
             if model is not None and str(model) != spec.model:
                 raise
             raise ModelError(
-                f"{error} ({owner} was built with it; say where the model is now: model=, --model)"
+                f"{error} ({owner} was built with it; say where the model is now: --model, model=, or for good "
+                "sparse-sts relocate)"
             ) from error
     check_matching(encoder, spec, owner)
     return encoder

@@ -250,6 +250,11 @@ class ImpactIndex:
         with self._changing(commit=True):
             pass
 
+    def name_model(self, model: str) -> None:
+        """Name another place or id of the same model, and commit. The caller has compared the models."""
+        with self._changing(commit=True) as (_, transaction):
+            transaction.name_model(model)
+
     def compact(self, *, progress: Callable[[int], None] | None = None) -> None:
         """Write the index anew without what was deleted or replaced, in one segment; readers are not disturbed.
 

@@ -176,6 +176,10 @@ class Transaction:
             postings=manifest.postings - impacts.nnz,
         )
 
+    def name_model(self, model: str) -> None:
+        """Write another place or id of the same model into the manifest."""
+        self._manifest = dataclasses.replace(self._manifest, model=model)
+
     def merge_segments(self) -> None:
         """Merge Lucene's files to one segment: most of the work before a commit, and the fastest to search."""
         self._lucene.merge()
