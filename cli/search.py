@@ -109,7 +109,7 @@ def search(
     wanted: Iterable[Document] = (
         check_ids(read_corpus(queries, **reading))
         if queries
-        else (Document(str(number), text) for number, text in enumerate(texts, 1))
+        else (Document(str(number), text, f"query {number}") for number, text in enumerate(texts, 1))
     )
 
     mode = mode or "exact"

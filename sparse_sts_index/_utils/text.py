@@ -44,14 +44,20 @@ def check_strings(values: Iterable[str], name: str) -> list[str]:
     for number, value in enumerate(values, 1):
         if not isinstance(value, str):
             raise ValueError(f"{name} {number} must be a string, not {type(value).__name__}")
-        check_unicode(value, "text", f"{name} {number}")
+        check_unicode(value, name, f"{name} {number}")
         strings.append(value if type(value) is str else str(value))
     return strings
 
 
 def check_unicode(value: str, name: str, where: str) -> None:
-    """Refuse unpaired surrogates, which JSON escapes can spell but no UTF-8 file (nor Lucene) can hold."""
+    """Refuse unpaired surrogates, which JSON escapes can spell but no UTF-8 file (nor Lucene) can hold.
+
+    Python also has them for bytes of an argument that are not text in its encoding.
+    """
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DataError(f"{where}: {name} holds an unpaired surrogate at character {error.start + 1}") from error
+        code = ord(value[error.start])
+        byte = f" (or a byte that is not UTF-8, 0x{code - 0xDC00:02X})" if 0xDC80 <= code <= 0xDCFF else ""
+        message = f"{where}: {name} holds an unpaired surrogate{byte} at character {error.start + 1}"
+        raise DataError(message) from error

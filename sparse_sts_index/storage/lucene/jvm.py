@@ -10,6 +10,7 @@ import ctypes
 import functools
 import gc
 import importlib.util
+import locale
 import os
 import re
 import subprocess
@@ -118,9 +119,13 @@ def start_jvm() -> None:
     with jvm_lock:
         if _started:
             return
-        before = {name: os.environ.pop(name, None) for name in ("JAVA_HOME", "JVM_PATH")}  # where pyjnius looks
+        before = {name: os.environ.get(name) for name in ("JAVA_HOME", "JVM_PATH", "LC_ALL")}
+        os.environ.pop("JVM_PATH", None)  # where pyjnius looks
         if java is not None:
             os.environ["JAVA_HOME"] = str(java.home)
+            # Java takes names of files in the locale's encoding: under LC_ALL=C, none that is not ASCII.
+            if os.name == "posix" and locale.nl_langinfo(locale.CODESET).upper() != "UTF-8":
+                os.environ["LC_ALL"] = "C.UTF-8"
             jnius_config.add_classpath(str(jar))
             jnius_config.add_options(*_OPTIONS)
         try:
@@ -133,8 +138,10 @@ def start_jvm() -> None:
                 raise JavaError(_FOREIGN) from error
             raise JavaError(f"the Java virtual machine does not start with Anserini: {error}") from error
         finally:
-            os.environ.pop("JAVA_HOME", None)
-            os.environ.update({name: value for name, value in before.items() if value is not None})
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
 
 
 #: Variables that Java takes options from, and tells on stderr that it has.

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -313,7 +314,11 @@ def _matches(line: str) -> Matches:
 def open_directory(path: Path) -> Any:
     """Lucene's view of a folder, to be closed."""
     path = path.absolute()  # Java resolves relative paths from where the process was when Java started
-    return java_class(LUCENE + "store.FSDirectory").open(java_class("java.nio.file.Paths").get(str(path)))
+    try:
+        name = os.fsencode(path).decode("utf-8")  # whatever Python takes the names of files to be in
+    except UnicodeDecodeError as error:
+        raise ImpactIndexError(f"{printable(str(path))}: the path is not UTF-8, in which Java is given it") from error
+    return java_class(LUCENE + "store.FSDirectory").open(java_class("java.nio.file.Paths").get(name))
 
 
 @contextmanager
