@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from sparse_sts_index.errors import SparseStsError
+from sparse_sts_index.data.sample import SAMPLE
+from sparse_sts_index.encoding.bundled import MINILM, bundled_folder
+from sparse_sts_index.errors import HubUnreachableError, ModelError, SparseStsError
 
 from .add import add
 from .bench import bench
 from .calibrate import calibrate
 from .cluster import cluster
 from .compact import compact
+from .defaults import BOXED_MODEL
 from .delete import delete
 from .demo import demo
 from .doctor import doctor
@@ -37,9 +42,17 @@ from .update import update
 from .upgrade import upgrade
 from .verify import verify
 
+#: Where a context keeps the command line.
+_ARGUMENTS = "sparse-sts.arguments"
+
 
 class OneLineErrors(click.Group):
     """Shows whatever a user can cause as one line, and exits with 1."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, and keep them for messages."""
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; see the class."""
@@ -48,6 +61,10 @@ class OneLineErrors(click.Group):
         except click.NoSuchOption as error:
             hint = "A text or id that begins with a dash needs -- before it."
             raise click.UsageError(f"{error.format_message()} {hint}", error.ctx) from error
+        except HubUnreachableError as error:
+            offline = _offline_command(ctx.meta[_ARGUMENTS], self.commands)
+            more = f"; this works offline: {offline}" if offline else ""
+            raise click.ClickException(one_line(" ".join(str(error).split()) + more)) from error
         except SparseStsError as error:
             raise click.ClickException(one_line(" ".join(str(error).split()))) from error
         except BrokenPipeError:
@@ -55,6 +72,28 @@ class OneLineErrors(click.Group):
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(one_line(f"{where}{error.strerror or error}")) from error
+
+
+def _offline_command(arguments: list[str], commands: Mapping[str, click.Command]) -> str:
+    """Return the command line with what comes with the package in place of defaults from the hub; mostly nothing."""
+    command = next((commands[word] for word in arguments if word in commands), None)
+    options = {option for param in command.params for option in param.opts} if command else set()
+    given = {word.partition("=")[0] for word in arguments}
+    more: list[str] = []
+    if "--base-model" in options - given:
+        more += ["--base-model", BOXED_MODEL]
+        if not given & {"--recipe", "--teacher"} and not _has_teacher():
+            more += ["--recipe", "sts"]
+    if "--dataset" in options - given:
+        more += ["--dataset", SAMPLE]
+    return shlex.join(["sparse-sts", *arguments, *more]) if more else ""
+
+
+def _has_teacher() -> bool:
+    try:
+        return bundled_folder(MINILM) is not None
+    except ModelError:
+        return False
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
