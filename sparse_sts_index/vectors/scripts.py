@@ -29,7 +29,7 @@ def unknown_scripts(vocabulary: Vocabulary, text: str) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        Unicode's names, such as ``"Cyrillic"``; ``"symbols"`` for characters that are no letters and in no token.
+        Unicode's names, such as ``"Cyrillic"``; ``"symbols"`` for a text without letters, in characters of no token.
         Empty where at least half of the text is in scripts that the vocabulary knows.
     """
     known = _known(vocabulary)
@@ -50,7 +50,8 @@ def unknown_scripts(vocabulary: Vocabulary, text: str) -> tuple[str, ...]:
             foreign[_script(character)] += 1
     if foreign.total() <= _FOREIGN_SHARE * total:
         return ()
-    return tuple(script if script in ("CJK", "symbols") else script.capitalize() for script, _ in foreign.most_common())
+    scripts = [script for script, _ in foreign.most_common() if script != "symbols"]
+    return tuple(script if script == "CJK" else script.capitalize() for script in scripts) or ("symbols",)
 
 
 def _script(letter: str) -> str:
