@@ -12,7 +12,7 @@ from .output import one_line
 
 @click.command()
 @index_argument
-@click.option("--model", required=True, metavar="MODEL", help="Where the model is now: a folder or a hub id.")
+@click.option("--model", required=True, metavar="MODEL", help="The place of the model now: a folder or a hub id.")
 def relocate(index: Path, model: str) -> None:
     """Tell INDEX where its model is now, after the model was moved or renamed.
 

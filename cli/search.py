@@ -17,7 +17,6 @@ from sparse_sts_index.vectors.spec import Precision
 
 from .defaults import chosen_index, names_index
 from .options import (
-    Whole,
     engine_session,
     explain_option,
     model_option,
@@ -49,7 +48,7 @@ Answers = Iterator[tuple[Document, "Hits"]]
 @token_option
 @click.option("--queries", help="A file of queries, in any format that a corpus may have, or - for standard input.")
 @reading_options("--queries-format")
-@click.option("-k", type=Whole(min=1), default=10, show_default=True, help="Hits a query.")
+@click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Hits a query.")
 @click.option("--two-step", "mode", flag_value="two-step", help="Look for candidates by the heaviest terms: faster.")
 @click.option("--approximate", "mode", flag_value="approximate", help="By fewer terms still: fastest, misses more.")
 @click.option("--format", type=click.Choice(["table", "jsonl", "trec"]), default="table", show_default=True)

@@ -1,4 +1,4 @@
-"""What is installed and what the machine has, and what is missed for want of the rest."""
+"""Look at this installation and this machine, and tell what is missed."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 LARGEST = 2**31 - 1
 
 
-def check_whole(name: str, value: object, low: int, high: int = LARGEST) -> None:
+def check_whole(name: str, value: object, low: int, high: float = LARGEST) -> None:
     """Refuse a parameter that is not a whole number in a range.
 
     Parameters
@@ -17,7 +17,8 @@ def check_whole(name: str, value: object, low: int, high: int = LARGEST) -> None
     name : str
         For the message.
     value : object
-    low, high : int
+    low : int
+    high : int or math.inf
         The least and the largest value allowed.
 
     Raises
@@ -27,7 +28,7 @@ def check_whole(name: str, value: object, low: int, high: int = LARGEST) -> None
     """
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not whole or not low <= int(value) <= high:  # type: ignore[call-overload]
-        limit = f"at least {low}" if high == LARGEST else f"{low} to {high}"
+        limit = f"at least {low}" if high in (LARGEST, math.inf) else f"{low} to {high}"
         raise ValueError(f"{name} must be a whole number, {limit}, not {value!r:.40}")
 
 

@@ -37,16 +37,20 @@ def check_strings(values: Iterable[str], name: str) -> list[str]:
         `values` is one string or a table, or holds something that is not a string.
     """
     if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise ValueError(f"expected a sequence of {name}s, not one {type(values).__name__}")
+        raise ValueError(f"expected a sequence of {name}s, not one {_kind(values)}")
     if getattr(values, "ndim", 1) != 1:
         raise ValueError(f"expected a sequence of {name}s, not a table; choose its column")
     strings: list[str] = []
     for number, value in enumerate(values, 1):
         if not isinstance(value, str):
-            raise ValueError(f"{name} {number} must be a string, not {type(value).__name__}")
+            raise ValueError(f"{name} {number} must be a string, not {_kind(value)}")
         check_unicode(value, name, f"{name} {number}")
         strings.append(value if type(value) is str else str(value))
     return strings
+
+
+def _kind(value: object) -> str:
+    return "string" if isinstance(value, str) else type(value).__name__
 
 
 def check_unicode(value: str, name: str, where: str) -> None:

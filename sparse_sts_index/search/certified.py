@@ -88,7 +88,7 @@ def check_search(k: int, mode: str) -> None:
     ValueError
         `k` is not a whole number of at least 1, or no such `mode`.
     """
-    check_whole("k", k, 1)
+    check_whole("k", k, 1, math.inf)  # beyond the number of documents, all of them
     if mode not in STEPS:
         raise ValueError(f"mode must be one of {', '.join(STEPS)}, not {mode!r}")
 

@@ -323,7 +323,7 @@ def test_a_document_that_is_not_the_same_in_both_halves(tmp_path: Path) -> None:
     path = tmp_path / "index"
     build(path, IDS[:4], POOL[:4])
     with ImpactIndex.open(path, writable=True) as index:
-        transaction = index.check_writable()
+        transaction = index._transaction
         transaction._lucene.add(["id2"], ["text"], chunk(["id2"], POOL[[9]]).impacts, VOCABULARY.terms, 2, replace=True)
         transaction.commit()
     with pytest.raises(ImpactIndexError, match="document 'id2' is not the same"), ImpactIndex.open(path) as index:
@@ -562,7 +562,7 @@ def test_after_close(tmp_path: Path) -> None:
         index.close()
         assert len(state.reader) == 3  # in use until the block ends
     for change in (index.commit, index.compact, lambda: index.delete(["id1"])):
-        with pytest.raises(ImpactIndexError, match="not opened to be changed"):
+        with pytest.raises(ImpactIndexError, match="is closed"):
             change()
     with pytest.raises(ImpactIndexError, match="is closed"):
         index.get("id1")

@@ -82,7 +82,7 @@ Write = Callable[..., Path]
         ("c.tsv", b"id\ttext\n1\t" + b"a" * MAX_ROW_BYTES + b"\n", ["c.tsv:2: a line of more than 16 MiB"]),
         ("c.txt", b"\n" + b"a" * MAX_ROW_BYTES + b"\n", ["c.txt:2: a line of more than 16 MiB"]),
         ("c.jsonl.gz", gzip.compress(bytes(64 << 20), 1, mtime=0), [":1: a line of more than 16 MiB"]),
-        ("c.txt", b"\xff\xfea\0\n\0", [":1: not UTF-8 (byte 1 of the line)"]),
+        ("c.txt", b"\xff\xfea\0\n\0", [":1: UTF-16, not UTF-8"]),
         ("c.jsonl", b'{"id": "\xed\xa0\x80", "text": "a"}\n', [":1: not UTF-8"]),
     ],
 )

@@ -49,6 +49,8 @@ def test_options_refuse_what_is_no_number(option: str) -> None:
     for value in NOT_WHOLE if whole else [*NOT_FINITE, "", "ten"]:
         with pytest.raises(click.BadParameter):
             kind.convert(value, None, None)
+    if option == "search -k":  # more than there are: all
+        return
     largest = 2**32 - 1 if "seed" in option else LARGEST
     with pytest.raises(click.BadParameter):
         kind.convert(str(largest + 1) if whole else "1e309", None, None)

@@ -345,20 +345,25 @@ def test_what_can_be_asked() -> None:
 
 
 def test_vectors_that_can_be_asked_for() -> None:
-    good = csr_array(np.array([[0, 0.5, 1], [0, 0, 0]]))
+    good = csr_array(np.array([[0, 0.6, 0.8], [0, 0, 0]]))
     checked = certified.check_vectors(good, 3)
     assert checked.dtype == np.float32
-    np.testing.assert_array_equal(checked.toarray(), good.toarray())
+    np.testing.assert_array_equal(checked.toarray(), good.toarray().astype(np.float32))
     assert certified.check_vectors(csr_array((2, 3)), 3).nnz == 0
     stored_zero = csr_array(([0.0], [1], [0, 1, 1]), shape=(2, 3))
     assert certified.check_vectors(stored_zero, 3).nnz == 1
-    backwards = csr_array((np.float32([1, 0.5]), [2, 1], [0, 2, 2]), shape=(2, 3))
+    backwards = csr_array((np.float32([0.8, 0.6]), [2, 1], [0, 2, 2]), shape=(2, 3))
     checked = certified.check_vectors(backwards, 3)
     assert (checked.has_sorted_indices, checked.indices.tolist()) == (True, [1, 2])
-    np.testing.assert_array_equal(checked.toarray(), good.toarray())
+    np.testing.assert_array_equal(checked.toarray(), good.toarray().astype(np.float32))
     for width in (2, 4):
         with pytest.raises(ValueError, match=rf"^vectors must have {width} columns, not the shape \(2, 3\)$"):
             certified.check_vectors(good, width)
+    for factor in (0.99, 1.01, 5):
+        with pytest.raises(ValueError, match="^vectors must be L2-normalised; row 0 has length "):
+            certified.check_vectors(good * factor, 3)
+    with pytest.raises(ValueError, match="^vectors must be a csr_array, not ndarray$"):
+        certified.check_vectors(good.toarray(), 3)  # type: ignore[arg-type]
     for bad in (-good, good * np.nan, good * np.inf):
         with pytest.raises(ValueError, match="^weights must be numbers, and not negative$"):
             certified.check_vectors(csr_array(bad), 3)
