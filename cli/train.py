@@ -98,9 +98,7 @@ _BY_RECIPE = "[default: by the recipe]"
     help="auto: bfloat16 on a GPU that has it, else float32.",
 )
 @click.option("--eval-steps", type=Whole(min=1), help="Steps between evaluations. [default: 1/4 epoch]")
-@click.option(
-    "--patience", type=Whole(min=1), help="Number of evaluations without a better one after which training stops."
-)
+@click.option("--patience", type=Whole(min=1), help="Number of evaluations without a better one before it stops.")
 @click.option("--report-to", multiple=True, help="wandb, tensorboard, ... as in the transformers Trainer.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of an interrupted run.")
 @overwrite_option

@@ -44,7 +44,7 @@ def check_strings(values: Iterable[str], name: str) -> list[str]:
     for number, value in enumerate(values, 1):
         if not isinstance(value, str):
             raise ValueError(f"{name} {number} must be a string, not {_kind(value)}")
-        check_unicode(value, name, f"{name} {number}")
+        check_unicode(value, "text" if name == "sentence" else name, f"{name} {number}")
         strings.append(value if type(value) is str else str(value))
     return strings
 

@@ -50,8 +50,8 @@ def unknown_scripts(vocabulary: Vocabulary, text: str) -> tuple[str, ...]:
             foreign[_script(character)] += 1
     if foreign.total() <= _FOREIGN_SHARE * total:
         return ()
-    scripts = [script for script, _ in foreign.most_common() if script != "symbols"]
-    return tuple(script if script == "CJK" else script.capitalize() for script in scripts) or ("symbols",)
+    names = [script for script, _ in foreign.most_common() if script != "symbols"]
+    return tuple(name if name == "CJK" else name.capitalize() for name in names) or ("symbols",)
 
 
 def _script(letter: str) -> str:

@@ -57,7 +57,7 @@ def test_score_pairs_is_the_cosine(tiny: SparseStsEncoder) -> None:
 def test_what_is_not_a_list_of_sentences(tiny: SparseStsEncoder) -> None:
     with pytest.raises(ValueError, match="not one string"):
         tiny.encode("abc")
-    with pytest.raises(ValueError, match="not strings"):
+    with pytest.raises(ValueError, match="not one string"):
         tiny.score_pairs("ab", "cd")
     with pytest.raises(DataError, match="sentence 2: text holds an unpaired surrogate"):
         tiny.encode(["fine", "\udcff"])
