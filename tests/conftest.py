@@ -32,6 +32,7 @@ WITH_TORCH_ONLY = (
     "integration/test_engines_local.py",
     "integration/test_fork.py",
     "integration/test_index.py",
+    "integration/test_misuse.py",
     "integration/test_packaging.py",
     "integration/test_prose.py",
     "integration/test_spark.py",
