@@ -162,6 +162,8 @@ class Columns:
             The row has no such column, or it holds something else, or invalid Unicode.
         """
         value = self.value(record, role)
+        if isinstance(value, str) and value.isascii():
+            return value
         name = self.name_of(role, record.values) or role
         if isinstance(value, bytes | bytearray):
             try:

@@ -56,13 +56,12 @@ class Document:
 
     def __post_init__(self) -> None:
         where = self.where or f"document {self.id!a:.40}"
-        for name in ("id", "text"):
-            value = getattr(self, name)
-            if not isinstance(value, str):
-                raise ValueError(f"{where}: {name} must be a string, not {type(value).__name__}")
+        for name, value in (("id", self.id), ("text", self.text)):
+            if type(value) is not str:
+                if not isinstance(value, str):
+                    raise ValueError(f"{where}: {name} must be a string, not {type(value).__name__}")
+                object.__setattr__(self, name, str(value))  # one of numpy's, which Java does not take
             check_unicode(value, name, where)
-            if type(value) is not str:  # one of numpy's, which Java does not take
-                object.__setattr__(self, name, str(value))
         if not self.id.strip():
             raise DataError(f"{where}: id is empty")
         if len(self.id.encode()) > _MAX_ID_BYTES:
@@ -177,11 +176,11 @@ def count_documents(source: str | Path, **options: Unpack[FileOptions]) -> int:
 
 def _document_id(record: Record, columns: Columns) -> str:
     value = columns.value(record, "id")
+    if isinstance(value, str | bytes | bytearray):
+        return columns.text(record, "id")
     whole = isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value()
     if whole or isinstance(value, UUID) or (isinstance(value, int) and not isinstance(value, bool)):
         return str(int(value) if whole else value)
-    if isinstance(value, str | bytes | bytearray):
-        return columns.text(record, "id")
     hint = "; save such ids as integers or text" if isinstance(value, float) else ""
     name = columns.name_of("id", record.values)
     raise DataError(f"{record.where}: {name} must be a string or an integer, found {kind(value)}{hint}")
