@@ -114,7 +114,10 @@ def read_delimited(lines: Iterator[str], name: str, columns: Columns, delimiter:
         where = f"{name}:{number}"
         if columns.by_number:  # no header, and rows of any width
             values = {str(place): cell for place, cell in enumerate(row, 1)}
-            columns.check(values, where)
+            try:
+                columns.check(values, where)
+            except DataError as error:
+                raise DataError(f"{error}{hint}") from error
             yield Record(where, number, values)
             continue
         if header is None:
@@ -140,11 +143,11 @@ def read_delimited(lines: Iterator[str], name: str, columns: Columns, delimiter:
 
 def _header(row: Sequence[str], columns: Columns) -> tuple[str, ...] | None:
     """Return the names in a header, those of interest as the reader spells them; None if the row is no header."""
-    spelled = {name.lower(): name for name in columns.known}
     names = [cell.strip() for cell in row]
-    if not spelled.keys() & {name.lower() for name in names}:
+    spelled = {name.lower(): name for name in columns.known.difference(names)}
+    if not columns.known.intersection(names) and not spelled.keys() & {name.lower() for name in names}:
         return None
-    return tuple(spelled.get(name.lower(), name) for name in names)
+    return tuple(name if name in columns.known else spelled.get(name.lower(), name) for name in names)
 
 
 #: Delimiters other than the comma, and what ``--delimiter`` calls them.

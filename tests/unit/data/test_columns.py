@@ -48,6 +48,7 @@ def documents(path: Path, **options: Any) -> list[tuple[str, str]]:
         ("c.jsonl", '{"1": "a", "2": "x y"}\n{"1": "b", "2": "z"}\n', {"id": "1", "text": "2"}, None),
         ("c.csv", '"a, b",text\na,x y\nb,z\n', {"id": "a, b"}, None),
         ("c.tsv", "a\tx y\textra\nb\tz\n", {"id": "1", "text": "2"}, None),  # rows of any width
+        ("c.csv", "id,ID,text\n1,a,x y\n2,b,z\n", {"id": "ID"}, None),  # the case tells them apart
     ],
 )
 def test_columns_of_a_collection(
@@ -87,6 +88,7 @@ def test_a_title_is_read_unless_the_text_is_named(write: Write) -> None:
         ("c.tsv", "0\tA passage.\n", {}, r":1: no header .*found: 0, A passage.*--columns id=1,text=2$"),
         ("c.csv", "docno,body\n1,x\n", {}, ":1: no header .*--columns id=docno,text=body$"),
         ("c.tsv", "1\n", {"columns": {"id": "1", "text": "2"}}, r":1: missing column 2 \(found: 1\)"),
+        ("c.csv", "1\tx\n", {"columns": {"id": "1", "text": "2"}}, ":1: missing column 2 .*add --delimiter tab$"),
         ("c.csv", "id,text\n1,x\n", {"columns": {"text": "none"}}, r":1: missing column none \(found: id, text\)"),
         (
             "c.csv",
