@@ -152,7 +152,7 @@ def _for_each(datasets: Sequence[str], values: Sequence[Value], option: str) -> 
 
 def _range(interval: Interval, sign: str = "") -> str:
     if math.isnan(interval.low):
-        return "too few pairs to say"
+        return "not defined"
     return f"{interval.low:{sign}.4f} to {interval.high:{sign}.4f}"
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from sparse_sts_index._utils.text import check_unicode, printable
@@ -20,6 +21,15 @@ _SUGGESTED = {
     "sentence1": ("sentence_a", "sentence_1", "text1", "text_a", "s1", "source1", "question1", "premise"),
     "sentence2": ("sentence_b", "sentence_2", "text2", "text_b", "s2", "source2", "question2", "hypothesis"),
     "score": ("similarity", "similarity_score", "relatedness_score", "relatedness", "gold", "sim", "is_duplicate"),
+}
+#: What columns are called where nobody says otherwise.
+DEFAULT_NAMES = {
+    "id": ("_id", "id", "docid"),
+    "text": ("text", "contents", "sentence"),
+    "title": ("title",),
+    "sentence1": ("sentence1",),
+    "sentence2": ("sentence2",),
+    "score": ("score", "label"),
 }
 #: The STSbenchmark as its authors publish it: seven columns or nine, and no header.
 _STS_BENCHMARK = {"sentence1": "6", "sentence2": "7", "score": "5"}
@@ -38,14 +48,14 @@ class Columns:
     positional : tuple of str
         Names of the columns of a csv or tsv file without a header that has just these columns, a number in the last.
         Empty: such a file needs names.
-    by_number : bool
-        Names are numbers of columns, from 1: a csv or tsv file then has no header.
+    chosen : mapping of str to str
+        The names that the user gave, by role.
     """
 
     roles: Mapping[str, tuple[str, ...]]
     required: tuple[str, ...]
     positional: tuple[str, ...] = ()
-    by_number: bool = False
+    chosen: Mapping[str, str] = field(default_factory=dict)
 
     def choose(self, chosen: Mapping[str, str] | None) -> Columns:
         """Return these columns with other names for some roles.
@@ -74,7 +84,17 @@ class Columns:
         roles = {**self.roles, **{role: (name,) for role, name in chosen.items()}}
         if "text" in chosen and "title" not in chosen:  # somebody who names the text means that text
             roles.pop("title", None)
-        return dataclasses.replace(self, roles=roles, by_number=numbers == {True})
+        return dataclasses.replace(self, roles=roles, chosen=dict(chosen))
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Numbers of columns, from 1, that the user gave: a csv or tsv file then has no header."""
+        return tuple(name for name in self.chosen.values() if name.isdecimal())
+
+    @property
+    def by_number(self) -> bool:
+        """Whether the user gave numbers."""
+        return bool(self.numbers)
 
     @property
     def known(self) -> frozenset[str]:
@@ -83,10 +103,22 @@ class Columns:
 
     def name_of(self, role: str, found: Collection[str]) -> str | None:
         """Return the name that a role's column has among those found, or None."""
-        return next((name for name in self.roles.get(role, ()) if name in found), None)
+        for name in self.roles.get(role, ()):
+            if name in found:
+                return name
+        return None
 
-    def check(self, found: Collection[str], where: str) -> None:
+    def check(self, found: Collection[str], where: str, hint: str = "") -> None:
         """Refuse a file or row that lacks a required column.
+
+        Parameters
+        ----------
+        found : collection of str
+            Names of its columns.
+        where : str
+            The place, for the message.
+        hint : str
+            What else to say.
 
         Raises
         ------
@@ -97,43 +129,55 @@ class Columns:
         if lacking:
             names = " and ".join(" or ".join(self.roles[role]) for role in lacking)
             raise DataError(
-                f"{where}: missing column {names} (found: {some_names(found)}); say which to take: "
-                f"{self._suggestion(lacking, found)}"
+                f"{where}: missing column {names} (found: {some_names(found)})"
+                + (hint or f"; say which to take: {self._suggestion(lacking, list(found))}")
             )
+
+    def check_no_header(self, cells: Sequence[str], where: str) -> None:
+        """Refuse a first row of names where columns are given by number.
+
+        Raises
+        ------
+        DataError
+            All cells of interest are names of columns.
+        """
+        taken = {role: cells[int(name) - 1] for role, name in self.chosen.items() if name.isdecimal()}
+        usual = {
+            role: {role, *self.roles[role], *DEFAULT_NAMES.get(role, ()), *_SUGGESTED.get(role, ())} for role in taken
+        }
+        if all(name.lower() in usual[role] for role, name in taken.items()):
+            names = {role: printable(name, 40) for role, name in {**self.chosen, **taken}.items()}
+            raise DataError(f"{where}: the first row is a header: name the columns, {_option(names)}")
 
     def _is_counted(self, role: str) -> bool:
         return self.roles[role] == (ROW_NUMBER,)
 
-    def _suggestion(self, lacking: Iterable[str], found: Iterable[str]) -> str:
-        """Return the option that names the columns, as far as their names tell."""
+    def _suggestion(self, lacking: Iterable[str], found: Sequence[str]) -> str:
+        """Return the option that names the columns, as far as their names tell, beside those that the user gave."""
         by_name = {name.strip().lower(): name.strip() for name in found}
-        chosen = []
+        chosen = {role: name for role, name in self.chosen.items() if role not in (lacking := [*lacking])}
         for role in lacking:
             name = next((by_name[name] for name in _SUGGESTED.get(role, ()) if name in by_name), None)
-            chosen.append(f"{role}={printable(name, 40) if name else ROW_NUMBER if role == 'id' else 'COLUMN'}")
-        option = ",".join(chosen)
-        numbered = " (# numbers the rows)" if f"id={ROW_NUMBER}" in chosen else ""
-        return f"--columns {f'{option!r}' if ' ' in option or ROW_NUMBER in option else option}{numbered}"
+            chosen[role] = printable(name, 40) if name else ROW_NUMBER if role == "id" else "COLUMN"
+        numbered = " (# numbers the rows)" if chosen.get("id") == ROW_NUMBER else ""
+        return _option(chosen) + numbered
 
-    def without_header(self, row: list[str], where: str) -> DataError:
+    def without_header(self, cells: Sequence[str], where: str, hint: str) -> DataError:
         """Return the error of a csv or tsv file whose first row holds none of the known names."""
-        cells = [cell.strip() for cell in row]
+        found = f"{where}: no header with any of {', '.join(sorted(self.known))} (found: {some_names(cells)})"
+        if hint:
+            return DataError(found + hint)
         if "score" in self.required and len(cells) >= 7 and _is_number(cells[4]):
-            option = ",".join(f"{role}={number}" for role, number in _STS_BENCHMARK.items())
-            return DataError(
-                f"{where}: no header (found: {some_names(cells)}); if these are the columns of the STSbenchmark, add "
-                f"--columns {option}"
-            )
+            return DataError(f"{found}; if these are the columns of the STSbenchmark, add {_option(_STS_BENCHMARK)}")
         suggestion = self._suggestion(self.required, cells)
-        if "=COLUMN" in suggestion:
-            numbers = ",".join(f"{role}={number}" for number, role in enumerate(self.required, 1))
-            suggestion += f", or number those of a file without a header, --columns {numbers}"
-        return DataError(
-            f"{where}: no header with any of {', '.join(sorted(self.known))} (found: {some_names(cells)}); name the "
-            f"columns, {suggestion}"
-        )
+        if "=COLUMN" in suggestion and len(cells) >= len(self.required):
+            numbers = {role: str(number) for number, role in enumerate(self.required, 1)}
+            suggestion += f", or number those of a file without a header, {_option(numbers)}"
+        elif "=COLUMN" in suggestion and self.required == ("id", "text"):
+            suggestion += f", or number that of a file without a header, {_option({'id': ROW_NUMBER, 'text': '1'})}"
+        return DataError(f"{found}; name the columns, {suggestion}")
 
-    def are_in(self, row: list[str]) -> bool:
+    def are_in(self, row: Sequence[str]) -> bool:
         """Return whether `row` can be the first row of a file without a header, see `positional`."""
         return bool(self.positional) and len(row) == len(self.positional) and _is_number(row[-1])
 
@@ -174,6 +218,11 @@ class Columns:
             raise DataError(f"{record.where}: {name} must be a string, found {kind(value)}")
         check_unicode(value, name, record.where)
         return value
+
+
+def _option(chosen: Mapping[str, str]) -> str:
+    """Return an option as a shell takes it."""
+    return f"--columns {shlex.quote(','.join(f'{role}={name}' for role, name in chosen.items()))}"
 
 
 def _is_number(cell: str) -> bool:

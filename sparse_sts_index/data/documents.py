@@ -13,7 +13,7 @@ from uuid import UUID
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.text import check_unicode
-from sparse_sts_index.data.columns import Columns
+from sparse_sts_index.data.columns import DEFAULT_NAMES, Columns
 from sparse_sts_index.data.reading import FileOptions, read_records
 from sparse_sts_index.data.records import Record, kind
 from sparse_sts_index.data.sample import SAMPLE, SAMPLE_COLLECTION
@@ -22,10 +22,7 @@ from sparse_sts_index.errors import DataError
 #: Queries that are encoded together, where there are many.
 QUERY_CHUNK = 256
 #: The columns of a collection.
-DOCUMENT_COLUMNS = Columns(
-    {"id": ("_id", "id", "docid"), "text": ("text", "contents", "sentence"), "title": ("title",)},
-    required=("id", "text"),
-)
+DOCUMENT_COLUMNS = Columns({role: DEFAULT_NAMES[role] for role in ("id", "text", "title")}, required=("id", "text"))
 _MAX_ID_BYTES = 32_766  # Lucene's longest indexed term, IndexWriter.MAX_TERM_LENGTH
 
 

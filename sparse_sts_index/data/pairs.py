@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sparse_sts_index._utils.hub import DEFAULT_DATASET, hub_access
 from sparse_sts_index._utils.text import printable
-from sparse_sts_index.data.columns import Columns
+from sparse_sts_index.data.columns import DEFAULT_NAMES, Columns
 from sparse_sts_index.data.reading import STDIN, file_format, read_records
 from sparse_sts_index.data.records import Record
 from sparse_sts_index.data.sample import SAMPLE, SAMPLE_FOLDER, SAMPLE_SCORE_RANGE
@@ -27,7 +27,7 @@ _SPLIT_NAMES = {
     "test": ("test",),
 }
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-_ROLES = {"sentence1": ("sentence1",), "sentence2": ("sentence2",), "score": ("score", "label")}
+_ROLES = {role: DEFAULT_NAMES[role] for role in ("sentence1", "sentence2", "score")}
 _COLUMNS = Columns(_ROLES, required=tuple(_ROLES), positional=tuple(_ROLES))
 _TEXT_COLUMNS = dataclasses.replace(_COLUMNS, required=("sentence1", "sentence2"))
 
@@ -131,6 +131,8 @@ def load_pairs(
         records = _read_file(path, wanted, delimiter)
     elif str(source) == STDIN or path.exists() or file_format(path) or not _HUB_ID.fullmatch(str(source)):
         records = _read_file(path, wanted, delimiter)
+    elif delimiter is not None:
+        raise DataError(f"{source}: a data set of the hub has no delimiter")
     else:
         records = _read_hub(str(source), _split_key(split, str(source)))
     where = printable(str(path)) if path.is_file() or split is None else f"{printable(str(source))} ({split})"
@@ -199,7 +201,6 @@ def _collect(records: Iterable[Record], columns: Columns, score_range: tuple[flo
     sentence2: list[str] = []
     scores: list[float] = []
     for record in records:
-        columns.check(record.values, record.where)
         for column, values in (("sentence1", sentence1), ("sentence2", sentence2)):
             text = columns.text(record, column)
             if not text.strip():

@@ -12,6 +12,7 @@ from sparse_sts_index.data.records import MAX_ROW_BYTES, MAX_ROW_MIB, Record
 from sparse_sts_index.errors import DataError
 
 _BATCH = 1024  # rows of a parquet file at a time
+_WIDEST = 1024  # bytes of values that are all of one size, of which a batch is held whatever they are
 
 
 def read_parquet(path: Path, name: str, columns: Columns) -> Iterator[Record]:
@@ -72,15 +73,14 @@ def _is_text(kind: Any) -> bool:
 
 
 def _is_plain(kind: Any) -> bool:
-    """Return whether values are texts or of a fixed size; the size of others is not checked."""
+    """Return whether values are texts or of a small fixed size; the size of others is not checked."""
     import pyarrow
 
     if pyarrow.types.is_dictionary(kind):
         return _is_plain(kind.value_type)
-    fixed = (
-        *(pyarrow.types.is_null, pyarrow.types.is_primitive, pyarrow.types.is_decimal),
-        pyarrow.types.is_fixed_size_binary,
-    )
+    if pyarrow.types.is_fixed_size_binary(kind):
+        return int(kind.byte_width) <= _WIDEST
+    fixed = pyarrow.types.is_null, pyarrow.types.is_primitive, pyarrow.types.is_decimal
     return _is_text(kind) or kind == pyarrow.uuid() or any(is_fixed(kind) for is_fixed in fixed)
 
 

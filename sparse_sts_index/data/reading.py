@@ -19,14 +19,12 @@ from pathlib import Path
 from typing import IO, TypedDict, cast
 
 from sparse_sts_index._utils.text import printable
-from sparse_sts_index.data.columns import Columns
+from sparse_sts_index.data.columns import ROW_NUMBER, Columns
 from sparse_sts_index.data.parquet import read_parquet
 from sparse_sts_index.data.records import MAX_ROW_BYTES, Record
-from sparse_sts_index.data.text_formats import decoded_lines, read_delimited, read_jsonl, read_txt
+from sparse_sts_index.data.text_formats import DELIMITERS, decoded_lines, read_delimited, read_jsonl, read_txt
 from sparse_sts_index.errors import DataError
 
-#: What ``--delimiter`` and ``delimiter=`` call the delimiters that a shell makes hard to type.
-_NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 FORMATS = ("jsonl", "csv", "tsv", "txt", "parquet")
 _SUFFIXES = {f".{format}": format for format in FORMATS} | {".ndjson": "jsonl", ".json": "jsonl"}
 STDIN = "-"
@@ -67,7 +65,8 @@ def read_records(
         Default: by the suffix. Standard input defaults to jsonl if its first character is ``{``, else to txt.
     delimiter : str, optional
         One character, or its name (``"tab"``, ``"comma"``, ``"semicolon"``, ``"pipe"``, ``"space"``), between the
-        columns of a text file, which is then read as csv, or with tabs as tsv, unless its format is jsonl or parquet.
+        columns of a text file, which is then read as csv, or with tabs as tsv: without quotes, unless `format` is
+        ``"csv"``.
 
     Raises
     ------
@@ -80,7 +79,7 @@ def read_records(
     if str(source) == STDIN:
         if sys.stdin is None:
             raise DataError("standard input is closed")
-        yield from _read_stream(sys.stdin.buffer, "standard input", columns, format, separator)
+        yield from _read_stream(sys.stdin.buffer, "standard input", columns, format, separator, format == "csv")
         return
     path = Path(source)
     name = printable(str(source))
@@ -89,7 +88,7 @@ def read_records(
             raise DataError(f"{name} is a folder, not a file")
         if not path.exists():
             raise DataError(f"no such file: {name}")
-        format = format or file_format(path)
+        quoted, format = format == "csv", format or file_format(path)
         if format is None and separator is None:
             expected = ", ".join("." + known for known in FORMATS)
             raise DataError(f"{name}: unknown format; expected one of {expected} (or .gz of it), or --format")
@@ -98,7 +97,7 @@ def read_records(
         else:
             with path.open("rb") as file:
                 stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if path.suffix.lower() == ".gz" else file
-                yield from _read_stream(stream, name, columns, format, separator)
+                yield from _read_stream(stream, name, columns, format, separator, quoted)
 
 
 def _delimiter(given: str | None) -> str | None:
@@ -109,9 +108,9 @@ def _delimiter(given: str | None) -> str | None:
     DataError
         It is not one character, or one that csv has another use for.
     """
-    separator = _NAMED_DELIMITERS.get(given, given) if given is not None else None
+    separator = None if given is None else "\t" if given == "\\t" else DELIMITERS.get(given, given)
     if separator is not None and (len(separator) != 1 or separator in '"\r\n\0\ufeff' or separator.isalnum()):
-        known = ", ".join(name for name in _NAMED_DELIMITERS if name.isalpha())
+        known = ", ".join(DELIMITERS)
         raise DataError(f"delimiter {printable(separator, 20)!r}: expected one character, or one of {known}")
     return separator
 
@@ -128,13 +127,13 @@ def _read_errors(name: str) -> Iterator[None]:
 
 
 def _read_stream(
-    stream: IO[bytes], name: str, columns: Columns, format: str | None, delimiter: str | None
+    stream: IO[bytes], name: str, columns: Columns, format: str | None, delimiter: str | None, quoted: bool
 ) -> Iterator[Record]:
     lines = decoded_lines(iter(functools.partial(stream.readline, MAX_ROW_BYTES + 1), b""), name)
     if delimiter is not None:
         if format in ("jsonl", "parquet"):
             raise DataError(f"{name}: {format} has no delimiter")
-        yield from read_delimited(lines, name, columns, delimiter)
+        yield from read_delimited(lines, name, columns, delimiter, quoted=quoted or None)
         return
     if format is None:
         first = next(lines, None)
@@ -145,6 +144,8 @@ def _read_stream(
     if format == "jsonl":
         yield from read_jsonl(lines, name)
     elif format == "txt":
+        if columns.chosen.keys() - {"id"} or columns.chosen.get("id", ROW_NUMBER) != ROW_NUMBER:
+            raise DataError(f"{name}: txt has no columns; if this is a table, say what separates them: --delimiter tab")
         yield from read_txt(lines, name)
     elif format in ("csv", "tsv"):
         yield from read_delimited(lines, name, columns, "\t" if format == "tsv" else ",")

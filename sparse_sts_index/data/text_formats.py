@@ -95,72 +95,101 @@ def read_txt(lines: Iterator[str], name: str, first: int = 1) -> Iterator[Record
         if text := line.strip():
             if "\r" in text:
                 raise DataError(
-                    f"{name}:{number}: a carriage return within the line (lines end in LF, or in CR and LF)"
+                    f"{name}:{number}: a carriage return within the line; end lines in LF or CR LF (tr '\\r' '\\n')"
                 )
             yield Record(f"{name}:{number}", number, {"id": str(number), "text": text})
 
 
-def read_delimited(lines: Iterator[str], name: str, columns: Columns, delimiter: str) -> Iterator[Record]:
-    """Yield the rows of a csv or tsv file; see :func:`.data.reading.read_records`."""
+#: Its rows have as many, or two more.
+_STS_BENCHMARK_COLUMNS = 7
+
+
+def read_delimited(
+    lines: Iterator[str], name: str, columns: Columns, delimiter: str, *, quoted: bool | None = None
+) -> Iterator[Record]:
+    """Yield the rows of a csv or tsv file; see :func:`.data.reading.read_records`.
+
+    Parameters
+    ----------
+    lines : iterator of str
+        With their ends.
+    name : str
+        Of the file, for messages.
+    columns : Columns
+    delimiter : str
+        One character.
+    quoted : bool, optional
+        Whether cells may be in quotes, as in csv. Default: unless the delimiter is a tab.
+    """
     first = next(lines, None)
     if first is None:
         return
     hint = _delimiter_hint(first, delimiter)
     lines = itertools.chain([first], lines)
+    quoted = delimiter != "\t" if quoted is None else quoted
+    rows = _rows_of_csv(lines, name, delimiter, hint) if quoted else _rows_of_tsv(lines)
     header: tuple[str, ...] | None = None
-    for number, row in _rows_of_tsv(lines) if delimiter == "\t" else _rows_of_csv(lines, name, delimiter, hint):
+    for number, row in rows:
         if not any(cell.strip() for cell in row):
             continue
         where = f"{name}:{number}"
-        if columns.by_number:  # no header, and rows of any width
-            values = {str(place): cell for place, cell in enumerate(row, 1)}
-            try:
-                columns.check(values, where)
-            except DataError as error:
-                raise DataError(f"{error}{hint}") from error
-            yield Record(where, number, values)
-            continue
         if header is None:
-            header = _header(row, columns)
-            if header is not None:
-                if hint and len(header) == 1:
-                    raise DataError(f"{where}: one column, {printable(header[0])}{hint}")
-                if repeated := {name for name in header if name and header.count(name) > 1}:
-                    raise DataError(f"{where}: the header has two columns {printable(min(repeated))}")
-                columns.check(header, where)
+            header, is_row = _header(row, columns, where, hint)
+            if not is_row:
                 continue
-            if not columns.are_in(row):
-                if hint:
-                    raise DataError(f"{where}: no header with any of {', '.join(sorted(columns.known))}{hint}")
-                raise columns.without_header(row, where)
-            header = columns.positional
-        if len(row) != len(header):
+        if len(row) == len(header):
+            yield Record(where, number, dict(zip(header, row, strict=True)))
+        elif columns.by_number and not quoted and len(header) >= _STS_BENCHMARK_COLUMNS:
+            columns.check(_numbered(row), where)
+            yield Record(where, number, dict(zip(_numbered(row), row, strict=True)))
+        else:
             raise DataError(
                 f"{where}: {len(row)} columns where {len(header)} are expected (an unquoted delimiter?){hint}"
             )
-        yield Record(where, number, dict(zip(header, row, strict=True)))
 
 
-def _header(row: Sequence[str], columns: Columns) -> tuple[str, ...] | None:
-    """Return the names in a header, those of interest as the reader spells them; None if the row is no header."""
+def _numbered(row: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(str, range(1, len(row) + 1)))
+
+
+def _header(row: Sequence[str], columns: Columns, where: str, hint: str) -> tuple[tuple[str, ...], bool]:
+    """Return the names of the columns, those of interest as the reader spells them, and whether `row` is one of data.
+
+    Raises
+    ------
+    DataError
+        The names are missing, or some are there twice.
+    """
     names = [cell.strip() for cell in row]
+    if columns.by_number:
+        header = _numbered(row)
+        columns.check(header, where, hint)
+        columns.check_no_header(names, where)
+        return header, True
+    # Names to the letter come before those in another case.
     spelled = {name.lower(): name for name in columns.known.difference(names)}
     if not columns.known.intersection(names) and not spelled.keys() & {name.lower() for name in names}:
-        return None
-    return tuple(name if name in columns.known else spelled.get(name.lower(), name) for name in names)
+        if columns.are_in(row):
+            return columns.positional, True
+        raise columns.without_header(names, where, hint)
+    header = tuple(name if name in columns.known else spelled.get(name.lower(), name) for name in names)
+    if repeated := {name for name in header if name and header.count(name) > 1}:
+        raise DataError(f"{where}: the header has two columns {printable(min(repeated))}")
+    columns.check(header, where, hint if len(header) == 1 else "")
+    return header, False
 
 
-#: Delimiters other than the comma, and what ``--delimiter`` calls them.
-_DELIMITERS = {"\t": "tab", ";": "';'", "|": "'|'", ",": "','"}
+#: Delimiters by the names that ``--delimiter`` and ``delimiter=`` take.
+DELIMITERS = {"tab": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 
 
 def _delimiter_hint(line: str, delimiter: str) -> str:
     """Return what to say of a first line that another delimiter would cut into more columns; mostly nothing."""
-    count, likely = max((line.count(character), character) for character in _DELIMITERS)
-    if likely == delimiter or count <= line.count(delimiter):
+    counts = {name: line.count(character) for name, character in DELIMITERS.items() if name != "space"}
+    likely = max(counts, key=lambda name: counts[name])
+    if DELIMITERS[likely] == delimiter or counts[likely] <= line.count(delimiter):
         return ""
-    word = {"\t": "tabs"}.get(likely, f"{likely!r}")
-    return f"; its columns seem to be separated by {word}: add --delimiter {_DELIMITERS[likely]}"
+    return f"; its columns seem to be separated by {likely}s: add --delimiter {likely}"
 
 
 def _rows_of_tsv(lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -93,7 +94,10 @@ class SentenceTokenizer:
         return [tokens for run in _runs(sentences) for tokens in self.encodings(run)["input_ids"]]
 
     def _are_blank(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
-        return np.array([of_sentence == self._blank for of_sentence in tokens], dtype=bool)
+        blank = self._blank
+        if len(blank) >= (self._model.max_seq_length or math.inf):  # a prompt that leaves no room for a sentence
+            return np.zeros(len(tokens), dtype=bool)
+        return np.array([of_sentence == blank for of_sentence in tokens], dtype=bool)
 
     @cached_property
     def _blank(self) -> list[int]:

@@ -19,11 +19,10 @@ from scipy import stats
 
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.errors import DataError
+from sparse_sts_index.search.similarity_join import FLOAT32_ERROR
 
 RESAMPLES = 2000
 _CONSTANT = "correlation needs pairs with at least two different scores"
-#: Similarities that differ by no more are the same: cosines of float32 vectors are as exact as this.
-SAME = 2e-6
 CONFIDENCE = 0.95
 
 
@@ -48,7 +47,7 @@ class Interval:
     Attributes
     ----------
     low, high : float
-        NaN where a resample has no correlation, as of very few pairs.
+        NaN where the correlation, or that of a resample, is not defined, as of very few pairs.
     """
 
     low: float
@@ -104,6 +103,11 @@ def _is_constant(gold: NDArray[np.float64]) -> bool:
     return len(gold) < 2 or bool(np.ptp(gold) == 0)
 
 
+def is_constant(cosines: NDArray[np.float64]) -> bool:
+    """Return whether cosines of float32 vectors are all the same, but for rounding."""
+    return bool(np.ptp(cosines) <= FLOAT32_ERROR)
+
+
 def correlation(similarity: NDArray[np.float64], gold: NDArray[np.float64]) -> Correlation:
     """Pearson's and Spearman's correlation.
 
@@ -117,7 +121,7 @@ def correlation(similarity: NDArray[np.float64], gold: NDArray[np.float64]) -> C
         Fewer than two pairs, or all gold scores equal: the correlation is undefined.
     """
     check_gold(gold)
-    if np.ptp(similarity) <= SAME:
+    if is_constant(similarity):
         return Correlation(math.nan, math.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.ConstantInputWarning)
@@ -140,6 +144,8 @@ def spearman_interval(similarity: NDArray[np.float64], gold: NDArray[np.float64]
     DataError
         Fewer than two pairs, or all gold scores equal.
     """
+    if is_constant(similarity):
+        return Interval(math.nan, math.nan)
     return _interval(_spearman, similarity, gold, seed=seed)
 
 

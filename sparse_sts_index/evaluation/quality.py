@@ -20,6 +20,7 @@ from sparse_sts_index.evaluation.correlation import (
     check_pairs,
     compare,
     correlation,
+    is_constant,
     spearman_interval,
 )
 from sparse_sts_index.storage.lucene.query import query_terms
@@ -202,7 +203,7 @@ def evaluate(
         active_dims=base.active_dims,
         sparsity=base.sparsity,
         spearman_interval=spearman_interval(cosines, gold),
-        quantized=correlation(quantized, gold),
+        quantized=base.cosine if is_constant(cosines) else correlation(quantized, gold),
         bits=quantizer.bits,
         quantized_active_dims=_mean_active_dims(*impacts),
         max_difference=float(np.abs(quantized - cosines).max()),

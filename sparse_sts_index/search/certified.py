@@ -112,7 +112,7 @@ def check_vectors(vectors: csr_array, vocabulary: int) -> csr_array:
         raise ValueError("weights must be numbers, and not negative")
     lengths = np.sqrt(vectors.multiply(vectors).sum(axis=1, dtype=np.float64))
     for row in np.flatnonzero((lengths > 0) & (np.abs(lengths - 1) > _LENGTH_ERROR)):
-        raise ValueError(f"vectors must be L2-normalised; row {row} has length {lengths[row]:.6g}")
+        raise ValueError(f"vectors must be L2-normalised (l2_normalize); row {row} has length {lengths[row]:.6g}")
     if not vectors.has_sorted_indices:
         vectors = vectors.sorted_indices()
     return vectors

@@ -77,7 +77,7 @@ class SparkCorpus:
                 frame = spark.read.option("mergeSchema", "true").parquet(files)
                 self._columns.check(frame.columns, files)
                 known = self._columns.known
-                content = functions.struct(*(frame[name] for name in frame.columns if name in known))
+                content = functions.struct(*(frame[_quoted(name)] for name in frame.columns if name in known))
             else:
                 frame = spark.read.option("lineSep", "\n").text(files)
                 content = frame["value"].cast("binary")
@@ -152,6 +152,11 @@ class SparkCorpus:
         repeated = places.filter(_is_repeated).takeOrdered(1, key=_second_place)
         for doc_id, (_, (_, where)) in repeated:
             raise DataError(f"{where}: duplicate id {doc_id!r}")
+
+
+def _quoted(name: str) -> str:
+    """Return a column's name such that Spark does not take a dot in it for a field."""
+    return f"`{name.replace('`', '``')}`"
 
 
 def joined(summaries: Iterable[Summary]) -> Summary:

@@ -47,7 +47,12 @@ def documents(path: Path, **options: Any) -> list[tuple[str, str]]:
         ("c.jsonl", '{"qid": "a", "q": "x y"}\n{"qid": "b", "q": "z"}\n', {"id": "qid", "text": "q"}, None),
         ("c.jsonl", '{"1": "a", "2": "x y"}\n{"1": "b", "2": "z"}\n', {"id": "1", "text": "2"}, None),
         ("c.csv", '"a, b",text\na,x y\nb,z\n', {"id": "a, b"}, None),
-        ("c.tsv", "a\tx y\textra\nb\tz\n", {"id": "1", "text": "2"}, None),  # rows of any width
+        (
+            "c.tsv",
+            "a\tx y\t\t\t\t\t\nb\tz\t\t\t\t\t\t\t\n",
+            {"id": "1", "text": "2"},
+            None,
+        ),  # as wide as the STSbenchmark
         ("c.csv", "id,ID,text\n1,a,x y\n2,b,z\n", {"id": "ID"}, None),  # the case tells them apart
     ],
 )
@@ -70,6 +75,20 @@ def test_rows_are_numbered_on_request(write: Write, name: str, content: str) -> 
     assert documents(write(name, content), columns={"id": "#"}) == [(str(first), "x"), ("3", "y")]
 
 
+def test_tables_with_tabs_have_quotes_where_csv_is_asked_for(write: Write) -> None:
+    path = write("c.csv", 'id\ttext\n1\t"He said ""hi"""\n')
+    assert documents(path, delimiter="tab") == [("1", '"He said ""hi"""')]
+    assert documents(path, delimiter="tab", format="csv") == [("1", 'He said "hi"')]
+
+
+def test_lines_may_be_numbered_and_nothing_else(write: Write) -> None:
+    assert documents(write("c.txt", "x\n"), columns={"id": "#"}) == [("1", "x")]
+    assert documents(write("c.csv", "hello\nworld\n"), columns={"id": "#", "text": "1"}) == [
+        ("1", "hello"),
+        ("2", "world"),
+    ]
+
+
 def test_a_title_is_read_unless_the_text_is_named(write: Write) -> None:
     path = write("c.csv", "id,title,text,body\n1,T,x,B\n")
     assert documents(path) == [("1", "T x")]
@@ -82,7 +101,7 @@ def test_a_title_is_read_unless_the_text_is_named(write: Write) -> None:
     [
         ("c.jsonl", '{"question": "x", "qid": 1}\n', {}, ":1: missing .*found: question, qid.*--columns id=qid,text=q"),
         ("c.jsonl", '{"text": "x"}\n', {}, r":1: missing .*--columns 'id=#' \(# numbers the rows\)$"),
-        ("c.csv", "id;text\n1;x\n", {}, ":1: no header .*separated by ';': add --delimiter ';'$"),
+        ("c.csv", "id;text\n1;x\n", {}, ":1: no header .*separated by semicolons: add --delimiter semicolon$"),
         ("c.csv", "id\ttext\n1\tx\n", {}, ":1: no header .*separated by tabs: add --delimiter tab$"),
         ("c.csv", "text\tid\n1\tx\n", {"columns": {"id": "#"}}, "separated by tabs: add --delimiter tab$"),
         ("c.tsv", "0\tA passage.\n", {}, r":1: no header .*found: 0, A passage.*--columns id=1,text=2$"),
@@ -99,6 +118,24 @@ def test_a_title_is_read_unless_the_text_is_named(write: Write) -> None:
         ("c.csv", "id,text\n1,x\n", {"columns": {"id": "1", "text": "text"}}, "names .* or numbers .*, not both"),
         ("c.csv", "id,text\n1,x\n", {"columns": {"text": "#"}}, "column text: '#' is not the name of a column"),
         ("c.csv", "id,text\n1,x\n", {"columns": {"text": ""}}, "column text: '' is not the name"),
+        ("c.csv", '1,"x"\n2,y, z\n', {"columns": {"id": "1", "text": "2"}}, ":2: 3 columns where 2 are expected"),
+        ("c.tsv", "1\tx\n2\ty\tz\n", {"columns": {"id": "1", "text": "2"}}, ":2: 3 columns where 2 are expected"),
+        (
+            "c.csv",
+            "id,text\n1,x\n",
+            {"columns": {"id": "1", "text": "2"}},
+            ":1: the first row is a header: .*id=id,text",
+        ),
+        (
+            "c.csv",
+            "qid,Question\n1,x\n",
+            {"columns": {"id": "1", "text": "2"}},
+            "header: .*--columns id=qid,text=Quest",
+        ),
+        ("c.csv", "hello\nworld\n", {}, ":1: no header .*without a header, --columns 'id=#,text=1'$"),
+        ("c.csv", "text\nx\n", {"columns": {"text": "question"}}, "no header .*--columns 'id=#,text=COLUMN'"),
+        ("c.jsonl", '{"question": "x"}\n', {"columns": {"text": "question"}}, "--columns 'text=question,id=#' "),
+        ("c.txt", "x\n", {"columns": {"text": "question"}}, "c.txt: txt has no columns; .*--delimiter tab$"),
         ("c.jsonl", "{}\n", {"delimiter": "tab"}, "jsonl has no delimiter"),
         ("c.csv", "id,text\n1,x\n", {"delimiter": ";;"}, "delimiter ';;': expected one character"),
         ("c.csv", "id,text\n1,x\n", {"delimiter": '"'}, "delimiter '\"': expected one character"),

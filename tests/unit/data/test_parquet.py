@@ -82,6 +82,7 @@ def test_ids_that_are_names_or_whole_numbers(tmp_path: Path, ids: pa.Array, expe
         (pa.array([decimal.Decimal("1.5"), None], pa.decimal128(4, 1)), "row 1: id must be .*, found Decimal"),
         (pa.array([True, False]), "row 1: id must be a string or an integer, found bool"),
         (pa.array([b"\xff", b"a"]), "row 1: id is not UTF-8"),
+        (pa.array([b"a" * 2000, b"b" * 2000], pa.binary(2000)), "column id is fixed_size_binary.2000., neither text"),
         (pa.array([["a"], ["b"]]), "column id is list<.*neither text nor a number"),
     ],
 )
