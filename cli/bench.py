@@ -23,6 +23,7 @@ from .options import (
     score_range_option,
     sentences_option,
     split_option,
+    split_reading,
     tolerance_option,
 )
 from .output import one_line
@@ -66,8 +67,9 @@ def bench(
     """
     refuse_file(output)
     model = chosen_model(model)
-    pairs = load_pairs(dataset, split, score_range=score_range, **reading)
-    sentences = [document.text for document in read_corpus(corpus)] if corpus else None
+    of_pairs, of_corpus = split_reading(reading)
+    pairs = load_pairs(dataset, split, score_range=score_range, **of_pairs)
+    sentences = [document.text for document in read_corpus(corpus, **of_corpus)] if corpus else None
 
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
     from sparse_sts_index.evaluation import baselines, benchmarking

@@ -11,6 +11,7 @@ import click
 from sparse_sts_index._utils.hub import DEFAULT_DATASET
 from sparse_sts_index._utils.text import printable
 from sparse_sts_index.data.reading import STDIN
+from sparse_sts_index.encoding.bundled import splade_path
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.layout import is_index
 
@@ -30,24 +31,33 @@ def _say(what: str, value: object, why: str, option: str) -> None:
 
 def chosen_model(model: str | None, *, quietly: bool = False) -> str:
     """Return the model of ``--model`` or the environment, else the one trained here, else the one in the box."""
+    if model is None:
+        model = os.environ.get(MODEL_VARIABLE) or None
     if model is not None:
+        splade_path(model)  # refuses at once what cannot be one
         return model
-    if named := os.environ.get(MODEL_VARIABLE):
-        return named
     trained = any(Path(TRAINED_MODEL, file).is_file() for file in ("modules.json", "config.json"))
     model, why = (TRAINED_MODEL, "the one trained in this folder") if trained else (BOXED_MODEL, "the one in the box")
     if not quietly:
         _say("model", model, why, "--model")
+    splade_path(model)
     return model
+
+
+def is_many(source: str) -> bool:
+    """Return whether a source is many files or a URL, which Spark reads."""
+    return re.search(r"://|[*?\[]", source) is not None and not Path(source).exists()
 
 
 def chosen_output(output: Path | None, source: str) -> Path:
     """Return the folder of ``--output``, else one beside the corpus with its name."""
     if output is not None:
         return output
-    if re.search(r"://|[*?\[]", source):
+    file = Path(source)
+    if is_many(source):
         raise click.UsageError(f"{source} names many files or a URL: give the folder for the index with --output.")
-    output = Path("stdin-index") if source == STDIN else _named_after(Path(source), "index")
+    stream = source == STDIN or file.is_fifo() or source.startswith(("/dev/", "/proc/"))
+    output = Path("stdin-index") if stream else _named_after(file, "index")
     _say("output", output, "named after the corpus", "--output")
     return output
 
@@ -56,8 +66,11 @@ def chosen_model_output(output: Path | None, dataset: str) -> Path:
     """Return the folder of ``--output``, else ``sts-model``, or for a data set of one's own ``PAIRS-model``."""
     if output is not None:
         return output
-    output = Path(TRAINED_MODEL) if dataset == DEFAULT_DATASET else Path(_named_after(Path(dataset), "model").name)
-    _say("output", output, "named after the data set", "--output")
+    if dataset == DEFAULT_DATASET:
+        output, why = Path(TRAINED_MODEL), "the default"
+    else:
+        output, why = Path(_named_after(Path(dataset), "model").name), "named after the data set"
+    _say("output", output, why, "--output")
     return output
 
 
@@ -66,15 +79,27 @@ def _named_after(path: Path, kind: str) -> Path:
     return path.parent / f"{stem}-{kind}"
 
 
-def names_index(argument: str) -> bool:
-    """Return whether an argument is meant as an index, and not as a text."""
+def names_index(argument: str, alone: bool) -> bool:
+    """Return whether a first argument is meant as an index, and not as a text.
+
+    Parameters
+    ----------
+    argument : str
+    alone : bool
+        No text and no query comes after it: a single word may be a text then, unless it begins as a path does.
+    """
     try:
-        return (
-            is_index(Path(argument))
-            or Path(argument).is_dir()
-            or (os.sep in argument and argument.split() == [argument])
-        )
+        if is_index(Path(argument)):
+            return argument != ""
     except (OSError, ValueError):  # longer than the name of a file, or holds what none does
+        return False
+    return argument.split() == [argument] and (not alone or argument.startswith(("/", "./", "../", "~")))
+
+
+def _is_readable_index(path: Path) -> bool:
+    try:
+        return is_index(path)
+    except OSError:  # a folder of somebody else
         return False
 
 
@@ -94,7 +119,7 @@ def chosen_index(index: Path | None, instead_of: str | None = None) -> Path:
     """
     if index is not None:
         return index
-    here = sorted(path for path in Path().iterdir() if is_index(path))
+    here = sorted(path for path in Path().iterdir() if _is_readable_index(path))
     if len(here) != 1:
         names = ", ".join(str(path) for path in here)
         found = (

@@ -13,11 +13,15 @@ _OMP_THREADS = re.compile(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*")
 
 def run() -> None:
     """Run the command line, and end the process."""
-    signal.signal(signal.SIGINT, _end_at_once)  # imports turn a KeyboardInterrupt into a traceback, or swallow it
+    before = signal.getsignal(signal.SIGINT)
+    if (
+        before is signal.default_int_handler
+    ):  # and not ignored, as by a shell that runs a script's job in the background
+        signal.signal(signal.SIGINT, _end_at_once)  # imports turn a KeyboardInterrupt into a traceback, or swallow it
     _prepare_environment()
     from .main import main
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, before)
     main()
 
 

@@ -27,7 +27,7 @@ from .options import (
     precision_option,
     split_option,
 )
-from .output import one_line
+from .output import one_line, stdout_is_utf8
 
 if TYPE_CHECKING:
     from sparse_sts_index.evaluation.correlation import Interval
@@ -130,7 +130,7 @@ def evaluate(
     }
     text = json.dumps(report, indent=2, ensure_ascii=False)
     if format == "json":
-        click.echo(text)
+        click.echo(text if stdout_is_utf8() else json.dumps(report, indent=2))
     else:
         for number, (dataset, result) in enumerate(zip(datasets, results, strict=True)):
             name = dataset if Path(dataset).is_file() else f"{dataset} ({split})"

@@ -12,7 +12,7 @@ from sparse_sts_index.storage import start_jvm
 from sparse_sts_index.storage.builder import check_target
 from sparse_sts_index.vectors.spec import Precision
 
-from .defaults import chosen_model, chosen_output
+from .defaults import chosen_model, chosen_output, is_many
 from .options import (
     Whole,
     bits_option,
@@ -72,6 +72,12 @@ def index(
     source = corpus or files or ""
     if shards is not None and engine != "spark":
         raise click.UsageError("--shards needs --engine spark.")
+    if engine == "local":
+        if is_many(source):
+            raise click.UsageError(f"{source} names many files or a URL, for which --engine spark is needed.")
+        total = known_total(source, reading)
+    elif reading.get("delimiter") is not None:
+        raise click.UsageError("--delimiter is not for --engine spark, which reads jsonl, txt and parquet.")
     output, model = chosen_output(output, source), chosen_model(model)
     with engine_session(engine, master, spark_conf) as spark:
         if spark is not None:
@@ -94,7 +100,6 @@ def index(
             show_built(output, manifest, f", in {count} shards")
             return
     check_target(output, overwrite)  # all that can be refused is, before the model is loaded
-    total = known_total(source, reading)
     start_jvm()
 
     from sparse_sts_index.encoding.encoder import SparseStsEncoder

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shlex
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
 from sparse_sts_index.data.sample import SAMPLE
-from sparse_sts_index.encoding.bundled import MINILM, bundled_folder
+from sparse_sts_index.encoding.bundled import BUNDLED, MINILM, bundled_folder
 from sparse_sts_index.errors import HubUnreachableError, ModelError, SparseStsError
 
 from .add import add
@@ -59,6 +61,8 @@ class OneLineErrors(click.Group):
         try:
             return super().invoke(ctx)
         except click.NoSuchOption as error:
+            if error.ctx is None or error.ctx.info_name not in ("search", "score", "delete"):
+                raise
             hint = "A text or id that begins with a dash needs -- before it."
             raise click.UsageError(f"{error.format_message()} {hint}", error.ctx) from error
         except HubUnreachableError as error:
@@ -74,10 +78,17 @@ class OneLineErrors(click.Group):
             raise click.ClickException(one_line(f"{where}{error.strerror or error}")) from error
 
 
+_MODEL_OPTIONS = ("--model", "--base-model", "--against", "--teacher", "--dense", "--encoder")
+
+
 def _offline_command(arguments: list[str], commands: Mapping[str, click.Command]) -> str:
     """Return the command line with what comes with the package in place of defaults from the hub; mostly nothing."""
     command = next((commands[word] for word in arguments if word in commands), None)
     options = {option for param in command.params for option in param.opts} if command else set()
+    values = dict(itertools.pairwise(arguments)) | dict(word.split("=", 1) for word in arguments if "=" in word)
+    models = [values[option] for option in _MODEL_OPTIONS if option in values]
+    if any(model not in (*BUNDLED, "none") and not Path(model).is_dir() for model in models):
+        return ""
     given = {word.partition("=")[0] for word in arguments}
     more: list[str] = []
     if "--base-model" in options - given:

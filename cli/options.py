@@ -14,7 +14,8 @@ import click
 
 from sparse_sts_index._utils.hub import DEFAULT_DATASET
 from sparse_sts_index._utils.numbers import LARGEST
-from sparse_sts_index.data.reading import FORMATS
+from sparse_sts_index.data.documents import DOCUMENT_COLUMNS
+from sparse_sts_index.data.reading import FORMATS, TableOptions
 from sparse_sts_index.vectors.spec import PRECISIONS
 
 from .defaults import BOXED_MODEL, MODEL_VARIABLE, TRAINED_MODEL
@@ -180,11 +181,11 @@ def _parse_columns(_: click.Context, __: click.Parameter, value: Any) -> Any:
 
 def _columns(value: str) -> dict[str, str]:
     columns: dict[str, str] = {}
-    for part in re.split(r",(?=\w+=)", value):
-        role, equals, name = part.partition("=")
+    for part in re.split(r",\s*(?=\w+\s*=)", value):
+        role, equals, name = (word.strip() for word in part.partition("="))
         if not equals or role in columns:
             raise click.BadParameter(f"{value!r} is not of the form id=COLUMN,text=COLUMN")
-        columns[role.strip()] = name.strip()
+        columns[role] = name
     return columns
 
 
@@ -242,6 +243,16 @@ def reading_options(
 
 #: What a reader of pairs takes.
 PAIR_ROLES = "sentence1, sentence2 and score"
+
+
+def split_reading(reading: TableOptions) -> tuple[TableOptions, TableOptions]:
+    """Return how to read pairs, and how to read a collection beside them: roles of columns tell which is meant."""
+    columns = reading.get("columns") or {}
+    of_corpus = {role: name for role, name in columns.items() if role in DOCUMENT_COLUMNS.roles}
+    of_pairs = {role: name for role, name in columns.items() if role not in of_corpus}
+    return {**reading, "columns": of_pairs}, {"columns": of_corpus}
+
+
 pairs_reading_options = reading_options(roles=PAIR_ROLES)
 
 index_argument = click.argument("index", type=click.Path(path_type=Path))

@@ -79,8 +79,12 @@ def one_line(text: str) -> str:
 
 def json_line(value: object) -> str:
     """Return JSON that is text to every reader, and no orders to a terminal; ASCII where stdout is not in UTF-8."""
-    plain = sys.stdout.encoding.lower().replace("-", "") != "utf8"
-    return _C1.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=plain))
+    return _C1.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=not stdout_is_utf8()))
+
+
+def stdout_is_utf8() -> bool:
+    """Return whether any text can be written to standard output."""
+    return sys.stdout.encoding.lower().replace("-", "") == "utf8"
 
 
 def show_terms(explanation: tuple[TermContribution, ...], score: float, indent: str) -> None:

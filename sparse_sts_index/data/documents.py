@@ -87,7 +87,7 @@ def read_corpus(
     source: str | Path,
     format: str | None = None,
     *,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | int] | None = None,
     delimiter: str | None = None,
 ) -> Iterator[Document]:
     """Yield the documents of a collection, in order, holding one at a time.
@@ -102,9 +102,9 @@ def read_corpus(
         before the text, with a space, as BEIR does.
     format : {"jsonl", "csv", "tsv", "txt", "parquet"}, optional
         Default: by the suffix; standard input is jsonl if it begins with ``{``, else txt.
-    columns : mapping of str to str, optional
+    columns : mapping of str to str or int, optional
         Names of the columns for ``id``, ``text`` and ``title``, such as ``{"id": "qid", "text": "question"}``; numbers
-        from 1 for csv and tsv without a header, such as ``{"id": "1", "text": "2"}``. The id ``"#"`` is the number of
+        from 1 for csv and tsv without a header, such as ``{"id": 1, "text": 2}``. The id ``"#"`` is the number of
         the line or row. Where the text is named, a title is read only if it is named, too.
     delimiter : str, optional
         What separates columns, such as ``"tab"`` or ``";"``; see :func:`~.data.reading.read_records`.

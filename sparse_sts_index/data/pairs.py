@@ -81,7 +81,7 @@ def load_pairs(
     *,
     score_range: tuple[float, float] | None = None,
     scored: bool = True,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | int] | None = None,
     delimiter: str | None = None,
 ) -> Pairs:
     """Load sentence pairs, their scores normalised to 0..1.
@@ -100,9 +100,9 @@ def load_pairs(
         Lowest and highest score of the grading scale, mapped to 0 and 1. Default (0, 1); the sample knows its own.
     scored : bool
         Whether the pairs must have scores. If False, a score column is not read.
-    columns : mapping of str to str, optional
+    columns : mapping of str to str or int, optional
         Names of the columns for ``sentence1``, ``sentence2`` and ``score``, such as ``{"score": "similarity"}``; or
-        numbers from 1 for csv and tsv without a header, such as ``{"sentence1": "6", "sentence2": "7", "score": "5"}``
+        numbers from 1 for csv and tsv without a header, such as ``{"sentence1": 6, "sentence2": 7, "score": 5}``
         for the files of the STSbenchmark.
     delimiter : str, optional
         What separates columns, such as ``"tab"`` or ``";"``; see :func:`~.data.reading.read_records`.
@@ -210,8 +210,8 @@ def _collect(records: Iterable[Record], columns: Columns, score_range: tuple[flo
             score = _score(record, columns)
             if not low <= score <= high:
                 raise DataError(
-                    f"{record.where}: score {score:g} is outside the stated range {low:g}..{high:g} "
-                    "(state the file's own with score_range, --score-range)"
+                    f"{record.where}: score {score:g} is outside the range {low:g}..{high:g}; give the scale of the "
+                    "file, such as --score-range 0 5 (score_range=(0, 5))"
                 )
             scores.append((score - low) / (high - low))
     if not sentence1:

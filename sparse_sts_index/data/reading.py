@@ -33,7 +33,7 @@ STDIN = "-"
 class TableOptions(TypedDict, total=False):
     """The keyword arguments of :func:`~.data.pairs.load_pairs` that say how to read a file."""
 
-    columns: Mapping[str, str] | None
+    columns: Mapping[str, str | int] | None
     delimiter: str | None
 
 

@@ -92,3 +92,24 @@ def bundled_folder(name: str) -> Path | None:
                 f"(SHA-256 {found[:12]}..., expected {expected[:12]}...)"
             )
     return folder
+
+
+def splade_path(name: str | Path) -> Path:
+    """Return where a SPLADE model is: a folder that holds a model, or what may be the id of one on the hub.
+
+    Torch is not imported, so that a name that cannot be a model's is refused at once.
+
+    Raises
+    ------
+    ModelError
+        No such folder, a folder without a model in it, or a dense model.
+    """
+    if str(name) == MINILM:
+        raise ModelError(f"{MINILM!r} is a dense model; sparse-sts grow gives it a SPLADE head")
+    path = tiny_folder() if str(name) == TINY else Path(name)
+    if path.is_dir():
+        if str(name) == "" or not any((path / file).is_file() for file in ("modules.json", "config.json")):
+            raise ModelError(f"{str(name)!r} is a folder without a model in it (no modules.json or config.json)")
+    elif path.exists() or path.is_absolute() or len(path.parts) > 2 or str(name).startswith("."):
+        raise ModelError(f"no model folder: {name}")
+    return path

@@ -23,6 +23,7 @@ def load_matching(
     model: SparseStsEncoder | str | Path | None = None,
     *,
     precision: Precision | None = None,
+    remedy: str = "say where the model is now: --model, model=",
 ) -> SparseStsEncoder:
     """Return the encoder that a collection names.
 
@@ -36,6 +37,8 @@ def load_matching(
         The encoder, or where to load it from. Default: ``spec.model``.
     precision : {"auto", "float32", "bfloat16"}, optional
         Precision of a model that is to be loaded. Default: ``spec.precision``.
+    remedy : str
+        What to do if the model is not where the collection says it is.
 
     Raises
     ------
@@ -59,10 +62,7 @@ def load_matching(
         except ModelError as error:
             if model is not None and str(model) != spec.model:
                 raise
-            raise ModelError(
-                f"{error} ({owner} was built with it; say where the model is now: --model, model=, or for good "
-                "sparse-sts relocate)"
-            ) from error
+            raise ModelError(f"{error} ({owner} was built with it; {remedy})") from error
     check_matching(encoder, spec, owner)
     return encoder
 

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from sparse_sts_index._utils.fork_guard import TORCH
 from sparse_sts_index._utils.hub import hub_access
 from sparse_sts_index._utils.text import printable
-from sparse_sts_index.encoding.bundled import MINILM, TINY, bundled_folder, tiny_folder
+from sparse_sts_index.encoding.bundled import MINILM, TINY, bundled_folder, splade_path
 from sparse_sts_index.encoding.fused_encoder import fuse
 from sparse_sts_index.encoding.model_safety import MODEL_KWARGS, check_model, no_questions
 from sparse_sts_index.errors import HubUnreachableError, ModelError
@@ -42,14 +42,8 @@ def load_splade(name: str | Path, *, device: str | None = None) -> SparseEncoder
         Neither a folder nor in the local cache while the hub is out of reach.
     """
     TORCH.check()
-    if str(name) == MINILM:
-        raise ModelError(f"{MINILM!r} is a dense model; sparse-sts grow gives it a SPLADE head")
-    path = tiny_folder() if str(name) == TINY else Path(name)
+    path = splade_path(name)
     local = path.is_dir()
-    if local and not any((path / file).is_file() for file in ("modules.json", "config.json")):
-        raise ModelError(f"{name} is a folder without a model in it (no modules.json or config.json)")
-    if not local and (path.exists() or path.is_absolute() or len(path.parts) > 2 or str(name).startswith(".")):
-        raise ModelError(f"no model folder: {name}")
     reachable = False
     try:
         with no_progress_bars(), hub_access() as reachable:

@@ -89,7 +89,7 @@ def build_collection(
     precision: Precision = "auto",
     max_active_dims: int | None = None,
     overwrite: bool = False,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | int] | None = None,
 ) -> tuple[Manifest, int]:
     """Encode and index the documents in files, a shard a task; a reader sees the result when all of it is there.
 
@@ -108,7 +108,7 @@ def build_collection(
         Of the files.
     quantizer, precision, max_active_dims, overwrite
         See :meth:`sparse_sts_index.index.SparseStsIndex.build`. An automatic precision is the driver's choice.
-    columns : mapping of str to str, optional
+    columns : mapping of str to str or int, optional
         Names of the columns; see :func:`sparse_sts_index.data.documents.read_corpus`.
 
     Returns

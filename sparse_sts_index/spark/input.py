@@ -47,7 +47,7 @@ class SparkCorpus:
     format : {"jsonl", "txt", "parquet"}, optional
         Default: by the suffix; text may be compressed. Columns and errors are those of
         :func:`sparse_sts_index.data.documents.read_corpus`.
-    columns : mapping of str to str, optional
+    columns : mapping of str to str or int, optional
         Names of the columns, as there.
 
     Raises
@@ -61,7 +61,7 @@ class SparkCorpus:
         spark: SparkSession,
         files: str,
         format: str | None = None,
-        columns: Mapping[str, str] | None = None,
+        columns: Mapping[str, str | int] | None = None,
     ) -> None:
         from py4j.protocol import Py4JJavaError
         from pyspark.errors import AnalysisException

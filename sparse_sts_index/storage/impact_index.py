@@ -39,7 +39,8 @@ class ImpactIndex:
     """Unit vectors and sentences by id.
 
     Open one with :meth:`open`, make one with :meth:`build`. Several threads may search one, and change one: a change
-    waits for the change before it.
+    waits for the change before it. The documents of a change may be read from the index itself; what hands them out
+    must not change it, nor wait for another thread that does.
 
     Attributes
     ----------
@@ -54,7 +55,7 @@ class ImpactIndex:
         self._snapshot = snapshot
         self._writable, self._transaction = transaction is not None, transaction
         self._closed, self._lock = False, threading.Lock()
-        self._changes = threading.RLock()  # held for a whole change; its documents may come from this index
+        self._changes, self._changer = threading.Lock(), 0  # held for a whole change, and by which thread
 
     @classmethod
     def open(cls, path: str | Path, *, writable: bool = False, check: bool = True) -> Self:
@@ -289,7 +290,7 @@ class ImpactIndex:
         """Release the files; drops changes that are not committed. Does nothing in a forked process."""
         if JAVA.inherited:
             return
-        with self._changes:
+        with self._one_change():
             with self._lock:
                 if self._closed:
                     return
@@ -325,8 +326,26 @@ class ImpactIndex:
     def _changing(self, commit: bool) -> Iterator[tuple[Snapshot, Transaction]]:
         """Yield the snapshot before a change, and the transaction to make it in; drop the change if the block fails."""
         self.check_writable()
-        with self._changes:
+        with self._one_change():
             yield from self._change(commit)
+
+    @contextlib.contextmanager
+    def _one_change(self) -> Iterator[None]:
+        """Wait for the changes before this one.
+
+        Raises
+        ------
+        ImpactIndexError
+            This thread is in the middle of a change.
+        """
+        if self._changer == threading.get_ident():
+            raise ImpactIndexError(f"{self.path}: a change is being made; make the next one, or close it, after that")
+        with self._changes:
+            self._changer = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._changer = 0
 
     def _change(self, commit: bool) -> Iterator[tuple[Snapshot, Transaction]]:
         self.check_writable()  # it may have been closed meanwhile

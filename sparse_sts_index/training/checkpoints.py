@@ -86,7 +86,7 @@ class Checkpoints:
             return last
         if last is not None and not overwrite:
             raise TrainingError(
-                f"an interrupted run is in {self.folder}: go on with resume=True, --resume, "
+                f"an interrupted run is in {self.folder}: go on with --resume (resume=True), "
                 "or start again with --overwrite (overwrite=True)"
             )
         return None

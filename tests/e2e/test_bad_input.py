@@ -52,7 +52,7 @@ def test_corpora(
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
-        (b"a,b,4.5\n", ["pairs.csv:1: score 4.5 is outside the stated range 0..1", "--score-range"]),
+        (b"a,b,4.5\n", ["pairs.csv:1: score 4.5 is outside the range 0..1", "--score-range"]),
         (b"sentence1,score\na,1\n", ["pairs.csv:1: missing column sentence2 (found: sentence1, score)"]),
         (b"a,b,0.5\na,b\n", ["pairs.csv:2: 2 columns where 3 are expected"]),
         (b"a,b\xff,0.5\n", ["pairs.csv:1: not UTF-8"]),

@@ -84,8 +84,10 @@ def test_several_indexes_or_none(sparse_sts: Run, monkeypatch: pytest.MonkeyPatc
     run = sparse_sts("search", "a cat")
     assert run.returncode == 1
     assert "this folder has several indexes (a-index, b-index); name one" in run.stderr
-    assert "no index at none" in sparse_sts("search", "./none", "a cat").stderr
-    assert "no index at" in sparse_sts("search", "x" * 5000).stderr
+    for arguments in (("./none", "a cat"), ("none", "a cat"), ("none", "--queries", "q.txt")):
+        assert "no index at none" in sparse_sts("search", *arguments).stderr
+    for text in ("and/or", "", "x" * 5000, "dogs"):
+        assert "several indexes (a-index, b-index)" in sparse_sts("search", text).stderr
 
 
 def test_a_model_trained_here_is_taken(sparse_sts: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -179,6 +181,31 @@ def test_doctor_where_java_is_missing() -> None:
     assert re.search(r"MISSING +Java: no\n +missed: .*no Java 21 or newer", run.stdout)
 
 
+def test_a_stream_is_indexed_in_this_folder(bare: Run, tmp_path: Path) -> None:
+    """And not beside /dev/stdin."""
+    (tmp_path / "c.txt").write_text("A cat.\n", encoding="utf-8")
+    index = f"{SCRIPT} index /dev/stdin --format txt"
+    script = f"{index} < c.txt && cat c.txt | {index} --overwrite"
+    run = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("-index: 1 sentences in ") == 2
+    assert (tmp_path / "stdin-index").is_dir()
+
+
+def test_a_background_job_of_a_script_ignores_interrupts(sample_index: SparseStsIndex) -> None:
+    """A shell starts it with SIGINT ignored, which Ctrl-C at the foreground then leaves alone."""
+    command = [SCRIPT, "search", str(sample_index.path), "a cat", "-k", "1"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)
+    )
+    for _ in range(10):
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert b"s0729" in out
+
+
 def test_relocate(bare: Run, write: Write, tmp_path: Path) -> None:
     shutil.copytree(tiny_folder(), tmp_path / "model")
     write("c.jsonl", CORPUS)
@@ -193,7 +220,7 @@ def test_relocate(bare: Run, write: Write, tmp_path: Path) -> None:
 def test_columns_and_delimiters(sparse_sts: Run, write: Write, tmp_path: Path) -> None:
     corpus = write("c.csv", "qid;question\na;A cat sleeps.\nb;Stocks fell.\n")
     run = sparse_sts("index", corpus, "--model", "tiny")
-    assert "add --delimiter ';'" in run.stderr
+    assert "add --delimiter semicolon" in run.stderr
     run = sparse_sts("index", corpus, "--model", "tiny", "--delimiter", ";")
     assert "--columns id=qid,text=question" in run.stderr
     index = tmp_path / "i"
@@ -213,8 +240,18 @@ def test_columns_and_delimiters(sparse_sts: Run, write: Write, tmp_path: Path) -
     assert "p.txt: 3 pairs" in run.stdout
     run = sparse_sts("score", pairs, "--model", "tiny", *layout)
     assert len(run.stdout.splitlines()) == 3
-    for wrong in ("id", "id=", "id=a,id=b", "=x", "title"):
-        assert sparse_sts("index", corpus, "--columns", wrong, "--output", tmp_path / "w").returncode in (1, 2)
+    for wrong, message in (
+        ("id", "'id' is not of the form id=COLUMN,text=COLUMN"),
+        ("id=a,id=b", "is not of the form id=COLUMN"),
+        ("id=", "column id: '' is not the name of a column"),
+        ("=x", "unknown column ''"),
+        ("body=x", "unknown column 'body'; choose from id, text, title"),
+    ):
+        run = sparse_sts("index", corpus, "--delimiter", ";", "--columns", wrong, "--output", tmp_path / "w")
+        assert message in run.stderr
+    spaced = ("--delimiter", ";", "--columns", " id = qid , text = question ")
+    assert sparse_sts("index", corpus, *spaced, "--model", "tiny", "--output", tmp_path / "w").returncode == 0
+    assert "need --queries" in sparse_sts("search", index, "x", "--delimiter", ";").stderr
     assert "need a file of pairs" in sparse_sts("score", "a", "b", "--delimiter", "tab").stderr
     run = sparse_sts("evaluate", "--dataset", "a", "--dataset", "b", "--dataset", "c", *layout[:2] * 2)
     assert "Give --columns once, or once for each --dataset" in run.stderr

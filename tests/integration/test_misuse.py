@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -89,15 +89,17 @@ def test_what_is_no_text_is_named(small: SparseStsIndex, tiny: SparseStsEncoder,
 def test_one_where_several_are_expected(
     small: SparseStsIndex, tiny: SparseStsEncoder, tmp_path: Path, value: Any
 ) -> None:
+    kind = "string" if isinstance(value, str) else type(value).__name__
     for call in (tiny.encode, tiny.trace, small.search, small.get_many):
-        with pytest.raises(
-            ValueError, match=f"^expected a sequence of (sentences|ids), not one {type(value).__name__}$"
-        ):
+        with pytest.raises(ValueError, match=f"^expected a sequence of (sentences|ids), not one {kind}$"):
             call(value)
     with pytest.raises(ValueError, match="^expected a sequence of documents, not one "):
         SparseStsIndex.build(tmp_path / "index", value if not isinstance(value, bytes) else "x", tiny)
     with pytest.raises(ValueError, match="^expected a sequence of sentences, not a table"):
         tiny.encode(pd.DataFrame({"text": TEXTS}))
+    for table in (pd.DataFrame({"text": TEXTS}), {"q1": TEXTS[0]}, np.array([TEXTS])):
+        with pytest.raises(ValueError, match="^expected a sequence of documents, not a table"):
+            SparseStsIndex.build(tmp_path / "index", table, tiny)
 
 
 def test_documents_to_change(tiny: SparseStsEncoder, tmp_path: Path) -> None:
@@ -118,9 +120,9 @@ def test_vectors_have_unit_length(tiny: SparseStsEncoder, tmp_path: Path, factor
     SparseStsIndex.build(tmp_path / "index", TEXTS, tiny).close()
     vectors = tiny.encode(TEXTS)
     with SparseStsIndex.open(tmp_path / "index", tiny, writable=True) as opened:
-        with pytest.raises(ValueError, match="must be L2-normalised; row 0 has length "):
+        with pytest.raises(ValueError, match="must be L2-normalised .*; row 0 has length "):
             opened.search_vectors(vectors * factor)
-        with pytest.raises(ValueError, match="must be L2-normalised; row 0 has length "):
+        with pytest.raises(ValueError, match="must be L2-normalised .*; row 0 has length "):
             opened.write_vectors([Document("a", "a"), Document("b", "b")], vectors * factor)
         with pytest.raises(ValueError, match="must be a csr_array, not ndarray"):
             opened.search_vectors(vectors.toarray())
@@ -147,9 +149,35 @@ def test_threads_change_one_index(tiny: SparseStsEncoder, tmp_path: Path) -> Non
 
 def test_a_change_may_read_its_own_index(tiny: SparseStsEncoder, tmp_path: Path) -> None:
     SparseStsIndex.build(tmp_path / "index", TEXTS, tiny).close()
+
+    def upper_case(ids: list[str]) -> Iterator[Document]:
+        for doc_id in ids:
+            document = opened.get(doc_id)
+            assert document is not None
+            yield Document(doc_id, document.text.upper())
+
     with SparseStsIndex.open(tmp_path / "index", tiny, writable=True) as opened:
-        opened.update(Document(each.id, each.text.upper()) for each in opened.get_many(["1", "2"]) if each)
+        opened.update(upper_case(["1", "2"]))
         assert opened.get("2") == Document("2", "A DOG RUNS.")
+
+
+@pytest.mark.parametrize("change", ["add", "update", "delete", "commit", "compact", "close"])
+def test_a_change_within_a_change_is_refused(tiny: SparseStsEncoder, tmp_path: Path, change: str) -> None:
+    """All of the outer one is dropped; the index is as it was, and takes the next change."""
+    SparseStsIndex.build(tmp_path / "index", TEXTS, tiny).close()
+    arguments: dict[str, Any] = {"add": [[Document("x", "x")]], "update": [[Document("1", "x")]], "delete": [["1"]]}
+
+    def documents() -> Iterator[Document]:
+        yield Document("new", "A new one.")
+        getattr(opened, change)(*arguments.get(change, []))
+
+    with SparseStsIndex.open(tmp_path / "index", tiny, writable=True) as opened:
+        with pytest.raises(ImpactIndexError, match="a change is being made; make the next one, or"):
+            opened.add(documents())
+        opened.add([Document("after", "An other one.")])
+    with SparseStsIndex.open(tmp_path / "index", tiny) as again:
+        assert again.verify() == 3
+        assert [document is None for document in again.get_many(["1", "2", "new", "after"])] == [0, 0, 1, 0]
 
 
 def test_close_waits_for_a_change(tiny: SparseStsEncoder, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,13 +161,12 @@ def _quiet(java: Java | None) -> Iterator[None]:
     if java is None or not given:
         yield
         return
-    command = [str(java.home / "bin" / "java"), *_OPTIONS, "-version"]
-    tried = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    if tried.returncode:
-        lines = [line for line in (tried.stderr + tried.stdout).splitlines() if not line.startswith("Picked up")]
-        reason = printable(" ".join(lines[:2]))
-        raise JavaError(f"Java does not start with {' and '.join(f'{n}={v!r}' for n, v in given.items())}: {reason}")
-    before = os.dup(2)
+    _try_options(java, given)
+    try:
+        before = os.dup(2)
+    except OSError:  # stderr is closed
+        yield
+        return
     try:
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
@@ -175,6 +174,30 @@ def _quiet(java: Java | None) -> Iterator[None]:
     finally:
         os.dup2(before, 2)
         os.close(before)
+
+
+def _try_options(java: Java, given: Mapping[str, str]) -> None:
+    """Refuse options with which Java does not start: in this process it would end the process."""
+    if any("jdwp" in options for options in given.values()):  # waits for a debugger, as it is meant to
+        return
+    command = [str(java.home / "bin" / "java"), *_OPTIONS, "-version"]
+    environment = {name: value for name, value in os.environ.items() if name != "JDK_JAVA_OPTIONS"}  # not for JNI
+    try:
+        tried = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=environment,
+            timeout=20,
+        )
+    except (OSError, subprocess.TimeoutExpired):  # a runtime without the command, or options that take their time
+        return
+    if tried.returncode:
+        lines = [line for line in (tried.stderr + tried.stdout).splitlines() if not line.startswith("Picked up")]
+        options = " and ".join(f"{name}={value!r}" for name, value in given.items())
+        raise JavaError(f"Java does not start with {options}: {printable(' '.join(lines[:2]))}")
 
 
 def _load_classes() -> dict[str, Any]:

@@ -214,7 +214,11 @@ def test_a_folder_of_the_sts_benchmark(write: Write, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("p.tsv", STS_ROWS, ":1: no header .*STSbenchmark, add --columns sentence1=6,sentence2=7,score=5$"),
+        (
+            "p.tsv",
+            STS_ROWS,
+            ":1: no header .*STSbenchmark, add --columns sentence1=6,sentence2=7,score=5 --score-range 0 5$",
+        ),
         ("p.csv", STS_ROWS, ":1: .*separated by tabs: add --delimiter tab$"),
         (
             "p.csv",

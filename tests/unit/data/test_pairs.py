@@ -58,11 +58,11 @@ def test_folder_with_a_file_for_each_split(write: Write, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a,b,1.5\n", r":1: score 1.5 is outside the stated range 0..1"),
+        ("a,b,1.5\n", r":1: score 1.5 is outside the range 0..1"),
         ("a,b,1\na,b,-0.01\n", r":2: score -0.01 is outside"),
         ("sentence1,sentence2,score\na,b,high\n", ":2: score 'high' is not a number"),
         ("a,b,0.5\nc,d,nan\n", ":2: score 'nan' is not a number"),
-        ("a,b,inf\n", "outside the stated range"),
+        ("a,b,inf\n", "outside the range"),
         ("sentence1,score\na,1\n", ":1: missing column sentence2"),
         ("sentence1,sentence2\na,b\n", ":1: missing column score or label"),
         ("first,second,grade\na,b,1\n", ":1: no header"),
@@ -127,5 +127,5 @@ def test_the_hub_out_of_reach() -> None:
 def test_real_stsb(stsb: Path) -> None:
     sizes = [len(load_pairs(stsb, split, score_range=(0, 5))) for split in ("train", "dev", "test")]
     assert sizes == [5749, 1500, 1379]
-    with pytest.raises(DataError, match=r"stsb-en-train.csv:1: score 5 is outside the stated range 0..1"):
+    with pytest.raises(DataError, match=r"stsb-en-train.csv:1: score 5 is outside the range 0..1"):
         load_pairs(stsb, "train")
