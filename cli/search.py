@@ -77,7 +77,7 @@ def search(
 
     With --url there is no INDEX: a serving engine's collection is searched, with the same answers.
 
-    INDEX may be left out where this folder has just one.
+    INDEX may be left out where this folder has just one. A word without spaces is taken for INDEX where more follows.
 
     Hits are ranked by float cosine; a model with a calibration gives a score beside it. Unless --two-step or
     --approximate is given, the hits are proved to be the nearest.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,7 +116,7 @@ class Columns:
         return None
 
     def check(self, found: Collection[str], where: str, hint: str = "") -> None:
-        """Refuse a file or row that lacks a required column.
+        """Refuse a file or row that lacks a column that is required, or that the user named.
 
         Parameters
         ----------
@@ -132,7 +132,8 @@ class Columns:
         DataError
             It does. The message names the columns found, and the option that says which to take.
         """
-        lacking = [role for role in self.required if not (self._is_counted(role) or self.name_of(role, found))]
+        wanted = dict.fromkeys((*self.required, *self.chosen))
+        lacking = [role for role in wanted if not (self._is_counted(role) or self.name_of(role, found))]
         if lacking:
             names = " and ".join(" or ".join(self.roles[role]) for role in lacking)
             raise DataError(
@@ -149,9 +150,7 @@ class Columns:
             All cells of interest are names of columns.
         """
         taken = {role: cells[int(name) - 1] for role, name in self.chosen.items() if name.isdecimal()}
-        usual = {
-            role: {role, *self.roles[role], *DEFAULT_NAMES.get(role, ()), *_SUGGESTED.get(role, ())} for role in taken
-        }
+        usual = {role: {role, *DEFAULT_NAMES.get(role, ()), *_SUGGESTED.get(role, ())} for role in taken}
         if all(name.lower() in usual[role] for role, name in taken.items()):
             names = {role: printable(name, 40) for role, name in {**self.chosen, **taken}.items()}
             raise DataError(f"{where}: the first row is a header: name the columns, {_option(names)}")
@@ -159,10 +158,10 @@ class Columns:
     def _is_counted(self, role: str) -> bool:
         return self.roles[role] == (ROW_NUMBER,)
 
-    def _suggestion(self, lacking: Iterable[str], found: Sequence[str]) -> str:
+    def _suggestion(self, lacking: Sequence[str], found: Sequence[str]) -> str:
         """Return the option that names the columns, as far as their names tell, beside those that the user gave."""
         by_name = {name.strip().lower(): name.strip() for name in found}
-        chosen = {role: name for role, name in self.chosen.items() if role not in (lacking := [*lacking])}
+        chosen = {role: name for role, name in self.chosen.items() if role not in lacking}
         for role in lacking:
             name = next((by_name[name] for name in _SUGGESTED.get(role, ()) if name in by_name), None)
             chosen[role] = printable(name, 40) if name else ROW_NUMBER if role == "id" else "COLUMN"

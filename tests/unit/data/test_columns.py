@@ -37,6 +37,7 @@ def documents(path: Path, **options: Any) -> list[tuple[str, str]]:
         ("c.csv", "QID,Question,more\na,x y,1\nb,z,2\n", {"id": "qid", "text": "QUESTION"}, None),
         ("c.tsv", "qid\tquestion\na\tx y\nb\tz\n", {"id": "qid", "text": "question"}, None),
         ("c.tsv", "a\tx y\nb\tz\n", {"id": "1", "text": "2"}, None),
+        ("c.tsv", "a\tx y\nb\tz\n", {"id": 1, "text": 2}, None),
         ("c.csv", "x y,a\nz,b\n", {"id": "2", "text": "1"}, None),
         ("c.csv", "a;x y\nb;z\n", {"id": "1", "text": "2"}, ";"),
         ("c.csv", "id|text\na|x y\nb|z\n", None, "pipe"),
@@ -89,6 +90,12 @@ def test_lines_may_be_numbered_and_nothing_else(write: Write) -> None:
     ]
 
 
+@pytest.mark.parametrize("columns", ["id=1", ["id"], {"id": None}, {"id": 1.0}, {"id": True}])
+def test_columns_that_are_no_mapping(write: Write, columns: Any) -> None:
+    with pytest.raises(ValueError, match="^columns must map id, text, ... to the names or numbers of columns$"):
+        documents(write("c.csv", "1,x\n"), columns=columns)
+
+
 def test_a_title_is_read_unless_the_text_is_named(write: Write) -> None:
     path = write("c.csv", "id,title,text,body\n1,T,x,B\n")
     assert documents(path) == [("1", "T x")]
@@ -132,6 +139,9 @@ def test_a_title_is_read_unless_the_text_is_named(write: Write) -> None:
             {"columns": {"id": "1", "text": "2"}},
             "header: .*--columns id=qid,text=Quest",
         ),
+        ("c.csv", "id,text\n1,x\n", {"columns": {"title": "none"}}, r":1: missing column none \(found: id, text\)"),
+        ("c.csv", "7,x\n", {"columns": {"id": 1, "text": 2, "title": 3}}, r":1: missing column 3 \(found: 1, 2\)"),
+        ("c.csv", "7,x\n", {"columns": {"id": 0, "text": 1}}, "column id: columns are numbered from 1, not from 0"),
         ("c.csv", "hello\nworld\n", {}, ":1: no header .*without a header, --columns 'id=#,text=1'$"),
         ("c.csv", "text\nx\n", {"columns": {"text": "question"}}, "no header .*--columns 'id=#,text=COLUMN'"),
         ("c.jsonl", '{"question": "x"}\n', {"columns": {"text": "question"}}, "--columns 'text=question,id=#' "),
