@@ -146,7 +146,10 @@ def _read_stream(
     elif format == "txt":
         if columns.chosen.keys() - {"id"} or columns.chosen.get("id", ROW_NUMBER) != ROW_NUMBER:
             raise DataError(f"{name}: txt has no columns; if this is a table, say what separates them: --delimiter tab")
-        yield from read_txt(lines, name)
+        first = next(lines, "")
+        if "\r" in first.strip() and not first.endswith("\n"):  # the only line
+            raise DataError(f"{name}: its lines end in CR alone; end them in LF (tr '\\r' '\\n')")
+        yield from read_txt(itertools.chain([first], lines), name)
     elif format in ("csv", "tsv"):
         yield from read_delimited(lines, name, columns, "\t" if format == "tsv" else ",")
     else:

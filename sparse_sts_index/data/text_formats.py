@@ -93,10 +93,6 @@ def read_txt(lines: Iterator[str], name: str, first: int = 1) -> Iterator[Record
     """Yield one row per line that is not blank, with the line's number as its id."""
     for number, line in enumerate(lines, first):
         if text := line.strip():
-            if "\r" in text:
-                raise DataError(
-                    f"{name}:{number}: a carriage return within the line; end lines in LF or CR LF (tr '\\r' '\\n')"
-                )
             yield Record(f"{name}:{number}", number, {"id": str(number), "text": text})
 
 

@@ -191,7 +191,7 @@ def _format_of(spark: SparkSession, files: str) -> str:
 
 
 def _parse(
-    rows: Iterable[Any], format: str, first: dict[Block, tuple[int, int]], columns: Columns
+    rows: Iterable[Any], format: str, first: dict[Block, tuple[int, int]], columns: Columns = DOCUMENT_COLUMNS
 ) -> Iterator[tuple[Block, Document]]:
     """Yield the documents in rows of Spark's, block by block; the numbers of rows go on from file to file."""
     for block, some in itertools.groupby(rows, key=lambda row: (row[0], row[1])):

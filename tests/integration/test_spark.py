@@ -182,7 +182,7 @@ def test_an_unfinished_build_is_taken_up(spark: SparkSession, built: tuple[Path,
     assert sorted(entry.name for entry in build.iterdir()) == ["00000", "00001", "00002"]
     shards = [json.loads(text)["shards"] for text in (before, (path / "collection.json").read_text())]
     assert [(s["folder"], s["documents"]) for s in shards[0]] == [(s["folder"], s["documents"]) for s in shards[1]]
-    with pytest.raises(ImpactIndexError, match="already holds a collection; replace it with overwrite"):
+    with pytest.raises(ImpactIndexError, match="already holds a collection; replace it with --overwrite"):
         build_collection(spark, corpus, path, "tiny", shards=3)
     with pytest.raises(ImpactIndexError, match=r"not a collection and not empty \(it holds 00000\)"):
         build_collection(spark, corpus, build, "tiny", shards=3)

@@ -82,6 +82,10 @@ def test_tables_with_tabs_have_quotes_where_csv_is_asked_for(write: Write) -> No
     assert documents(path, delimiter="tab", format="csv") == [("1", 'He said "hi"')]
 
 
+def test_a_carriage_return_within_a_line_is_white_space(write: Write) -> None:
+    assert documents(write("c.txt", "one\rtwo\nthree\n")) == [("1", "one\rtwo"), ("2", "three")]
+
+
 def test_lines_may_be_numbered_and_nothing_else(write: Write) -> None:
     assert documents(write("c.txt", "x\n"), columns={"id": "#"}) == [("1", "x")]
     assert documents(write("c.csv", "hello\nworld\n"), columns={"id": "#", "text": "1"}) == [
@@ -155,7 +159,7 @@ def test_a_title_is_read_unless_the_text_is_named(write: Write) -> None:
         ("c.json", '[\n  {"id": 1, "text": "x"}\n]\n', {}, ":1: expected one JSON object a line, found an array"),
         ("c.json", '{\n  "id": 1,\n  "text": "x"\n}\n', {}, ":1: malformed JSON .* one object a line"),
         ("c.jsonl", '{"id": 1.5, "text": "x"}\n', {}, ":1: id must be a string or an integer, found float; save such"),
-        ("c.txt", "A cat.\rA dog.\r", {}, ":1: a carriage return within the line"),
+        ("c.txt", "A cat.\rA dog.\r", {}, "its lines end in CR alone; end them in LF"),
         ("c.txt", "A cat.\nA dog.\n".encode("utf-16"), {}, ":1: UTF-16, not UTF-8"),
         ("c.txt", "A cat.\nA dog.\n".encode("utf-16-le"), {}, ":1: not text in UTF-8: it is full of NUL"),
         ("c.csv", "id,text\n1,x\n".encode("utf-16-be"), {}, ":1: not text in UTF-8: it is full of NUL"),
