@@ -292,11 +292,9 @@ def test_a_script_that_the_model_does_not_know(sparse_sts: Run, write: Write, tm
     "environment",
     [
         {"LC_ALL": "C"},
-        {"LC_ALL": "POSIX"},
         {"LC_ALL": "", "LC_CTYPE": "C", "LANG": "C"},
         {"LC_ALL": "en_US.ISO-8859-1"},
         {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"LC_ALL": "C.UTF-8"},
     ],
 )
 def test_paths_that_are_not_ascii_in_any_locale(bare: Run, tmp_path: Path, environment: dict[str, str]) -> None:
@@ -333,12 +331,19 @@ def test_paths_that_are_not_ascii_in_any_locale(bare: Run, tmp_path: Path, envir
     ],
 )
 def test_bytes_that_are_not_utf8_are_refused(
-    bare: Run, sample_index: SparseStsIndex, arguments: tuple[bytes, ...], message: str
+    sparse_sts: Run,
+    sample_index: SparseStsIndex,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[bytes, ...],
+    message: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     index = os.fsencode(sample_index.path)
-    run = bare(*(index if argument == b"INDEX" else argument for argument in arguments))
+    run = sparse_sts(*(os.fsdecode(index if argument == b"INDEX" else argument) for argument in arguments))
     assert run.returncode in (1, 2)
     assert message in run.stderr.splitlines()[-1]
+    assert "Traceback" not in run.stderr
 
 
 @pytest.mark.parametrize("name", [b"caf\xe9.jsonl", b"\xff\xfe.jsonl"])
@@ -349,7 +354,7 @@ def test_a_corpus_whose_name_is_not_utf8(bare: Run, tmp_path: Path, name: bytes)
     assert "o: 2 sentences" in run.stdout
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "utf-8"])
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
 def test_output_in_any_encoding(bare: Run, sample_index: SparseStsIndex, encoding: str) -> None:
     run = bare("score", "Zurich \U0001f600", "Zürich", "--format", "jsonl", PYTHONIOENCODING=encoding)
     assert json.loads(run.stdout)["sentence2"] == "Zürich"
@@ -359,9 +364,9 @@ def test_output_in_any_encoding(bare: Run, sample_index: SparseStsIndex, encodin
         env={**os.environ, "PYTHONIOENCODING": encoding},
     )
     assert run.returncode == 0
-    shown = run.stdout.decode("utf-8" if encoding == "ascii" else encoding).splitlines()[0]  # click's choice
+    shown = run.stdout.decode(encoding).splitlines()[0]
     assert shown.startswith("query 1: Z")
-    assert "\U0001f600" in shown or "\\U0001f600" in shown
+    assert shown.endswith(r"rich \U0001f600")
 
 
 @pytest.mark.parametrize(
@@ -418,14 +423,21 @@ def test_output_to_a_device_or_a_pipe(installed: Run, sample_index: SparseStsInd
     assert installed("export", sample_index.path, "--output", "/dev/null").returncode == 0
 
 
-@pytest.mark.parametrize("share", [0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
-def test_an_interrupt_at_any_moment(sample_index: SparseStsIndex, share: float) -> None:
-    """Imports included; the second before the process is up is Python's own, and it says nothing then."""
-    command = [SCRIPT, "search", str(sample_index.path), "a cat", "-k", "1"]
+@pytest.fixture(scope="module")
+def search(sample_index: SparseStsIndex) -> tuple[list[str], float]:
+    """A command, and the seconds that it takes."""
+    command = [str(SCRIPT), "search", str(sample_index.path), "a cat", "-k", "1"]
     start = time.monotonic()
     subprocess.run(command, capture_output=True, check=True)
+    return command, time.monotonic() - start
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8])
+def test_an_interrupt_at_any_moment(search: tuple[list[str], float], share: float) -> None:
+    """Imports included; the moment before the process is up is Python's own, and it says nothing then."""
+    command, seconds = search
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(share * (time.monotonic() - start))
+    time.sleep(share * seconds)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr.strip()) in ((1, "Aborted!"), (-signal.SIGINT, ""), (0, ""))
