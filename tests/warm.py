@@ -157,7 +157,10 @@ def _run(
         documents.CHUNK = chunk
     for number, stream in enumerate(streams):
         os.dup2(os.open(stream, os.O_RDWR), number)
-    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, "w" if n else "r", closefd=False) for n in range(3))
+    sys.stdin = os.fdopen(0, closefd=False)
+    sys.stdout, sys.stderr = (  # as cli/entry.py has them
+        os.fdopen(n, "w", closefd=False, errors="backslashreplace") for n in (1, 2)
+    )
     gate.send(None)
     gate.recv()
     main(arguments, prog_name="sparse-sts")
