@@ -77,7 +77,8 @@ def export(
 
             count = export_files(opened, format, output, overwrite=overwrite, progress=progress)
     if output != STDIN:
-        click.echo(f"{output}: {count:,} vectors{_held_as(format, opened)}")
+        stream = Path(output).exists() and not (Path(output).is_file() or Path(output).is_dir())  # /dev/stdout
+        click.echo(f"{output}: {count:,} vectors{_held_as(format, opened)}", err=stream)
 
 
 def _open(
