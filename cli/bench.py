@@ -96,7 +96,7 @@ def bench(
             corpus=sentences,
             quantizer=Quantizer(bits),
             tolerance=tolerance,
-            progress=line.set_description_str,
+            progress=lambda what: line.set_description_str(f"measuring: {what}"),
         )
     page, _ = write_report(result, output)
     width = max(len(rival.name) for rival in result.rivals)

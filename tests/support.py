@@ -66,3 +66,9 @@ def brute_force(ids: Sequence[str], vectors: csr_array, query: csr_array, k: int
         if cosine > 0:
             scored.append((-cosine, doc_id))
     return [(doc_id, -negative) for negative, doc_id in sorted(scored)[:k]]
+
+
+def assert_silent(stderr: str) -> None:
+    """Refuse bars and warnings of libraries on stderr; allow lines of progress, which a busy machine has time for."""
+    for line in stderr.splitlines():
+        assert line.startswith(("indexing: ", "exporting: ", "training: ", "measuring: ", "growing: ")), line

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support import assert_silent
 
 from sparse_sts_index import SparseStsEncoder, load_pairs, read_corpus
 
@@ -26,7 +27,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 def succeeded(run: subprocess.CompletedProcess[str]) -> str:
     assert run.returncode == 0, run.stderr
-    assert run.stderr == ""  # no bars where there is no terminal, no warnings of the libraries underneath
+    assert_silent(run.stderr)
     return run.stdout
 
 

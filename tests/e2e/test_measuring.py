@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import assert_silent
 
 from sparse_sts_index import SparseStsEncoder
 from sparse_sts_index.encoding.bundled import tiny_folder
@@ -19,7 +20,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 def succeeded(run: subprocess.CompletedProcess[str]) -> str:
     assert run.returncode == 0, run.stderr
-    assert run.stderr == ""
+    assert_silent(run.stderr)
     return run.stdout
 
 
