@@ -11,7 +11,7 @@ import click
 from sparse_sts_index._utils.hub import DEFAULT_DATASET
 from sparse_sts_index._utils.text import printable
 from sparse_sts_index.data.reading import STDIN
-from sparse_sts_index.encoding.bundled import splade_path
+from sparse_sts_index.encoding.bundled import holds_model, splade_path
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.layout import is_index
 
@@ -36,8 +36,9 @@ def chosen_model(model: str | None, *, quietly: bool = False) -> str:
     if model is not None:
         splade_path(model)  # refuses at once what cannot be one
         return model
-    trained = any(Path(TRAINED_MODEL, file).is_file() for file in ("modules.json", "config.json"))
-    model, why = (TRAINED_MODEL, "the one trained in this folder") if trained else (BOXED_MODEL, "the one in the box")
+    model, why = BOXED_MODEL, "the one in the box"
+    if holds_model(Path(TRAINED_MODEL)):
+        model, why = TRAINED_MODEL, "the one trained in this folder"
     if not quietly:
         _say("model", model, why, "--model")
     splade_path(model)

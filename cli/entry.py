@@ -14,10 +14,9 @@ _OMP_THREADS = re.compile(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*")
 def run() -> None:
     """Run the command line, and end the process."""
     before = signal.getsignal(signal.SIGINT)
-    if (
-        before is signal.default_int_handler
-    ):  # and not ignored, as by a shell that runs a script's job in the background
-        signal.signal(signal.SIGINT, _end_at_once)  # imports turn a KeyboardInterrupt into a traceback, or swallow it
+    # A script's background job has it ignored. Imports turn a KeyboardInterrupt into a traceback, or swallow it.
+    if before is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end_at_once)
     _prepare_environment()
     from .main import main
 

@@ -94,6 +94,11 @@ def bundled_folder(name: str) -> Path | None:
     return folder
 
 
+def holds_model(folder: Path) -> bool:
+    """Return whether a folder holds a model, as sentence-transformers or transformers saves one."""
+    return any((folder / file).is_file() for file in ("modules.json", "config.json"))
+
+
 def splade_path(name: str | Path) -> Path:
     """Return where a SPLADE model is: a folder that holds a model, or what may be the id of one on the hub.
 
@@ -108,7 +113,7 @@ def splade_path(name: str | Path) -> Path:
         raise ModelError(f"{MINILM!r} is a dense model; sparse-sts grow gives it a SPLADE head")
     path = tiny_folder() if str(name) == TINY else Path(name)
     if path.is_dir():
-        if str(name) == "" or not any((path / file).is_file() for file in ("modules.json", "config.json")):
+        if str(name) == "" or not holds_model(path):
             raise ModelError(f"{str(name)!r} is a folder without a model in it (no modules.json or config.json)")
     elif path.exists() or path.is_absolute() or len(path.parts) > 2 or str(name).startswith("."):
         raise ModelError(f"no model folder: {name}")

@@ -131,7 +131,7 @@ def test_vectors_have_unit_length(tiny: SparseStsEncoder, tmp_path: Path, factor
 
 
 def test_threads_change_one_index(tiny: SparseStsEncoder, tmp_path: Path) -> None:
-    """As they would through any API: each change is whole, none is lost, and the index opens again."""
+    """Each change is whole, none is lost, and the index opens again."""
     SparseStsIndex.build(tmp_path / "index", TEXTS, tiny).close()
     vectors = tiny.encode(["a threaded cat"])
     with SparseStsIndex.open(tmp_path / "index", tiny, writable=True) as opened, ThreadPoolExecutor(4) as pool:
