@@ -51,6 +51,11 @@ def pytest_report_header() -> list[str]:
     return [f"without torch; left out: {', '.join(WITH_TORCH_ONLY)}"] if WITHOUT_TORCH else []
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a test after its argument where the value is bytes: those of gzip hold the time, and workers must agree."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests, and put the files that take longest first, so that two workers end at about the same time."""
     here = Path(__file__).parent
