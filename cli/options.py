@@ -48,6 +48,28 @@ class Whole(click.IntRange):
         return number
 
 
+class Bytes(click.ParamType[int]):
+    """A number of bytes, with a unit or without one."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?) ?(?:([KMGT]?)i?B?)?", value.strip(), re.ASCII | re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value!r} is not a size such as 2GiB or 512MiB.", param, ctx)
+        return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))
+
+
+memory_option = click.option(
+    "--memory",
+    type=Bytes(),
+    help="Memory that an index may be held in, to be searched some ten times as fast, or 0. [default: 1GiB]",
+)
+
+
 def model_option(default: str | None = None) -> Callable[[Command], Command]:
     """``--model``; where an index knows its model, `default` says so. Else see :func:`.defaults.chosen_model`."""
     return click.option(

@@ -19,6 +19,7 @@ from .defaults import chosen_index, names_index
 from .options import (
     engine_session,
     explain_option,
+    memory_option,
     model_option,
     precision_option,
     reading_options,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
+    from sparse_sts_index.index import SparseStsIndex
     from sparse_sts_index.search.certified import Mode
     from sparse_sts_index.search.results import Hits
 
@@ -55,6 +57,7 @@ Answers = Iterator[tuple[Document, "Hits"]]
 @explain_option
 @precision_option("as the documents of the index")
 @model_option("the one the index was built with")
+@memory_option
 @spark_options
 def search(
     index: str | None,
@@ -69,6 +72,7 @@ def search(
     explain: bool,
     precision: Precision | None,
     model: str | None,
+    memory: int | None,
     engine: str,
     master: str | None,
     spark_conf: dict[str, str],
@@ -105,6 +109,8 @@ def search(
         raise click.UsageError("--queries-format, --columns and --delimiter need --queries.")
     if engine == "spark" and (queries is None or precision is not None):
         raise click.UsageError("--engine spark searches for --queries, in the precision of the index.")
+    if memory is not None and (url is not None or engine == "spark"):
+        raise click.UsageError("--memory cannot be used with --url or --engine spark.")
     if explain and format == "trec":
         raise click.UsageError("A TREC run has no room for --explain.")
     wanted: Iterable[Document] = (
@@ -118,14 +124,14 @@ def search(
         place = chosen_index(place, instead_of=index)
     with engine_session(engine, master, spark_conf) as spark:
         if prompting:
-            _prompt(str(place), model, precision, Settings(k, mode, explain))
+            _prompt(str(place), model, precision, memory, Settings(k, mode, explain))
             return
         if spark is not None:
             results = _by_spark(spark, str(place), wanted, k, model, mode, explain)
         elif url is not None:
             results = _by_serving_engine(url, token, wanted, k, model, precision, explain)
         else:
-            results = _by_index(str(place), wanted, k, model, precision, mode, explain)
+            results = _by_index(str(place), wanted, k, model, precision, memory, mode, explain)
         some = False
         for query, hits in results:
             some = True
@@ -134,10 +140,16 @@ def search(
         raise DataError(f"{queries}: no queries in it")
 
 
-def _prompt(index: str, model: str | None, precision: Precision | None, settings: Settings) -> None:
+def _opened(index: str, model: str | None, precision: Precision | None, memory: int | None) -> SparseStsIndex:
     from sparse_sts_index.index import SparseStsIndex
+    from sparse_sts_index.search.searcher import DEFAULT_MEMORY
 
-    with SparseStsIndex.open(index, model, precision=precision) as opened:
+    memory = DEFAULT_MEMORY if memory is None else memory
+    return SparseStsIndex.open(index, model, precision=precision, memory=memory)
+
+
+def _prompt(index: str, model: str | None, precision: Precision | None, memory: int | None, settings: Settings) -> None:
+    with _opened(index, model, precision, memory) as opened:
         prompt(opened, settings, _show_hits)
 
 
@@ -147,12 +159,11 @@ def _by_index(
     k: int,
     model: str | None,
     precision: Precision | None,
+    memory: int | None,
     mode: Mode,
     explain: bool,
 ) -> Answers:
-    from sparse_sts_index.index import SparseStsIndex
-
-    with SparseStsIndex.open(index, model, precision=precision) as opened:
+    with _opened(index, model, precision, memory) as opened:
         yield from _ask(partial(opened.search, k=k, mode=mode, explain=explain), opened.encoder, queries)
 
 

@@ -12,13 +12,14 @@ from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.spec import Precision
 
 from .defaults import chosen_index
-from .options import Real, Whole, model_option, optional_index_argument, precision_option
+from .options import Real, Whole, memory_option, model_option, optional_index_argument, precision_option
 
 
 @click.command(context_settings={"show_default": True})
 @optional_index_argument
 @model_option("the one the index was built with")
 @precision_option("as the documents of the index")
+@memory_option
 @click.option("--host", default="127.0.0.1", help="Beyond the loopback a token is needed.")
 @click.option("--port", type=Whole(0, 65535), default=8080, help="0: any that is free.")
 @click.option("--writable", is_flag=True, help="Let documents be added, updated and deleted.")
@@ -35,6 +36,7 @@ def serve(
     index: Path | None,
     model: str | None,
     precision: Precision | None,
+    memory: int | None,
     host: str,
     port: int,
     writable: bool,
@@ -74,5 +76,8 @@ def serve(
         refresh=refresh,
     )
     from sparse_sts_index.index import SparseStsIndex
+    from sparse_sts_index.search.searcher import DEFAULT_MEMORY
 
-    serve(SparseStsIndex.open(index, model, precision=precision, writable=writable), settings, level=log_level)
+    memory = DEFAULT_MEMORY if memory is None else memory
+    opened = SparseStsIndex.open(index, model, precision=precision, writable=writable, memory=memory)
+    serve(opened, settings, level=log_level)

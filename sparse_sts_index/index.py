@@ -17,6 +17,7 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.environment import package_versions
 from sparse_sts_index._utils.fork_guard import JAVA
+from sparse_sts_index._utils.numbers import check_whole
 from sparse_sts_index.data.documents import Chunk, Document, check_ids
 from sparse_sts_index.encoding.bundled import TINY
 from sparse_sts_index.encoding.documents import encode_documents
@@ -24,7 +25,7 @@ from sparse_sts_index.encoding.matching import load_matching
 from sparse_sts_index.search.certified import Mode, Neighbours, check_search, check_vectors
 from sparse_sts_index.search.linkage import Linkage
 from sparse_sts_index.search.results import Groups, Hit, Hits, Pair, scored
-from sparse_sts_index.search.searcher import Searcher
+from sparse_sts_index.search.searcher import DEFAULT_MEMORY, Searcher
 from sparse_sts_index.search.similarity_join import check_threshold, similar_rows
 from sparse_sts_index.storage.builder import check_target
 from sparse_sts_index.storage.impact_index import ImpactIndex
@@ -60,10 +61,11 @@ class SparseStsIndex:
         model: SparseStsEncoder | str | Path | None,
         precision: Precision | None,
         in_memory: bool | None = None,
+        memory: int = DEFAULT_MEMORY,
     ) -> None:
         self.path = vectors.path
         self._vectors = vectors
-        self._in_memory = in_memory
+        self._in_memory, self._memory = in_memory, memory
         self._model = model
         self._precision = precision
         self._encoder: SparseStsEncoder | None = None
@@ -78,6 +80,7 @@ class SparseStsIndex:
         precision: Precision | None = None,
         writable: bool = False,
         in_memory: bool | None = None,
+        memory: int = DEFAULT_MEMORY,
         check: bool = True,
     ) -> Self:
         """Open an index.
@@ -93,9 +96,11 @@ class SparseStsIndex:
         writable : bool
             To change it, which one process at a time may.
         in_memory : bool, optional
-            Hold the vectors by term in memory, 16 bytes a posting, and search them there, exactly in every mode;
-            otherwise by Lucene. Exact search finds the same either way. Default: in memory up to 262,144 sentences,
-            after the first 20 queries.
+            Hold the impacts by term in memory, and search there, exactly in every mode; otherwise search with Lucene.
+            Exact search finds the same either way. Default: in memory where `memory` suffices, after the first 100
+            queries, or :meth:`prepare`.
+        memory : int
+            Bytes that the impacts may take: some 3.5 for each term of a sentence.
         check : bool
             Compare all files with their checksums first, and after :meth:`refresh` what is new, so that a damaged index
             is refused and gives no wrong answers. Reads everything, about 1 GB a second.
@@ -106,9 +111,12 @@ class SparseStsIndex:
             No index there, an unfinished or damaged one, one of another format, or (to write) another writer is at it.
         JavaError
             No Java to read it with.
+        ValueError
+            `memory` is not a whole number of at least 0.
         """
+        check_whole("memory", memory, 0)
         vectors = ImpactIndex.open(path, writable=writable, check=check)
-        return cls(vectors, model, precision, in_memory)
+        return cls(vectors, model, precision, in_memory, memory)
 
     @classmethod
     def build(
@@ -211,6 +219,18 @@ class SparseStsIndex:
         """The documents' quantizer."""
         return Quantizer(self.manifest.bits)
 
+    def prepare(self) -> None:
+        """Make now what the first searches would wait for: the model, and the impacts in memory where they may be.
+
+        Raises
+        ------
+        ModelMismatchError, ModelError, ForkError
+            See :attr:`encoder`.
+        """
+        _ = self.encoder
+        with self._vectors.using() as snapshot:
+            Searcher(snapshot, self._in_memory, self._memory).prepare()
+
     def search(self, texts: Sequence[str], k: int = 10, *, mode: Mode = "exact", explain: bool = False) -> list[Hits]:
         """The nearest sentences of each text.
 
@@ -264,7 +284,7 @@ class SparseStsIndex:
         check_search(k, mode)
         vectors = check_vectors(vectors, self.manifest.vocabulary_size)
         with self._vectors.using() as snapshot:
-            results = Searcher(snapshot, self._in_memory).search(vectors, k, mode)
+            results = Searcher(snapshot, self._in_memory, self._memory).search(vectors, k, mode)
             rows = np.array([row for found in results for row in found.rows], np.int64)
             documents = iter(snapshot.documents(rows))
             return [

@@ -24,7 +24,6 @@ step of Two-Step SPLADE (Lassance, Dejean, Clinchant and Tonellotto 2024, arXiv:
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -35,7 +34,6 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
 from sparse_sts_index._utils.numbers import check_whole
-from sparse_sts_index.search.inverted import InvertedVectors, best_rows
 from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.sparse import Vectors
@@ -270,29 +268,38 @@ def certify(
     return rows
 
 
-def search_in_memory(store: Vectors, inverted: InvertedVectors, vectors: csr_array, k: int) -> list[Neighbours]:
-    """Return the nearest documents of each query, all certified; parameters are those of :func:`search`.
-
-    Parameters
-    ----------
-    store : Vectors
-    inverted : InvertedVectors
-        The same vectors by term.
-    """
-    results = [_NONE] * vectors.shape[0]
-    for row, query in _queries(vectors).items():
-        results[row] = _best_of_all(store, inverted.scores(query.terms, query.weights), k)
-    return results
-
-
 def _queries(vectors: csr_array) -> dict[int, _Query]:
     """Return the queries that have a term, by row."""
     return {row: _Query(vectors, row) for row in np.flatnonzero(np.diff(vectors.indptr)).tolist()}
 
 
 def _best_of_all(store: Vectors, cosines: NDArray[np.float64], k: int) -> Neighbours:
-    rows = best_rows(cosines, k + 1)  # one more, for the bound
-    return dataclasses.replace(_nearest(store, rows, cosines[rows], k, 0.0), certified=True)
+    least = np.partition(cosines, -k - 1)[-k - 1] if len(cosines) > k else 0.0
+    rows = np.flatnonzero((cosines >= least) & (cosines > 0))
+    return best_first(store, rows, cosines[rows], k)
+
+
+def best_first(store: Vectors, rows: NDArray[np.int64], cosines: NDArray[np.float64], k: int) -> Neighbours:
+    """Return the k best of rows that hold the k + 1 best of all and those that tie with them; certified.
+
+    Parameters
+    ----------
+    store : Vectors
+    rows : ndarray of int64, shape (m,)
+    cosines : ndarray of float64, shape (m,)
+        All above 0.
+    k : int
+    """
+    found = sorted(zip((-cosines).tolist(), store.ids(rows), rows.tolist(), strict=True))
+    bound = -found[k][0] if len(found) > k else 0.0
+    del found[k:]
+    return Neighbours(
+        [row for _, _, row in found],
+        [doc_id for _, doc_id, _ in found],
+        [-negative for negative, _, _ in found],
+        certified=True,
+        bound=bound,
+    )
 
 
 def _nearest(

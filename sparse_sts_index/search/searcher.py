@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 from scipy.sparse import csr_array
 
-from sparse_sts_index.search.certified import Mode, Neighbours, search, search_in_memory
-from sparse_sts_index.search.inverted import InvertedVectors
+from sparse_sts_index.search.certified import Mode, Neighbours, best_first, search
 from sparse_sts_index.storage.snapshot import Snapshot
 
-#: Largest index that is searched in memory by default, and the number of queries before that.
-_IN_MEMORY_DOCUMENTS, _QUERIES_THAT_PAY = 1 << 18, 20
+if TYPE_CHECKING:
+    from sparse_sts_index.search.memory_index import MemoryIndex
+
+DEFAULT_MEMORY = 1 << 30  # bytes that an index in memory may take
+_BYTES_PER_POSTING = 4  # somewhat more than it takes, but for small collections
+_QUERIES_THAT_PAY = 100  # for making it
 
 
 class Searcher:
@@ -22,18 +28,20 @@ class Searcher:
     snapshot : Snapshot
         Must be open while :meth:`search` runs; see :meth:`.storage.impact_index.ImpactIndex.using`.
     in_memory : bool, optional
-        Hold the vectors by term in memory, 16 bytes per posting, and search them there, exactly in every mode;
-        otherwise search with Lucene. Exact search finds the same either way. Default: in memory up to 262,144
-        documents, after the first 20 queries.
+        Hold the impacts by term in memory (:class:`~.search.memory_index.MemoryIndex`), and search them there, exactly
+        in every mode; otherwise search with Lucene. Exact search finds the same either way. Default: in memory if
+        that takes no more than `memory`, after the first 100 queries or :meth:`prepare`.
+    memory : int
+        Bytes.
 
     Attributes
     ----------
     snapshot : Snapshot
     """
 
-    def __init__(self, snapshot: Snapshot, in_memory: bool | None = None) -> None:
+    def __init__(self, snapshot: Snapshot, in_memory: bool | None = None, memory: int = DEFAULT_MEMORY) -> None:
         self.snapshot = snapshot
-        self._in_memory = in_memory
+        self._in_memory, self._memory = in_memory, memory
 
     def search(self, vectors: csr_array, k: int, mode: Mode = "exact") -> list[Neighbours]:
         """Return the nearest documents of each query.
@@ -51,21 +59,39 @@ class Searcher:
         list of n Neighbours
             Certified in mode ``exact``, and whenever the search runs in memory.
         """
-        inverted = self._inverted_vectors(vectors.shape[0])
-        if inverted is None:
+        index = self._memory_index(vectors.shape[0])
+        if index is None:
             return search(self.snapshot, vectors, k, mode)
-        return search_in_memory(self.snapshot.store, inverted, vectors, k)
+        store = self.snapshot.store
+        return [best_first(store, rows, cosines, k) for rows, cosines in index.nearest(vectors, k + 1)]
 
-    def _inverted_vectors(self, queries: int) -> InvertedVectors | None:
+    def prepare(self) -> None:
+        """Make what searches in memory need, compiled code too, if they are to be there."""
+        index, store = self._memory_index(_QUERIES_THAT_PAY), self.snapshot.store
+        if index is not None:
+            index.nearest(store.take(np.flatnonzero(store.live)[:1]), 1)
+
+    def _memory_index(self, queries: int) -> MemoryIndex | None:
         snapshot = self.snapshot
+        if self._in_memory is False:
+            return None
         with snapshot.deriving:
-            asked = snapshot.derived["queries"] = snapshot.derived.get("queries", 0) + queries
-            wanted = self._in_memory
-            if wanted is None:  # a snapshot that is about to be replaced does not repay the transposing
-                wanted = snapshot.manifest.documents <= _IN_MEMORY_DOCUMENTS and asked > _QUERIES_THAT_PAY
-            if not wanted:
+            held: MemoryIndex | None = snapshot.derived.get("memory_index")
+            if held is not None:
+                return held
+            earlier, shared = snapshot.inherited.get("memory_index", (None, 0))
+            if self._in_memory is None and not self._pays(queries, inherited=earlier is not None):
                 return None
-            inverted: InvertedVectors | None = snapshot.derived.get("inverted")
-            if inverted is None:
-                inverted = snapshot.derived["inverted"] = InvertedVectors(snapshot.store)
-            return inverted
+            from sparse_sts_index.search.memory_index import MemoryIndex  # imports numba, which takes a while
+
+            held = snapshot.derived["memory_index"] = MemoryIndex(snapshot.store, earlier=earlier, shared=shared)
+            snapshot.inherited.clear()
+            return held
+
+    def _pays(self, queries: int, inherited: bool) -> bool:
+        """Whether to search in memory from now on: an index that is about to be replaced does not repay its making."""
+        derived = self.snapshot.derived
+        if self.snapshot.manifest.postings * _BYTES_PER_POSTING > self._memory:
+            return False
+        derived["queries"] = derived.get("queries", 0) + queries
+        return inherited or derived["queries"] >= _QUERIES_THAT_PAY

@@ -44,7 +44,6 @@ logger = logging.getLogger("sparse_sts_index.server")
 _WRITES_WAITING = 32
 _QUERIES_TOGETHER = 64  # searched for
 MEMBERS_SHOWN = 100  # of a group
-_WARMING = 24  # queries, after which an index of moderate size is in memory
 _SENTENCES_SHOWN = 2_000  # of all groups
 
 
@@ -167,8 +166,8 @@ class Service:
             See :attr:`.index.SparseStsIndex.encoder`.
         """
         self.encoder = await self._encoder_thread.do(lambda: self.index.encoder)
-        await self.search(["a sentence to warm up with"] * _WARMING, 10, "exact", explain=False)
-        await self.search(["another"], 10, "exact", explain=True)
+        await self._search_thread.do(self.index.prepare)
+        await self.search(["a sentence to warm up with"], 10, "exact", explain=True)
         await self.explain([("a sentence", "another one")])
         await self._search_thread.do(self._measure)
 

@@ -372,6 +372,7 @@ class ImpactIndex:
 
     def _see(self, snapshot: Snapshot) -> None:
         with self._lock:
+            snapshot.inherit(self._snapshot)
             before, self._snapshot = self._snapshot, snapshot
         before.release()
 

@@ -39,7 +39,7 @@ from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.layout import COLLECTION_FILE, VOCABULARY_FILE, is_collection
 from sparse_sts_index.storage.lucene.reader import ImpactShards
 from sparse_sts_index.storage.snapshot import Snapshot, open_index_snapshot
-from sparse_sts_index.storage.vector_files import Extent, StoredVectors
+from sparse_sts_index.storage.vector_files import Extent, StoredVectors, VectorStore
 
 FORMAT_VERSION = 1
 _FILES_HELD = 5  # by an open shard
@@ -190,7 +190,7 @@ def open_collection(path: Path, collection: Collection, check: bool, before: Sna
                 raise ImpactIndexError(f"{folder} is not as it was when the collection was made")
             snapshots.append(snapshot)
         check_alike(snapshots, folders)
-        store = VectorShards([snapshot.store for snapshot in snapshots])
+        store = VectorShards([store for snapshot in snapshots for store in snapshot.store.stores])
         reader = ImpactShards(path, [snapshot.reader for snapshot in snapshots], store.starts)
         more = (name for snapshot in snapshots for name in snapshot.manifest.unknown)
         manifest = dataclasses.replace(
@@ -231,16 +231,20 @@ class VectorShards(StoredVectors):
 
     Parameters
     ----------
-    stores : sequence of StoredVectors
+    stores : sequence of VectorStore
         At least one.
     """
 
-    def __init__(self, stores: Sequence[StoredVectors]) -> None:
+    def __init__(self, stores: Sequence[VectorStore]) -> None:
         self._stores = stores
         ends = np.cumsum([len(store) for store in stores])
         self._starts = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
         self.extent, self.starts = Extent.empty(""), self._starts.tolist()
         self._length = int(ends[-1])
+
+    @property
+    def stores(self) -> Sequence[VectorStore]:  # noqa: D102
+        return self._stores
 
     def __len__(self) -> int:
         return self._length
@@ -249,7 +253,7 @@ class VectorShards(StoredVectors):
     def live(self) -> NDArray[np.bool_]:  # noqa: D102
         return np.concatenate([store.live for store in self._stores])
 
-    def _parts(self, rows: NDArray[np.int64]) -> Iterator[tuple[StoredVectors, NDArray[np.int64], NDArray[np.int64]]]:
+    def _parts(self, rows: NDArray[np.int64]) -> Iterator[tuple[VectorStore, NDArray[np.int64], NDArray[np.int64]]]:
         """Each store that has some of the rows, their places among `rows`, and their numbers in the store."""
         owners = np.searchsorted(self._starts, rows, side="right") - 1
         for owner in np.unique(owners).tolist():

@@ -41,6 +41,9 @@ class Snapshot:
         The content of the vocabulary's file.
     derived : dict
         What others compute from the snapshot and share, under :attr:`deriving`. Dropped when the last user is gone.
+    inherited : dict
+        What they computed from earlier snapshots, with the number of rows, from the first, that are the same in this
+        one; under :attr:`deriving`, too.
     deriving : Lock
 
     Parameters
@@ -53,6 +56,7 @@ class Snapshot:
         self.manifest, self.reader, self.store = manifest, reader, store
         self.vocabulary_file = vocabulary_file
         self.derived: dict[str, Any] = {}
+        self.inherited: dict[str, tuple[Any, int]] = {}
         self.deriving = threading.Lock()
         self._users, self._lock = 1, threading.Lock()
 
@@ -107,6 +111,15 @@ class Snapshot:
                     f"{self.manifest.documents:,} in the manifest"
                 )
 
+    def inherit(self, before: Snapshot) -> None:
+        """Take over what was derived from the snapshot before this one, if its rows are in the same files."""
+        if self.store.extent.folder != before.store.extent.folder or not self.store.extent.folder:
+            return
+        rows = len(self.store)
+        with before.deriving:
+            self.inherited = {name: (value, min(shared, rows)) for name, (value, shared) in before.inherited.items()}
+            self.inherited |= {name: (value, min(len(before.store), rows)) for name, value in before.derived.items()}
+
     def acquire(self) -> None:
         """One user more."""
         with self._lock:
@@ -123,6 +136,7 @@ class Snapshot:
         self.reader.close()
         del self.store
         self.derived.clear()
+        self.inherited.clear()
 
 
 def open_index_snapshot(path: Path, check: bool, before: Snapshot | None = None) -> Snapshot:

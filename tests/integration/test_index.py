@@ -252,20 +252,26 @@ def test_threads_load_one_model(sample_index: SparseStsIndex) -> None:
         assert found == [index.search(["A cat."], 3)] * 4
 
 
-@pytest.mark.parametrize("change", ["delete", "refresh", "close"])
-def test_vectors_in_memory_go_with_their_snapshot(tmp_path: Path, tiny: SparseStsEncoder, change: str) -> None:
+@pytest.mark.parametrize("change", ["delete", "refresh", "compact", "close"])
+def test_an_index_in_memory_goes_with_its_snapshot(tmp_path: Path, tiny: SparseStsEncoder, change: str) -> None:
+    """Or with the first search after it, which takes over what has not changed."""
     SparseStsIndex.build(tmp_path / "index", ["A cat.", "A dog.", "A bird."], tiny).close()
-    index = SparseStsIndex.open(tmp_path / "index", tiny, in_memory=True, writable=change == "delete")
+    index = SparseStsIndex.open(tmp_path / "index", tiny, in_memory=True, writable=change != "refresh")
     index.search(["cat"])
     with index._vectors.using() as snapshot:
-        held = weakref.ref(snapshot.derived["inverted"])
+        held = weakref.ref(snapshot.derived["memory_index"])
     if change == "delete":
         index.delete(["1"])
+    elif change == "compact":
+        index.compact()
     elif change == "refresh":
         with SparseStsIndex.open(tmp_path / "index", tiny, writable=True) as other:
             other.delete(["1"])
         assert index.refresh()
-    else:
+    if change in ("delete", "refresh"):
+        assert held() is not None
+        assert sorted(hit.id for hit in index.search(["A cat."], 3)[0]) == ["2", "3"]
+    if change == "close":
         index.close()
     assert held() is None
     index.close()

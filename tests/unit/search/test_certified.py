@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_array
 from support import brute_force, build, random_vectors, store, unit_vectors
 
 from sparse_sts_index import DataError, Quantizer, SparseStsIndex, load_pairs, read_corpus
 from sparse_sts_index.search import certified
 from sparse_sts_index.search.certified import STEPS, Step
-from sparse_sts_index.search.inverted import InvertedVectors, best_rows
 from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.reader import ImpactReader
@@ -182,54 +180,6 @@ def test_the_best_of_some_candidates(
     assert list(zip(found.ids, found.rows, found.cosines, strict=True)) == [(i, row, -c) for c, i, row in ranked[:k]]
     assert found.certified == (len(ranked) >= k and -ranked[k - 1][0] > unseen)
     assert found.bound == max(unseen, -ranked[k][0] if len(ranked) > k else 0.0)
-
-
-@given(
-    hnp.arrays(np.float64, st.integers(0, 300), elements=st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.4, 1e-300])),
-    st.integers(1, 12),
-    st.integers(1, 3),
-)
-def test_the_best_rows_with_all_that_tie(scores: np.ndarray, count: int, times: int) -> None:
-    scores = np.concatenate([scores * factor for factor in (0.5, 1, 0.75)[:times]])
-    least = sorted(scores.tolist(), reverse=True)[min(count, len(scores)) - 1] if len(scores) else 0
-    expected = [row for row, score in enumerate(scores.tolist()) if score >= least and score > 0]
-    assert sorted(best_rows(scores, count).tolist()) == expected
-
-
-@pytest.mark.parametrize("count", [1, 2, 30, 60, 90, 120, 299, 300, 301])
-def test_the_best_rows_of_many(count: int) -> None:
-    scores = np.random.default_rng(count).permutation(64 * 300 + 5) / 20_000
-    assert sorted(best_rows(scores, count).tolist()) == sorted(np.argsort(scores)[-count:].tolist())
-
-
-@pytest.mark.parametrize("terms", [[], [0], [3, 0, 17, 39], [39, 38, 5, 4, 3, 2, 1, 0]])
-def test_every_way_to_all_cosines_is_the_same(stored: VectorStore, terms: list[int]) -> None:
-    """To the last bit; documents that do not count have none."""
-    weights = np.random.default_rng(4).random(len(terms)).astype(np.float32).astype(np.float64).tolist()
-    dense = np.zeros(40)
-    dense[terms] = weights
-    expected = stored.scores(np.arange(312), dense)
-    assert (expected > 0).any() == bool(terms)
-    expected[[2, 7, 311]] = 0
-    inverted = InvertedVectors(stored).scores(terms, weights)
-    assert inverted.dtype == np.float64
-    assert inverted.tolist() == [*expected.tolist(), *[0.0] * 8]
-    assert certified._all_cosines(stored, dense).tolist() == expected.tolist()
-
-
-@pytest.mark.parametrize("k", [1, 5, 311])
-def test_in_memory_without_lucene(stored: VectorStore, k: int) -> None:
-    """Certified, and the bound is the cosine of the best that is no hit."""
-    queries = csr_array(
-        np.vstack([random_vectors(np.random.default_rng(6), 20).toarray(), np.zeros((1, 40), np.float32)])
-    )
-    live = np.flatnonzero(stored.live)
-    found = certified.search_in_memory(stored, InvertedVectors(stored), queries, k)
-    for row, neighbours in enumerate(found):
-        expected = brute_force([str(row) for row in live], stored.take(live), queries[[row]], 312)
-        assert list(zip(neighbours.ids, neighbours.cosines, strict=True)) == expected[:k]
-        assert neighbours.rows == [int(doc_id) for doc_id in neighbours.ids]
-        assert (neighbours.certified, neighbours.bound) == (True, expected[k][1] if len(expected) > k else 0.0)
 
 
 def test_what_lucene_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,220 @@
+"""The vectors of a store by term, in memory: small impacts to find candidates by, and the files for their cosines."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from sparse_sts_index._utils.environment import cores
+from sparse_sts_index.search.kernels import GROUP, Forward, Postings, Scratch, fill, nearest
+from sparse_sts_index.storage.vector_files import StoredVectors, VectorStore
+
+WIDTH = 1 << 16  # rows in a window: accumulators of 128 kB, and places of 16 bits
+_DENSE = 8  # a term is dense where one in so many rows has it
+_RUNS = 8  # of a store, before it is built anew in one
+_HEAP_ENTRIES = 1 << 20  # of queries that are searched together
+_LEAST_SCALE = 64.0  # of queries in accumulators of 16 bits; below it, there are some of 32 bits
+
+#: Rows and cosines, ndarrays of int64 and of float64, of one length.
+Rows = tuple[NDArray[np.int64], NDArray[np.float64]]
+
+_Found = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]  # and where those of each query end
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Postings of consecutive rows of one store.
+
+    Attributes
+    ----------
+    start, width : int
+        First row, and rows in a window. All windows but the last are complete.
+    postings : Postings
+    """
+
+    start: int
+    width: int
+    postings: Postings
+
+    @classmethod
+    def build(cls, store: VectorStore, start: int, width: int) -> Self:
+        """Build the postings of the rows from `start` on, of which there must be one."""
+        stop = len(store)
+        width = GROUP * math.ceil((stop - start) / math.ceil((stop - start) / width) / GROUP)  # all about as long
+        windows = [(first, min(first + width, stop)) for first in range(start, stop, width)]
+        frequencies = [np.bincount(store.block(*window).indices, minlength=store.vocabulary) for window in windows]
+        limit = width // _DENSE
+        offsets = list(itertools.accumulate((int(terms[terms < limit].sum()) for terms in frequencies), initial=0))
+        dense = list(itertools.accumulate((int((terms >= limit).sum()) for terms in frequencies), initial=0))
+        postings = Postings(
+            starts=np.zeros((len(windows), store.vocabulary + 1), np.uint32),
+            offsets=np.zeros(len(windows), np.int64),
+            places=np.zeros(offsets[-1], np.uint16),
+            impacts=np.zeros(offsets[-1], np.uint8),
+            dense_ends=np.zeros(len(windows), np.int64),
+            dense_terms=np.zeros(dense[-1], np.int32),
+            dense_impacts=np.zeros((dense[-1], width), np.uint8),
+            row_errors=np.zeros(stop - start, np.float32),
+            errors=np.zeros(len(windows)),
+            lengths=np.zeros(len(windows)),
+        )
+        for number, window in enumerate(windows):
+            block = store.block(*window)
+            rows = (block.indices, block.data, block.indptr[1:].astype(np.int64))
+            fill(*rows, frequencies[number], limit, number, window[0] - start, offsets[number], dense[number], postings)
+        return cls(start, width, postings)
+
+    @property
+    def stop(self) -> int:
+        """Return the row after the last, were all windows complete."""
+        return self.start + self.width * len(self.postings.offsets)
+
+    def until(self, row: int) -> Self:
+        """Return the windows that end before a row, or with it."""
+        windows = max(0, (row - self.start) // self.width)
+        kept = self.postings._replace(
+            starts=self.postings.starts[:windows],
+            offsets=self.postings.offsets[:windows],
+            errors=self.postings.errors[:windows],
+            lengths=self.postings.lengths[:windows],
+        )
+        return type(self)(self.start, self.width, kept)
+
+
+class _Part:
+    """The rows of one store of several.
+
+    Attributes
+    ----------
+    first : int
+        Its first row, among those of all.
+    """
+
+    def __init__(self, store: VectorStore, first: int, width: int, earlier: Sequence[_Run], shared: int) -> None:
+        self.first, self.size = first, len(store)
+        self.forward = Forward(*store.arrays)
+        self.counts = np.zeros(0, bool) if store.live.all() else store.live
+        kept = [run for run in (run.until(shared) for run in earlier) if len(run.postings.offsets)]
+        if len(kept) >= _RUNS:
+            kept = []
+        start = kept[-1].stop if kept else 0
+        self.runs = [*kept, _Run.build(store, start, width)] if start < self.size else kept
+
+
+class MemoryIndex:
+    """Impacts of all rows of a store, by window and term; some 3.5 bytes per posting.
+
+    Several threads may search it.
+
+    Parameters
+    ----------
+    store : StoredVectors
+    width : int
+        Rows in a window: a multiple of 64, at most 65,536.
+    earlier : MemoryIndex, optional
+        That of an earlier state of the store: what is complete there is taken over.
+    shared : int
+        The number of rows that both states share, from the first.
+
+    Attributes
+    ----------
+    parts : list
+        What is held of each store.
+    """
+
+    def __init__(
+        self, store: StoredVectors, width: int = WIDTH, earlier: MemoryIndex | None = None, shared: int = 0
+    ) -> None:
+        runs = () if earlier is None else earlier.parts[0].runs  # an index that changes is one store
+        self.parts: list[_Part] = [
+            _Part(part, first, width, runs, shared) for part, first in zip(store.stores, store.starts, strict=True)
+        ]
+        self._rows, self._vocabulary = len(store), store.stores[0].vocabulary
+        self._width = max((run.width for part in self.parts for run in part.runs), default=GROUP)
+        # As many as leave queries a scale that is not too small, in accumulators of 16 bits.
+        length = max((run.postings.lengths.max() for part in self.parts for run in part.runs), default=1.0)
+        self._most_terms = max(0.0, np.iinfo(np.uint16).max / max(length, 1.0) - _LEAST_SCALE) ** 2
+        self._local = threading.local()
+
+    @property
+    def nbytes(self) -> int:
+        """Return the memory that the postings take."""
+        return sum(array.nbytes for part in self.parts for run in part.runs for array in run.postings)
+
+    def nearest(self, queries: csr_array, k: int) -> list[Rows]:
+        """Find the nearest rows of each query, several queries on all cores.
+
+        Parameters
+        ----------
+        queries : csr_array of float32, shape (n, vocab)
+            Without negative weights.
+        k : int
+
+        Returns
+        -------
+        list of n Rows
+            The k rows of the highest cosines above 0, and all that tie with the last of them; in no order. Cosines
+            are those of :meth:`.Vectors.scores`.
+        """
+        count, k = queries.shape[0], max(1, min(k, self._rows))
+        size = max(1, min(_HEAP_ENTRIES // k, -(-count // (4 * cores()))))
+        if count <= size or count == 1:
+            return self._nearest(queries, k)
+        blocks = (queries[start : start + size] for start in range(0, count, size))
+        with ThreadPoolExecutor(cores()) as pool:
+            return [found for block in pool.map(lambda block: self._nearest(block, k), blocks) for found in block]
+
+    def _nearest(self, queries: csr_array, k: int) -> list[Rows]:
+        # Compiled functions are made for one kind of array, that can be written to.
+        indptr, terms, weights = queries.indptr.astype(np.int64), queries.indices.astype(np.int32), queries.data.copy()
+        best = np.zeros((len(indptr) - 1, k))
+        scratch = self._scratch(len(terms) if len(terms) <= self._most_terms else int(np.diff(indptr).max()))
+        found = []
+        for part in self.parts:
+            for run in part.runs:
+                rows, cosines, ends = nearest(
+                    indptr, terms, weights, run.postings, run.start, run.width, part.forward, part.counts, best, scratch
+                )
+                rows += part.first
+                found.append((rows, cosines, ends))
+        if len(found) == 1 and len(best) == 1:
+            return [found[0][:2]]
+        return _merged(found, best[:, 0])
+
+    def _scratch(self, terms: int) -> Scratch:
+        """Return this thread's memory for queries of so many terms at most."""
+        dtype: type[np.uint16 | np.uint32] = np.uint16 if terms <= self._most_terms else np.uint32
+        scratch: Scratch | None = getattr(self._local, dtype.__name__, None)
+        if scratch is None:
+            scratch = Scratch(
+                accumulators=np.zeros(self._width, dtype),
+                maxima=np.zeros(self._width // GROUP, dtype),
+                candidates=np.zeros(self._width, np.uint16),
+                scaled=np.zeros(self._vocabulary, dtype),
+                query=np.zeros(self._vocabulary),
+            )
+            setattr(self._local, dtype.__name__, scratch)
+        return scratch
+
+
+def _merged(found: list[_Found], least: NDArray[np.float64]) -> list[Rows]:
+    """Put together what several runs gave for each query; what is below the least of the best goes."""
+    results = []
+    for number, lowest in enumerate(least):
+        rows, cosines = [np.zeros(0, np.int64)], [np.zeros(0)]
+        for all_rows, all_cosines, ends in found:
+            own = slice(ends[number - 1] if number else 0, ends[number])
+            high = all_cosines[own] >= lowest
+            rows.append(all_rows[own][high])
+            cosines.append(all_cosines[own][high])
+        results.append((np.concatenate(rows), np.concatenate(cosines)))
+    return results

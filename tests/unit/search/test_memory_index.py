@@ -1,0 +1,244 @@
+"""Search in memory is brute force, to the last bit, whatever is left out by integers of 16 bits."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+from scipy.sparse import csr_array, vstack
+from support import brute_force, random_vectors, store, unit_vectors
+
+from sparse_sts_index.search import kernels, memory_index
+from sparse_sts_index.search.certified import best_first
+from sparse_sts_index.search.memory_index import MemoryIndex
+from sparse_sts_index.storage.shards import VectorShards
+from sparse_sts_index.storage.vector_files import StoredVectors, VectorStore, VectorWriter
+
+FOLDERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("stores")
+
+
+def new_store(folder: Path, vectors: csr_array, dead: Sequence[int] = ()) -> VectorStore:
+    return store(folder / str(next(FOLDERS)), vectors, dead)
+
+
+def appended(folder: Path, before: VectorStore, vectors: csr_array, dead: Sequence[int] = ()) -> VectorStore:
+    """The store after more rows, and the death of some."""
+    path = before._folder.parent
+    writer = VectorWriter(path, before.extent)
+    writer.add(vectors, [str(len(before) + row) for row in range(vectors.shape[0])])
+    writer.kill(dead)
+    extent = writer.extent(durable=False)
+    writer.close()
+    return VectorStore(path, extent, before.vocabulary)
+
+
+def assert_brute_force(index: MemoryIndex, stored: StoredVectors, queries: csr_array, ks: Sequence[int]) -> None:
+    """Ids in order, cosines to the last bit, and as bound the best that is no hit."""
+    live = np.flatnonzero(stored.live)
+    vectors = stored.take(live)
+    for k in ks:
+        found = index.nearest(queries, k + 1)
+        assert len(found) == queries.shape[0]
+        for row, (rows, cosines) in enumerate(found):
+            neighbours = best_first(stored, rows, cosines, k)
+            expected = brute_force(stored.ids(live), vectors, queries[[row]], len(live))
+            assert list(zip(neighbours.ids, neighbours.cosines, strict=True)) == expected[:k]
+            assert stored.ids(np.array(neighbours.rows, np.int64)) == neighbours.ids
+            assert (neighbours.certified, neighbours.bound) == (True, expected[k][1] if len(expected) > k else 0.0)
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 300])
+@pytest.mark.parametrize("width", [64, 128, memory_index.WIDTH])
+def test_nearest_is_brute_force(folder: Path, count: int, width: int) -> None:
+    rng = np.random.default_rng(count)
+    stored = new_store(folder, random_vectors(rng, count), rng.choice(count, count // 9, replace=False).tolist())
+    empty = csr_array((1, 40), dtype=np.float32)
+    queries = csr_array(vstack([random_vectors(rng, 12), empty, random_vectors(rng, 3, terms=1)]))
+    assert_brute_force(MemoryIndex(stored, width), stored, queries, [1, 3, 10, count, 10 * count])
+
+
+weight = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 50, 1e-4, 3e-7, 1e-30])
+vectors_of = st.lists(st.lists(weight, min_size=6, max_size=6), min_size=1, max_size=80)
+
+
+@given(vectors_of, vectors_of, st.integers(1, 90), st.sampled_from([64, 128]), st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_ties_and_tiny_weights(
+    folder: Path, rows: list[list[float]], queries: list[list[float]], k: int, width: int, data: st.DataObject
+) -> None:
+    vectors, asked = (unit_vectors([[*row, *[0] * 34] for row in some]) for some in (rows, queries[:5]))
+    dead = data.draw(st.lists(st.integers(0, len(rows) - 1), unique=True))
+    stored = new_store(folder, vectors, dead)
+    assert_brute_force(MemoryIndex(stored, width), stored, asked, [k])
+
+
+def equal_weights(counts: Sequence[int], vocabulary: int, rng: np.random.Generator) -> csr_array:
+    weights = np.zeros((len(counts), vocabulary))
+    for row, count in enumerate(counts):
+        weights[row, rng.choice(vocabulary, count, replace=False)] = 1
+    return unit_vectors(weights)
+
+
+def near_steps(count: int, vocabulary: int, rng: np.random.Generator) -> csr_array:
+    """Unit vectors whose weights are about half way between two impacts, but for one that makes up the length."""
+    weights = np.zeros((count, vocabulary))
+    for row in range(count):
+        chosen = rng.choice(vocabulary, 12, replace=False)
+        weights[row, chosen] = (rng.integers(0, 60, 12) + 0.5 + rng.choice([-1e-6, 0, 1e-6], 12)) / 255
+        weights[row, chosen[0]] = 0
+        weights[row, chosen[0]] = np.sqrt(max(0, 1 - (weights[row] ** 2).sum()))
+    return csr_array(weights.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+@pytest.mark.parametrize("kind", ["equal", "steps", "random", "skewed"])
+def test_accumulators_are_exact_and_near_the_cosine(folder: Path, kind: str, dtype: type) -> None:
+    """The claims of the module: nothing wraps, and nothing is further from the cosine than the margin."""
+    rng, vocabulary = np.random.default_rng(0), 600
+    counts = [*range(1, 60), 100, 200, 333, 500, 600]
+    vectors = {
+        "equal": lambda: equal_weights(counts, vocabulary, rng),
+        "steps": lambda: near_steps(64, vocabulary, rng),
+        "random": lambda: random_vectors(rng, 64, 50, vocabulary),
+        "skewed": lambda: unit_vectors(np.exp(-rng.gamma(2, 3, (64, vocabulary)))),
+    }[kind]()
+    (run,) = MemoryIndex(new_store(folder, vectors)).parts[0].runs
+    accumulators, scaled = np.zeros(64, dtype), np.zeros(vocabulary, dtype)
+    impacts = np.clip(np.rint(vectors.toarray().astype(np.float64) * 255), vectors.toarray() > 0, 255).astype(int)
+    exact = vectors.toarray().astype(np.float64) @ vectors.toarray().astype(np.float64).T
+    most = np.iinfo(dtype).max
+    for row in range(64):
+        query = vectors[[row]]
+        scale, length, error = kernels.scale_query(query.data, query.indices, run.postings, scaled, float(most))
+        kernels.accumulate(run.postings, 0, query.indices, accumulators, scaled)
+        expected = impacts @ scaled.astype(int)
+        assert expected.max() <= most
+        assert accumulators.tolist() == expected.tolist()
+        assert (accumulators > 0).tolist() == (exact[row] > 0).tolist()
+        margin = length * run.postings.errors[0] + error * run.postings.lengths[0]
+        assert np.abs(255 * scale * exact[row] - expected).max() <= margin * (1 + 1e-9)
+        scaled[:] = 0
+
+
+@pytest.mark.parametrize("least", [0.0, 1e9])
+def test_vectors_of_very_many_terms(folder: Path, monkeypatch: pytest.MonkeyPatch, least: float) -> None:
+    """Of 600 equal weights among others; in accumulators of 16 bits, and in those of 32 bits."""
+    monkeypatch.setattr(memory_index, "_LEAST_SCALE", least)
+    rng = np.random.default_rng(1)
+    vectors = csr_array(vstack([equal_weights([600, 599, 300, 41, 2, 1] * 20, 600, rng), near_steps(60, 600, rng)]))
+    stored = new_store(folder, vectors, [3, 4])
+    index = MemoryIndex(stored, 64)
+    assert_brute_force(index, stored, vectors[::7], [1, 5, 20])
+    assert index._scratch(600).accumulators.dtype == (np.uint16 if least == 0 else np.uint32)
+
+
+def test_accumulators_of_32_bits_where_16_are_too_few(folder: Path) -> None:
+    rng = np.random.default_rng(2)
+    vectors = unit_vectors(rng.random((65, 70_000)) + 0.1)
+    stored = new_store(folder, vectors)
+    index = MemoryIndex(stored, 64)
+    rows, cosines = index.nearest(vectors[[7]], 3)[0]
+    assert index._scratch(70_000).accumulators.dtype == np.uint32
+    dense = vectors.toarray()[7].astype(np.float64)
+    expected = stored.scores(np.arange(65), dense)
+    assert (
+        sorted(zip(cosines.tolist(), rows.tolist(), strict=True))
+        == sorted(zip(expected.tolist(), range(65), strict=True))[-3:]
+    )
+
+
+def test_what_is_added_is_a_tail(folder: Path) -> None:
+    """Complete windows are taken over, not made again; deletions count in them; ever more tails become one."""
+    rng = np.random.default_rng(3)
+    queries = random_vectors(rng, 5)
+    stored = new_store(folder, random_vectors(rng, 200), [5])
+    index = MemoryIndex(stored, 64)
+    for step in range(20):
+        before, old = index, stored
+        stored = appended(folder, stored, random_vectors(rng, 1 + 13 * (step % 7)), [10 * step, len(stored) - 1])
+        index = MemoryIndex(stored, 64, before, len(old))
+        assert_brute_force(index, stored, queries, [1, 7, 400])
+        runs, earlier = index.parts[0].runs, before.parts[0].runs
+        assert [run.start for run in runs] == [0, *(run.stop for run in runs[:-1])]
+        assert len(runs) <= memory_index._RUNS
+        if len(runs) > 1:
+            assert np.shares_memory(runs[0].postings.places, earlier[0].postings.places)
+
+
+def test_rows_that_were_rolled_back_are_not_taken_over(folder: Path) -> None:
+    rng = np.random.default_rng(4)
+    first, queries = new_store(folder, random_vectors(rng, 70)), random_vectors(rng, 5)
+    dropped = appended(folder, first, random_vectors(rng, 100))
+    index = MemoryIndex(dropped, 64)
+    stored = appended(folder, first, random_vectors(rng, 120))  # in the place of what was dropped
+    assert_brute_force(MemoryIndex(stored, 64, index, 70), stored, queries, [3, 500])
+
+
+def test_shards(folder: Path) -> None:
+    rng = np.random.default_rng(5)
+    parts = [new_store(folder, random_vectors(rng, count), dead) for count, dead in ((70, [0]), (1, []), (200, [199]))]
+    stored = VectorShards(parts)
+    for number, part in enumerate(parts):  # ids are the rows in each store: made different here
+        part.ids = lambda rows, number=number, ids=part.ids: [f"{number}-{i}" for i in ids(rows)]  # type: ignore[method-assign]
+    assert_brute_force(MemoryIndex(stored, 64), stored, random_vectors(rng, 9), [1, 4, 300])
+
+
+def test_a_store_without_rows_and_one_without_terms(folder: Path) -> None:
+    queries = random_vectors(np.random.default_rng(6), 3)
+    for vectors, dead in ((csr_array((0, 40), dtype=np.float32), []), (csr_array((5, 40), dtype=np.float32), []),
+                          (random_vectors(np.random.default_rng(6), 2), [0, 1])):  # fmt: skip
+        found = MemoryIndex(new_store(folder, vectors, dead)).nearest(queries, 4)
+        assert [len(rows) for rows, _ in found] == [0, 0, 0]
+
+
+def test_threads_and_blocks_find_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(7)
+    stored, queries = new_store(folder, random_vectors(rng, 500)), random_vectors(rng, 100)
+    index = MemoryIndex(stored, 128)
+    alone = [index.nearest(queries[[row]], 6)[0] for row in range(100)]
+    monkeypatch.setattr(memory_index, "cores", lambda: 3)
+    results: list[list[memory_index.Rows]] = [[] for _ in range(4)]
+
+    def ask(number: int) -> None:
+        results[number] = index.nearest(queries, 6)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for found in results:
+        for (rows, cosines), (expected, values) in zip(found, alone, strict=True):
+            assert rows.tolist() == expected.tolist()
+            assert cosines.tolist() == values.tolist()
+
+
+def test_postings_take_few_bytes(folder: Path) -> None:
+    rng = np.random.default_rng(8)
+    vectors = random_vectors(rng, 30_000, terms=30, vocabulary=1000)
+    index = MemoryIndex(new_store(folder, vectors))
+    assert index.nbytes / vectors.nnz < 4.5
+
+
+def test_files_that_change_do_no_harm(folder: Path) -> None:
+    """Wrong answers at worst: no reading beyond the arrays."""
+    rng = np.random.default_rng(9)
+    vectors = random_vectors(rng, 100)
+    stored = new_store(folder, vectors)
+    index = MemoryIndex(stored, 64)
+    terms, _, ends = stored.arrays
+    terms[:50] = 2**31 - 1
+    terms[50:90] = -5
+    ends[60:] = 2**60
+    ends[10:20] = -(2**60)
+    index.nearest(vectors, 5)
