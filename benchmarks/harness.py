@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import resource
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-from sparse_sts_index._utils.environment import package_versions, processor
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("torch", "sentence-transformers", "transformers", "optimum-intel", "openvino")
@@ -25,7 +25,7 @@ _PACKAGES = ("torch", "sentence-transformers", "transformers", "optimum-intel", 
 
 def serve(round_: Callable[[], dict[str, Any]]) -> None:
     """The worker's side: say that all is loaded, then a round for each line."""
-    _reply({"loaded_mib": _peak_mib(), "packages": package_versions(_PACKAGES)})
+    _reply({"loaded_mib": _peak_mib(), "packages": _versions()})
     for _ in sys.stdin:
         result = round_()
         _reply({**result, "peak_mib": _peak_mib()})
@@ -77,12 +77,21 @@ def machine() -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
+    from sparse_sts_index._utils.environment import processor
+
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
         "flags": [flag for flag in flags if flag.startswith(("avx512_vnni", "avx512_bf16", "amx", "avx_vnni"))],
-        "packages": package_versions(_PACKAGES),
+        "packages": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of Python and of those packages that are installed; in an environment that need not hold this package."""
+    installed = {str(package.name).lower(): package.version for package in metadata.distributions()}
+    versions = {name: installed[name] for name in _PACKAGES if name in installed}
+    return {**versions, "python": platform.python_version()}
 
 
 def write(path: Path, result: dict[str, Any]) -> Path:

@@ -19,7 +19,7 @@ With more ``--documents`` than there are, the rest is resampled: the terms of a 
 replaced by terms of another. That keeps frequencies and lengths about as they are, not what the sentences mean.
 
 The engines of others want an environment of their own, whose interpreter ``--engines-python`` names: ``pip install
-numpy scipy impact-index pyseismic-lsr bmp qdrant-edge-py``. What is missing there is left out.
+numpy scipy numba impact-index pyseismic-lsr bmp qdrant-edge-py pyvsag splade-index``. What is missing is left out.
 """
 
 from __future__ import annotations
@@ -585,6 +585,60 @@ def open_qdrant(folder: Path) -> tuple[Prepare, Search]:
     return prepare, search
 
 
+def build_sindi(documents: csr_array, folder: Path) -> None:
+    sindi(documents).save(str(folder / "index.sindi"))
+
+
+def sindi(documents: csr_array) -> Any:
+    """An index of documents; nothing is pruned, and no weight rounded."""
+    import pyvsag
+
+    pyvsag.set_logger_off()
+    parameters = {"term_id_limit": documents.shape[1], "window_size": 60_000, "doc_prune_ratio": 0.0}
+    parameters |= {"use_reorder": True}  # what is pruned in a search is scored again
+    kind = {"dtype": "sparse", "dim": documents.shape[1], "metric_type": "ip", "index_param": parameters}
+    index = pyvsag.Index("sindi", json.dumps(kind))
+    if documents.shape[0]:
+        index.build(
+            index_pointers=documents.indptr.astype(np.uint32),
+            indices=documents.indices.astype(np.uint32),
+            values=np.asarray(documents.data),
+            ids=np.arange(documents.shape[0]),
+        )
+    return index
+
+
+def open_sindi(folder: Path, query_prune: float, term_prune: float, candidates: int) -> tuple[Prepare, Search]:
+    index = sindi(csr_array((0, load(folder.parents[1] / "queries").shape[1]), dtype=np.float32))
+    index.load(str(folder / "index.sindi"))
+    ratios = {"query_prune_ratio": query_prune, "term_prune_ratio": term_prune, "n_candidate": candidates}
+    parameters = json.dumps({"sindi": ratios})
+
+    def prepare(query: csr_array) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float32]]:
+        return query.indptr.astype(np.uint32), query.indices.astype(np.uint32), query.data
+
+    def search(query: tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float32]]) -> Found:
+        ids, distances = index.knn_search(*query, K, parameters)
+        return Found(ids[0], distances[0])
+
+    return prepare, search
+
+
+def open_splade_index(folder: Path) -> tuple[Prepare, Search]:
+    """The numba back end of splade-index, as its ``retrieve`` calls it once the queries are encoded."""
+    from splade_index.numba.retrieve_utils import _retrieve_numba_functional
+
+    transposed = load(folder, mapped=False)
+    scores = {"data": transposed.data, "indices": transposed.indices, "indptr": transposed.indptr.astype(np.int32)}
+    scores["num_docs"] = transposed.shape[1]
+
+    def search(query: csr_array) -> Found:
+        ids, found = _retrieve_numba_functional([query.indices], [query.data], scores, k=K)
+        return Found(ids[0], found[0])
+
+    return lambda query: query, search
+
+
 def impacts(vector: csr_array) -> dict[str, int]:
     """Terms and integer weights of a vector of one row."""
     weights = np.rint(vector.data.astype(np.float64) * (2**BITS - 1)).astype(int).tolist()
@@ -598,6 +652,8 @@ INDEXES = {
     "Seismic": Index(build_seismic, "pyseismic-lsr"),
     "BMP": Index(build_bmp, "bmp"),
     "Qdrant Edge": Index(build_qdrant, "qdrant-edge-py"),
+    "SINDI": Index(build_sindi, "pyvsag"),
+    "splade-index": Index(build_transposed, "splade-index"),
 }
 ENGINES = {
     **{
@@ -611,6 +667,9 @@ ENGINES = {
     "Seismic, thorough": Engine("Seismic", functools.partial(open_seismic, query_cut=40, heap_factor=0.5)),
     "BMP": Engine("BMP", open_bmp),
     "Qdrant Edge": Engine("Qdrant Edge", open_qdrant),
+    "SINDI": Engine("SINDI", functools.partial(open_sindi, query_prune=0.0, term_prune=0.0, candidates=K)),
+    "SINDI, pruned": Engine("SINDI", functools.partial(open_sindi, query_prune=0.2, term_prune=0.1, candidates=5 * K)),
+    "splade-index": Engine("splade-index", open_splade_index),
 }
 
 

@@ -22,8 +22,12 @@ class _Cache(FunctionCache):  # type: ignore[misc]
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        with contextlib.suppress(Exception):  # a full disk, a broken file that is in the way
+        try:
             super().save_overload(sig, data)
+        except Exception:  # a damaged file that is in the way, or a full disk
+            with contextlib.suppress(Exception):
+                self.flush()
+                super().save_overload(sig, data)
 
 
 def part(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

@@ -26,12 +26,13 @@ of their squares is 65,600.)
 No length is assumed to be 1 here, and no weight to be positive: what rounding and clipping do is in :math:`E_w`. As no
 impact is below 1, an accumulator is 0 just where no term is shared.
 
-**The k nearest.** :math:`\hat u \cdot \hat v - m_w` is at most the scaled cosine. Of these lower bounds, the k-th
-highest so far is a score that k rows reach; a row of which :math:`\hat u \cdot \hat v + m_w` is below it is not among
-the k nearest, and does not tie with one. All others get their float cosine.
+**The k nearest.** The rows of a window with the k highest accumulators get their float cosines first. From then on the
+k-th highest cosine so far is a score that k rows reach: a row with :math:`\hat u \cdot \hat v + m_w` below it is not among
+the k nearest, and does not tie with one. All others get their float cosines, too; with the error of the row itself for
+:math:`E_w`, most rows get none.
 
-**Blocks.** The maxima of groups of accumulators say where to look. A group is every width/64-th row, so that the maxima
-of many groups are compared at once.
+**Groups.** The maxima of groups of 64 accumulators say where to look. The window is laid out in 8 lines of width/8
+rows: first the maxima of its columns are taken, many at once, and then those of 8 neighbouring columns.
 
 **Dense terms.** A term that an eighth of a window has is held as one impact for each row of it, 0 where it is not:
 adding them all, many at once, takes less time than adding the postings one by one.
@@ -47,7 +48,8 @@ from numpy.typing import NDArray
 from sparse_sts_index.search.compiled import kernel, part
 
 IMPACT_SCALE = 255
-GROUP = 64  # accumulators whose maximum is taken
+SIDE = 8
+GROUP = SIDE * SIDE  # accumulators whose maximum is taken
 
 
 class Forward(NamedTuple):
@@ -66,13 +68,12 @@ class Forward(NamedTuple):
 
 
 class Postings(NamedTuple):
-    """Impacts by window and term.
+    """Impacts by term and window.
 
     Attributes
     ----------
-    starts : ndarray of uint32, shape (windows, vocab + 1)
-        Where the postings of a term begin, from the window's offset.
-    offsets : ndarray of int64, shape (windows,)
+    starts : ndarray of uint32 or int64, shape (vocab, windows + 1)
+        Where the postings of a term begin in each window; those of its next window follow.
     places : ndarray of uint16, shape (postings,)
         Rows, from the first of the window.
     impacts : ndarray of uint8, shape (postings,)
@@ -82,20 +83,18 @@ class Postings(NamedTuple):
     dense_impacts : ndarray of uint8, shape (dense, width)
     row_errors : ndarray of float32, shape (rows,)
         E of each row; see this module's head.
-    errors, lengths : ndarray of float64, shape (windows,)
+    bounds : ndarray of float64, shape (windows, 2)
         E and D of each window.
     """
 
-    starts: NDArray[np.uint32]
-    offsets: NDArray[np.int64]
+    starts: NDArray[Any]
     places: NDArray[np.uint16]
     impacts: NDArray[np.uint8]
     dense_ends: NDArray[np.int64]
     dense_terms: NDArray[np.int32]
     dense_impacts: NDArray[np.uint8]
     row_errors: NDArray[np.float32]
-    errors: NDArray[np.float64]
-    lengths: NDArray[np.float64]
+    bounds: NDArray[np.float64]
 
 
 class Scratch(NamedTuple):
@@ -103,8 +102,8 @@ class Scratch(NamedTuple):
 
     Attributes
     ----------
-    accumulators : ndarray of uint16 or uint32, shape (width,)
-    maxima : ndarray of the same dtype, shape (width / 64,)
+    accumulators : ndarray of uint16 or uint32, shape (width + width / 8 + width / 64,)
+        Of the rows of a window, with their maxima by column and by group.
     candidates : ndarray of uint16, shape (width,)
     scaled : ndarray of the same dtype, shape (vocab,)
         The query's integer weights.
@@ -112,7 +111,6 @@ class Scratch(NamedTuple):
     """
 
     accumulators: NDArray[Any]
-    maxima: NDArray[Any]
     candidates: NDArray[np.uint16]
     scaled: NDArray[Any]
     query: NDArray[np.float64]
@@ -125,31 +123,16 @@ def _fill(
     terms: NDArray[np.int32],
     weights: NDArray[np.float32],
     ends: NDArray[Any],
-    counts: NDArray[np.int64],
-    limit: int,
+    dense: NDArray[np.int64],
     window: int,
     first: int,
-    offset: int,
-    dense: int,
     postings: Postings,
 ) -> None:
-    """Put the rows of one window, from `first` on, into postings, from `offset` and dense term `dense` on.
+    """Put the rows of one window, from `first` on, into postings.
 
-    A term is in `counts` of the rows, and dense from `limit` on.
+    `dense` has the place of each term among the dense ones, or -1.
     """
-    next_ = np.empty(len(counts), np.int64)  # of each term's postings, or of the dense terms, counted down from -1
-    place = 0
-    for term in range(len(counts)):
-        postings.starts[window, term] = place
-        if counts[term] >= limit:
-            postings.dense_terms[dense] = term
-            dense += 1
-            next_[term] = -dense
-        else:
-            next_[term] = offset + place
-            place += counts[term]
-    postings.starts[window, len(counts)] = place
-    postings.offsets[window], postings.dense_ends[window] = offset, dense
+    next_ = postings.starts[:, window].astype(np.int64)
     error = length = 0.0
     start = np.int64(0)
     for row in range(len(ends)):
@@ -160,18 +143,17 @@ def _fill(
             impact = min(max(np.rint(exact), 1.0), 255.0)
             row_error += (exact - impact) ** 2
             row_length += impact * impact
-            where = next_[term]
-            if where < 0:
-                postings.dense_impacts[-1 - where, row] = np.uint8(impact)
+            if dense[term] >= 0:
+                postings.dense_impacts[dense[term], row] = np.uint8(impact)
             else:
-                postings.places[where] = row
-                postings.impacts[where] = np.uint8(impact)
-                next_[term] = where + 1
+                postings.places[next_[term]] = row
+                postings.impacts[next_[term]] = np.uint8(impact)
+                next_[term] += 1
         row_error = np.sqrt(row_error) * 1.000001  # no less once it is a float32
         postings.row_errors[first + row] = row_error
         error, length = max(error, row_error), max(length, row_length)
         start = ends[row]
-    postings.errors[window], postings.lengths[window] = error, np.sqrt(length)
+    postings.bounds[window, 0], postings.bounds[window, 1] = error, np.sqrt(length)
 
 
 fill = kernel(_fill)
@@ -180,13 +162,29 @@ fill = kernel(_fill)
 # Scoring
 
 
-def _add(accumulators: NDArray[Any], places: NDArray[np.uint16], impacts: NDArray[np.uint8], weight: Any) -> None:
-    """Add a term to the accumulators of the rows that have it."""
-    for posting in range(np.uint64(len(places))):  # unsigned: numba need not look whether an index is negative
+def _add(
+    accumulators: NDArray[Any],
+    places: NDArray[np.uint16],
+    impacts: NDArray[np.uint8],
+    start: Any,
+    stop: Any,
+    weight: Any,
+) -> None:
+    """Add a term to the accumulators of the rows that have it, which the postings from `start` to `stop` name."""
+    for posting in range(np.uint64(start), np.uint64(stop)):  # unsigned: numba need not look whether it is negative
         accumulators[places[posting]] += impacts[posting] * weight
 
 
 add = part(_add)
+
+
+def _set_dense(accumulators: NDArray[Any], impacts: NDArray[np.uint8], weight: Any) -> None:
+    """Set the accumulators of all rows to what a term gives them."""
+    for row in range(np.uint64(len(accumulators))):
+        accumulators[row] = impacts[row] * weight
+
+
+set_dense = part(_set_dense)
 
 
 def _add_dense(accumulators: NDArray[Any], impacts: NDArray[np.uint8], weight: Any) -> None:
@@ -198,14 +196,19 @@ def _add_dense(accumulators: NDArray[Any], impacts: NDArray[np.uint8], weight: A
 add_dense = part(_add_dense)
 
 
-def _take_maxima(accumulators: NDArray[Any], maxima: NDArray[Any]) -> None:
-    """Take the maximum of each group of accumulators, which are as far apart as there are groups."""
-    groups = np.uint64(len(maxima))
-    for group in range(groups):
-        maxima[group] = accumulators[group]
-    for start in range(groups, np.uint64(len(accumulators)), groups):
-        for group in range(groups):
-            maxima[group] = max(maxima[group], accumulators[start + group])
+def _take_maxima(accumulators: NDArray[Any], columns: NDArray[Any], maxima: NDArray[Any]) -> None:
+    """Take the maximum of each group of accumulators, and before that of each column."""
+    width = np.uint64(len(columns))
+    for column in range(width):
+        columns[column] = accumulators[column]
+    for start in range(width, np.uint64(len(accumulators)), width):
+        for column in range(width):
+            columns[column] = max(columns[column], accumulators[start + column])
+    for group in range(np.uint64(len(maxima))):
+        maximum = columns[SIDE * group]
+        for column in range(SIDE * group + 1, SIDE * group + SIDE):
+            maximum = max(maximum, columns[column])
+        maxima[group] = maximum
 
 
 take_maxima = part(_take_maxima)
@@ -215,18 +218,40 @@ def _accumulate(
     postings: Postings, window: int, terms: NDArray[np.int32], accumulators: NDArray[Any], scaled: NDArray[Any]
 ) -> None:
     """Score the rows of a window by the terms of a query whose integer weights are in `scaled`."""
-    accumulators[:] = 0
+    empty = True
     for dense in range(postings.dense_ends[window - 1] if window else 0, postings.dense_ends[window]):
         weight = scaled[postings.dense_terms[dense]]
-        if weight:
+        if weight and empty:
+            set_dense(accumulators, postings.dense_impacts[dense], weight)
+            empty = False
+        elif weight:
             add_dense(accumulators, postings.dense_impacts[dense], weight)
-    offset, starts = postings.offsets[window], postings.starts[window]
+    if empty:
+        accumulators[:] = 0
+    starts, places, impacts = postings.starts, postings.places, postings.impacts
     for term in terms:
-        some = slice(offset + starts[term], offset + starts[term + 1])
-        add(accumulators, postings.places[some], postings.impacts[some], scaled[term])
+        add(accumulators, places, impacts, starts[term, window], starts[term, window + 1], scaled[term])
 
 
 accumulate = part(_accumulate)
+
+
+def _collect(
+    accumulators: NDArray[Any], maxima: NDArray[Any], least: Any, above: Any, places: NDArray[np.uint16]
+) -> int:
+    """Put the places of the accumulators that are at least `least`, and below `above`, into `places`; how many."""
+    width, side, count = np.uint64(len(accumulators)), np.uint64(SIDE), 0
+    for group in range(np.uint64(len(maxima))):
+        if maxima[group] >= least:
+            for corner in range(side * group, width, width // side):
+                for place in range(corner, corner + side):
+                    if least <= accumulators[place] < above:
+                        places[count] = place
+                        count += 1
+    return count
+
+
+collect = part(_collect)
 
 
 def _scale(
@@ -243,7 +268,7 @@ def _scale(
     for weight in weights:
         square += np.float64(weight) ** 2
     length = np.sqrt(square)
-    scale = (largest / max(postings.lengths.max(), 1.0) - np.sqrt(len(weights))) / length
+    scale = (largest / max(postings.bounds[:, 1].max(), 1.0) - np.sqrt(len(weights))) / length
     for entry in range(len(weights)):
         exact = np.float64(weights[entry]) * scale
         rounded = max(np.rint(exact), 1.0)
@@ -283,15 +308,6 @@ def _replace_least(heap: NDArray[Any], value: Any) -> None:
 
 
 replace_least = part(_replace_least)
-
-
-def _reached(nearest: NDArray[np.float64], unit: float, lowest: NDArray[np.int64]) -> None:
-    """Begin a heap of lower bounds with the cosines that are known."""
-    for place in range(len(lowest)):
-        lowest[place] = max(int(nearest[place] * unit) - 1, 0)
-
-
-reached = part(_reached)
 
 
 def _grown(values: NDArray[Any]) -> NDArray[Any]:
@@ -341,9 +357,11 @@ def _nearest(
         Where those of each query end.
     """
     candidates, scaled, query = scratch.candidates, scratch.scaled, scratch.query
-    accumulators, maxima = scratch.accumulators[:width], scratch.maxima[: width // GROUP]
-    groups = len(maxima)
-    lowest = np.empty(best.shape[1], np.int64)
+    lines, groups = width // SIDE, width // GROUP
+    accumulators, columns = scratch.accumulators[:width], scratch.accumulators[width : width + lines]
+    maxima = scratch.accumulators[width + lines : width + lines + groups]
+    highest = np.empty(best.shape[1], np.int64)
+    largest = (1 << 8 * accumulators.itemsize) - 1
     found_rows, found_cosines = np.empty(64, np.int64), np.empty(64, np.float64)
     ends = np.empty(len(indptr) - 1, np.int64)
     found = 0
@@ -353,51 +371,41 @@ def _nearest(
         if not len(terms):
             ends[number] = found
             continue
-        scale, length, error = scale_query(weights, terms, postings, scaled, 2.0 ** (8 * accumulators.itemsize) - 1)
+        scale, length, error = scale_query(weights, terms, postings, scaled, np.float64(largest))
         unit = scale * IMPACT_SCALE
         for entry in range(len(terms)):
             query[terms[entry]] = np.float64(weights[entry])
 
         begin = found
-        for window in range(len(postings.offsets)):
+        for window in range(len(postings.bounds)):
             accumulate(postings, window, terms, accumulators, scaled)
             start = first + window * width
             if len(counts):
                 for place in range(min(width, len(counts) - start)):
                     accumulators[place] *= counts[start + place]
-            take_maxima(accumulators, maxima)
+            take_maxima(accumulators, columns, maxima)
 
-            fixed = error * postings.lengths[window] + 2
-            margin = np.int64(length * postings.errors[window] + fixed) + 1
-            reached(nearest, unit, lowest)
-            for group in range(groups):
-                if maxima[group] - margin > lowest[0]:
-                    replace_least(lowest, maxima[group] - margin)
-            least = max(lowest[0] - margin, 1)
-            reached(nearest, unit, lowest)
-            count = 0
-            for group in range(groups):
-                if maxima[group] >= least:
-                    for place in range(group, width, groups):
-                        score = np.int64(accumulators[place])
-                        if score >= least:
-                            candidates[count] = place
-                            count += 1
-                            low = score - np.int64(length * postings.row_errors[window * width + place] + fixed) - 1
-                            if low > lowest[0]:
-                                replace_least(lowest, low)
-
-            for place in candidates[:count]:
-                high = accumulators[place] + length * postings.row_errors[window * width + place] + fixed
-                if high >= max(lowest[0], nearest[0] * unit):
-                    cosine = cosine_of(forward, start + place, query)
-                    if cosine > 0 and cosine >= nearest[0]:
-                        if cosine > nearest[0]:
-                            replace_least(nearest, cosine)
-                        if found == len(found_rows):
-                            found_rows, found_cosines = grown(found_rows), grown(found_cosines)
-                        found_rows[found], found_cosines[found] = start + place, cosine
-                        found += 1
+            fixed = error * postings.bounds[window, 1] + 1
+            margin = np.int64(length * postings.bounds[window, 0] + fixed) + 1
+            highest[:] = 0
+            for score in maxima if len(highest) < groups // 4 else accumulators:
+                if score > highest[0]:
+                    replace_least(highest, score)
+            above = np.int64(largest + 1)
+            for low in (highest[0], 0):  # first as many as are wanted, which say what the rest must reach
+                least = np.int64(max(low, np.int64(nearest[0] * unit) - margin, 1))
+                for place in candidates[: collect(accumulators, maxima, least, above, candidates)]:
+                    high = accumulators[place] + length * postings.row_errors[window * width + place] + fixed
+                    if high >= nearest[0] * unit:
+                        cosine = cosine_of(forward, start + place, query)
+                        if cosine > 0 and cosine >= nearest[0]:
+                            if cosine > nearest[0]:
+                                replace_least(nearest, cosine)
+                            if found == len(found_rows):
+                                found_rows, found_cosines = grown(found_rows), grown(found_cosines)
+                            found_rows[found], found_cosines[found] = start + place, cosine
+                            found += 1
+                above = least
 
         kept = begin  # those that later ones have beaten go
         for place in range(begin, found):

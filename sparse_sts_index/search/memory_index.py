@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 from collections.abc import Sequence
@@ -15,12 +14,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.environment import cores
-from sparse_sts_index.search.kernels import GROUP, Forward, Postings, Scratch, fill, nearest
+from sparse_sts_index.search.kernels import GROUP, SIDE, Forward, Postings, Scratch, fill, nearest
 from sparse_sts_index.storage.vector_files import StoredVectors, VectorStore
 
 WIDTH = 1 << 16  # rows in a window: accumulators of 128 kB, and places of 16 bits
-_DENSE = 8  # a term is dense where one in so many rows has it
-_RUNS = 8  # of a store, before it is built anew in one
+_DENSE = 8  # a term is dense where an eighth of the rows has it
+_RUNS = 8  # per store; beyond, they become one
 _HEAP_ENTRIES = 1 << 20  # of queries that are searched together
 _LEAST_SCALE = 64.0  # of queries in accumulators of 16 bits; below it, there are some of 32 bits
 
@@ -51,43 +50,43 @@ class _Run:
         stop = len(store)
         width = GROUP * math.ceil((stop - start) / math.ceil((stop - start) / width) / GROUP)  # all about as long
         windows = [(first, min(first + width, stop)) for first in range(start, stop, width)]
-        frequencies = [np.bincount(store.block(*window).indices, minlength=store.vocabulary) for window in windows]
-        limit = width // _DENSE
-        offsets = list(itertools.accumulate((int(terms[terms < limit].sum()) for terms in frequencies), initial=0))
-        dense = list(itertools.accumulate((int((terms >= limit).sum()) for terms in frequencies), initial=0))
+        counts = np.stack([np.bincount(store.block(*window).indices, minlength=store.vocabulary) for window in windows])
+        dense_windows, dense_terms = np.nonzero(counts >= width // _DENSE)
+        counts[dense_windows, dense_terms] = 0
+        ends = np.cumsum(counts.T).reshape(counts.T.shape)
+        starts = np.hstack((ends[:, :1] - counts[:1].T, ends))
         postings = Postings(
-            starts=np.zeros((len(windows), store.vocabulary + 1), np.uint32),
-            offsets=np.zeros(len(windows), np.int64),
-            places=np.zeros(offsets[-1], np.uint16),
-            impacts=np.zeros(offsets[-1], np.uint8),
-            dense_ends=np.zeros(len(windows), np.int64),
-            dense_terms=np.zeros(dense[-1], np.int32),
-            dense_impacts=np.zeros((dense[-1], width), np.uint8),
-            row_errors=np.zeros(stop - start, np.float32),
-            errors=np.zeros(len(windows)),
-            lengths=np.zeros(len(windows)),
+            starts=starts.astype(np.uint32 if ends[-1, -1] < 1 << 32 else np.int64),
+            places=np.empty(ends[-1, -1], np.uint16),
+            impacts=np.empty(ends[-1, -1], np.uint8),
+            dense_ends=np.searchsorted(dense_windows, np.arange(len(windows)), side="right"),
+            dense_terms=dense_terms.astype(np.int32),
+            dense_impacts=np.zeros((len(dense_terms), width), np.uint8),
+            row_errors=np.empty(stop - start, np.float32),
+            bounds=np.empty((len(windows), 2)),
         )
         for number, window in enumerate(windows):
-            block = store.block(*window)
-            rows = (block.indices, block.data, block.indptr[1:].astype(np.int64))
-            fill(*rows, frequencies[number], limit, number, window[0] - start, offsets[number], dense[number], postings)
+            block, places = store.block(*window), np.full(store.vocabulary, -1)
+            own = np.flatnonzero(dense_windows == number)
+            places[dense_terms[own]] = own
+            block_ends = block.indptr[1:].astype(np.int64)
+            fill(block.indices, block.data, block_ends, places, number, window[0] - start, postings)
         return cls(start, width, postings)
+
+    @property
+    def windows(self) -> int:
+        """Return how many windows there are."""
+        return len(self.postings.bounds)
 
     @property
     def stop(self) -> int:
         """Return the row after the last, were all windows complete."""
-        return self.start + self.width * len(self.postings.offsets)
+        return self.start + self.width * self.windows
 
     def until(self, row: int) -> Self:
         """Return the windows that end before a row, or with it."""
         windows = max(0, (row - self.start) // self.width)
-        kept = self.postings._replace(
-            starts=self.postings.starts[:windows],
-            offsets=self.postings.offsets[:windows],
-            errors=self.postings.errors[:windows],
-            lengths=self.postings.lengths[:windows],
-        )
-        return type(self)(self.start, self.width, kept)
+        return type(self)(self.start, self.width, self.postings._replace(bounds=self.postings.bounds[:windows]))
 
 
 class _Part:
@@ -103,7 +102,7 @@ class _Part:
         self.first, self.size = first, len(store)
         self.forward = Forward(*store.arrays)
         self.counts = np.zeros(0, bool) if store.live.all() else store.live
-        kept = [run for run in (run.until(shared) for run in earlier) if len(run.postings.offsets)]
+        kept = [run for run in (run.until(shared) for run in earlier) if run.windows]
         if len(kept) >= _RUNS:
             kept = []
         start = kept[-1].stop if kept else 0
@@ -141,7 +140,7 @@ class MemoryIndex:
         self._rows, self._vocabulary = len(store), store.stores[0].vocabulary
         self._width = max((run.width for part in self.parts for run in part.runs), default=GROUP)
         # As many as leave queries a scale that is not too small, in accumulators of 16 bits.
-        length = max((run.postings.lengths.max() for part in self.parts for run in part.runs), default=1.0)
+        length = max((run.postings.bounds[:, 1].max() for part in self.parts for run in part.runs), default=1.0)
         self._most_terms = max(0.0, np.iinfo(np.uint16).max / max(length, 1.0) - _LEAST_SCALE) ** 2
         self._local = threading.local()
 
@@ -166,9 +165,9 @@ class MemoryIndex:
             are those of :meth:`.Vectors.scores`.
         """
         count, k = queries.shape[0], max(1, min(k, self._rows))
-        size = max(1, min(_HEAP_ENTRIES // k, -(-count // (4 * cores()))))
-        if count <= size or count == 1:
+        if count == 1:
             return self._nearest(queries, k)
+        size = max(1, min(_HEAP_ENTRIES // k, -(-count // (4 * cores()))))
         blocks = (queries[start : start + size] for start in range(0, count, size))
         with ThreadPoolExecutor(cores()) as pool:
             return [found for block in pool.map(lambda block: self._nearest(block, k), blocks) for found in block]
@@ -196,8 +195,7 @@ class MemoryIndex:
         scratch: Scratch | None = getattr(self._local, dtype.__name__, None)
         if scratch is None:
             scratch = Scratch(
-                accumulators=np.zeros(self._width, dtype),
-                maxima=np.zeros(self._width // GROUP, dtype),
+                accumulators=np.zeros(self._width + self._width // SIDE + self._width // GROUP, dtype),
                 candidates=np.zeros(self._width, np.uint16),
                 scaled=np.zeros(self._vocabulary, dtype),
                 query=np.zeros(self._vocabulary),

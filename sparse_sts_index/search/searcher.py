@@ -89,7 +89,7 @@ class Searcher:
             return held
 
     def _pays(self, queries: int, inherited: bool) -> bool:
-        """Whether to search in memory from now on: an index that is about to be replaced does not repay its making."""
+        """Return whether to search in memory from now on: the first queries do not repay the making."""
         derived = self.snapshot.derived
         if self.snapshot.manifest.postings * _BYTES_PER_POSTING > self._memory:
             return False

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -46,12 +46,13 @@ def expected(model: Model, query: csr_array, k: int) -> list[tuple[str, float]]:
     return brute_force(ids, POOL[[model[doc_id] for doc_id in ids]], query, k) if ids else []
 
 
-def assert_same(index: ImpactIndex, model: Model, in_memory: bool | None = None) -> None:
+def assert_same(index: ImpactIndex, model: Model, engines: Sequence[bool] = (True, False)) -> None:
     assert len(index) == len(model)
     with index.using() as state:
-        for row, found in enumerate(Searcher(state, in_memory).search(QUERIES, 5)):
-            assert found.certified
-            assert list(zip(found.ids, found.cosines, strict=True)) == expected(model, QUERIES[[row]], 5)
+        for in_memory in engines:
+            for row, found in enumerate(Searcher(state, in_memory).search(QUERIES, 5)):
+                assert found.certified
+                assert list(zip(found.ids, found.cosines, strict=True)) == expected(model, QUERIES[[row]], 5)
     for doc_id in IDS:
         assert index.get(doc_id) == (Document(doc_id, f"text of {doc_id}") if doc_id in model else None)
 
@@ -535,7 +536,7 @@ def test_searches_while_others_refresh(tmp_path: Path) -> None:
             def read() -> None:
                 while not stop.is_set():
                     try:
-                        assert_same(reader, model, in_memory=True)
+                        assert_same(reader, model, [True])
                     except Exception as error:
                         wrong.append(error)
 

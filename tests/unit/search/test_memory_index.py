@@ -125,7 +125,7 @@ def test_accumulators_are_exact_and_near_the_cosine(folder: Path, kind: str, dty
         assert expected.max() <= most
         assert accumulators.tolist() == expected.tolist()
         assert (accumulators > 0).tolist() == (exact[row] > 0).tolist()
-        margin = length * run.postings.errors[0] + error * run.postings.lengths[0]
+        margin = length * run.postings.bounds[0, 0] + error * run.postings.bounds[0, 1]
         assert np.abs(255 * scale * exact[row] - expected).max() <= margin * (1 + 1e-9)
         scaled[:] = 0
 

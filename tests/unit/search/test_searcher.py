@@ -1,0 +1,61 @@
+"""When an index is searched in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import build, chunk, random_vectors
+
+from sparse_sts_index.search.searcher import Searcher
+from sparse_sts_index.storage.impact_index import ImpactIndex
+
+VECTORS = random_vectors(np.random.default_rng(0), 300)
+IDS = [f"d{row}" for row in range(300)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    build(tmp_path / "index", IDS[:200], VECTORS[:200])
+    return tmp_path / "index"
+
+
+def test_after_a_hundred_queries(path: Path) -> None:
+    with ImpactIndex.open(path) as index, index.using() as state:
+        for count in (1, 98):
+            Searcher(state).search(VECTORS[:count], 3)
+            assert "memory_index" not in state.derived
+        Searcher(state, in_memory=False).search(VECTORS, 3)
+        assert "memory_index" not in state.derived
+        Searcher(state).search(VECTORS[:1], 3)
+        assert "memory_index" in state.derived
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.9, False), (1, True)])
+def test_within_a_budget(path: Path, share: float, held: bool) -> None:
+    with ImpactIndex.open(path) as index, index.using() as state:
+        memory = int(share * 4 * state.manifest.postings)
+        Searcher(state, memory=memory).prepare()
+        Searcher(state, memory=memory).search(VECTORS, 3)
+        assert ("memory_index" in state.derived) == held
+
+
+def test_what_was_in_memory_stays_there(path: Path) -> None:
+    """A change makes a new state: its first query is searched in memory, with what both states share."""
+    with ImpactIndex.open(path, writable=True) as index:
+        with index.using() as before:
+            Searcher(before).prepare()
+        index.write([chunk(IDS[200:], VECTORS[200:])], replace=False, commit=True)
+        index.delete(["d7"])
+        with index.using() as state:
+            assert "memory_index" not in state.derived
+            (found,) = Searcher(state).search(VECTORS[[250]], 300)
+            assert "memory_index" in state.derived
+            assert not state.inherited
+            assert "d250" in found.ids
+            assert "d7" not in found.ids
+            assert found == Searcher(state, in_memory=False).search(VECTORS[[250]], 300)[0]
+        index.compact()
+        with index.using() as state:
+            assert not state.inherited
