@@ -314,7 +314,7 @@ class SparseStsIndex:
     def duplicates(self, threshold: float = 0.9, *, progress: Callable[[int], None] | None = None) -> Iterator[Pair]:
         """All pairs of sentences whose cosine is at least `threshold`, exactly, each once.
 
-        See :mod:`sparse_sts_index.search.similarity_join`. Holds all vectors in memory, 16 bytes per posting.
+        See :mod:`sparse_sts_index.search.similarity_join`. Holds the impacts in memory, some 3.5 bytes per posting.
 
         Parameters
         ----------

@@ -14,8 +14,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def overlap(function: Callable[[T], R], items: Iterable[T], *, ahead: int = 1) -> Generator[R, None, None]:
-    """Apply a function to items in order, in a thread of its own, while the caller is busy with earlier results.
+def overlap(
+    function: Callable[[T], R], items: Iterable[T], *, ahead: int = 1, workers: int = 1
+) -> Generator[R, None, None]:
+    """Apply a function to items in order, in threads of its own, while the caller is busy with earlier results.
 
     The items are drawn in the caller's thread, up to `ahead` of them before their turn, so what is in memory is
     bounded. Stages nest: the items of one may be the results of another. An error comes out where its result would
@@ -24,16 +26,17 @@ def overlap(function: Callable[[T], R], items: Iterable[T], *, ahead: int = 1) -
     Parameters
     ----------
     function : callable
-        Never runs twice at the same time.
     items : iterable
     ahead : int
         Results to have ready, or under way, beside the one that the caller has.
+    workers : int
+        Number of threads; with one, the function never runs twice at the same time.
 
     Yields
     ------
     The results, in order.
     """
-    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=THREAD_NAME)
+    executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix=THREAD_NAME)
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:

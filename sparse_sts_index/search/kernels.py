@@ -27,15 +27,32 @@ No length is assumed to be 1 here, and no weight to be positive: what rounding a
 impact is below 1, an accumulator is 0 just where no term is shared.
 
 **The k nearest.** The rows of a window with the k highest accumulators get their float cosines first. From then on the
-k-th highest cosine so far is a score that k rows reach: a row with :math:`\hat u \cdot \hat v + m_w` below it is not among
-the k nearest, and does not tie with one. All others get their float cosines, too; with the error of the row itself for
-:math:`E_w`, most rows get none.
+k-th highest cosine so far is a score that k rows reach: a row with :math:`\hat u \cdot \hat v + m_w` below it is not
+among the k nearest, and does not tie with one. All others get their float cosines, too; with the error of the row
+itself for :math:`E_w`, these are few.
 
 **Groups.** The maxima of groups of 64 accumulators say where to look. The window is laid out in 8 lines of width/8
 rows: first the maxima of its columns are taken, many at once, and then those of 8 neighbouring columns.
 
 **Dense terms.** A term that an eighth of a window has is held as one impact for each row of it, 0 where it is not:
 adding them all, many at once, takes less time than adding the postings one by one.
+
+**Pairs.** For a row :math:`u`, split into the terms :math:`H` and the rest :math:`T`, and a row :math:`v` of length at
+most L, let :math:`h = u_H \cdot v`. As in :mod:`.search.certified`,
+:math:`u \cdot v \le h + \lVert u_T \rVert \sqrt{L^2
+- (h / \lVert u_H \rVert)^2}`. With :math:`h = L \lVert u_H \rVert \cos\theta` and :math:`\lVert u_H \rVert = \lVert u
+\rVert \cos\alpha` the right side is :math:`L \lVert u \rVert \cos(\theta - \alpha)`, which is t at least only where
+:math:`\theta \le \alpha + \arccos\tau`, :math:`\tau = t / (L \lVert u \rVert)`. So a partner of a cosine of t has
+
+.. math:: h \ge L \lVert u_H \rVert \cos(\alpha + \arccos\tau)
+          = \frac{L \lVert u_H \rVert}{\lVert u \rVert}
+            \bigl(\lVert u_H \rVert \tau - \lVert u_T \rVert \sqrt{1 - \tau^2}\bigr),
+
+and is found by the accumulators of :math:`H` alone. The terms of :math:`H` are the cheapest for their weight, as few as
+make the least h a certain share of t: with fewer there is less to add, and with more there are fewer rows to complete.
+This is prefix filtering (Bayardo, Ma and Srikant, "Scaling up all pairs similarity search", 2007) with the bound of
+Anastasiu and Karypis ("L2AP", 2014), but for the accumulators: candidates are read off them, many at once, and not
+gathered one by one.
 """
 
 from __future__ import annotations
@@ -83,8 +100,8 @@ class Postings(NamedTuple):
     dense_impacts : ndarray of uint8, shape (dense, width)
     row_errors : ndarray of float32, shape (rows,)
         E of each row; see this module's head.
-    bounds : ndarray of float64, shape (windows, 2)
-        E and D of each window.
+    bounds : ndarray of float64, shape (windows, 3)
+        E and D of each window, and the length of its longest row.
     """
 
     starts: NDArray[Any]
@@ -133,16 +150,17 @@ def _fill(
     `dense` has the place of each term among the dense ones, or -1.
     """
     next_ = postings.starts[:, window].astype(np.int64)
-    error = length = 0.0
+    error = length = longest = 0.0
     start = np.int64(0)
     for row in range(len(ends)):
-        row_error = row_length = 0.0
+        row_error = row_length = square = 0.0
         for entry in range(start, ends[row]):
             term = terms[entry]
             exact = np.float64(weights[entry]) * IMPACT_SCALE
             impact = min(max(np.rint(exact), 1.0), 255.0)
             row_error += (exact - impact) ** 2
             row_length += impact * impact
+            square += np.float64(weights[entry]) ** 2
             if dense[term] >= 0:
                 postings.dense_impacts[dense[term], row] = np.uint8(impact)
             else:
@@ -151,9 +169,10 @@ def _fill(
                 next_[term] += 1
         row_error = np.sqrt(row_error) * 1.000001  # no less once it is a float32
         postings.row_errors[first + row] = row_error
-        error, length = max(error, row_error), max(length, row_length)
+        error, length, longest = max(error, row_error), max(length, row_length), max(longest, square)
         start = ends[row]
-    postings.bounds[window, 0], postings.bounds[window, 1] = error, np.sqrt(length)
+    bounds = postings.bounds[window]
+    bounds[0], bounds[1], bounds[2] = error, np.sqrt(length), np.sqrt(longest)
 
 
 fill = kernel(_fill)
@@ -419,3 +438,131 @@ def _nearest(
 
 
 nearest = kernel(_nearest)
+
+
+# Joining
+
+
+def _heads(
+    terms: NDArray[np.int32],
+    weights: NDArray[np.float32],
+    costs: NDArray[np.int64],
+    cosine: float,
+    longest: float,
+    share: float,
+) -> tuple[int, float]:
+    """Sort the terms of a row, the cheapest for their weight first, and say how many of them find its partners.
+
+    These contribute at least `share` of a cosine of `cosine`; see this module's head.
+
+    Returns
+    -------
+    tuple of int and float
+        How many they are, and the least that they contribute.
+    """
+    square = 0.0
+    for entry in range(len(terms)):
+        term, weight, place = terms[entry], weights[entry], entry
+        square += np.float64(weight) ** 2
+        cost = costs[term] / np.float64(weight) ** 2
+        while place and costs[terms[place - 1]] / np.float64(weights[place - 1]) ** 2 > cost:
+            terms[place], weights[place] = terms[place - 1], weights[place - 1]
+            place -= 1
+        terms[place], weights[place] = term, weight
+    length = np.sqrt(square)
+    ratio = min(cosine / (length * longest), 1.0)
+    beside = np.sqrt(1 - ratio * ratio)
+    head = 0.0
+    for entry in range(len(terms)):
+        head += np.float64(weights[entry]) ** 2
+        kept, left = np.sqrt(head), np.sqrt(max(square - head, 0.0))
+        least = longest * kept * (kept * ratio - left * beside) / length
+        if least >= share * cosine:
+            return entry + 1, least
+    return len(terms), cosine
+
+
+heads = part(_heads)
+
+
+def _similar(
+    indptr: NDArray[Any],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float32],
+    first_row: int,
+    wanted: NDArray[np.bool_],
+    costs: NDArray[np.int64],
+    share: float,
+    cosine: float,
+    later: bool,
+    postings: Postings,
+    first: int,
+    width: int,
+    forward: Forward,
+    counts: NDArray[np.bool_],
+    scratch: Scratch,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Find the partners of some rows among the rows of some postings.
+
+    Parameters
+    ----------
+    indptr, indices, data : ndarrays of int, int32 and float32
+        The rows (CSR), from number `first_row` on.
+    wanted : ndarray of bool, shape (rows,) or (0,)
+        Which of them count, or nothing if all do.
+    costs : ndarray of int64, shape (vocab,)
+        Time that it takes to add each term, in any unit.
+    share : float
+        Of the cosine, that the terms looked for contribute: 0 to 1.
+    cosine : float
+        The least cosine of a pair.
+    later : bool
+        Whether a partner comes after the row, in the same store.
+    postings, first, width, forward, counts, scratch
+        See :func:`nearest`.
+
+    Returns
+    -------
+    rows, partners, cosines : ndarray of int64, int64 and float64, shape (found,)
+        By row.
+    """
+    candidates, scaled, query = scratch.candidates, scratch.scaled, scratch.query
+    lines, groups = width // SIDE, width // GROUP
+    accumulators, columns = scratch.accumulators[:width], scratch.accumulators[width : width + lines]
+    maxima = scratch.accumulators[width + lines : width + lines + groups]
+    largest = (1 << 8 * accumulators.itemsize) - 1
+    longest = postings.bounds[:, 2].max()
+    found_rows, partners, cosines = np.empty(64, np.int64), np.empty(64, np.int64), np.empty(64, np.float64)
+    found = 0
+    for number in range(len(indptr) - 1):
+        some, row = slice(indptr[number], indptr[number + 1]), first_row + number
+        terms, weights = indices[some].copy(), data[some].copy()
+        if not len(terms) or (len(wanted) and not wanted[number]):
+            continue
+        kept, least = heads(terms, weights, costs, cosine, longest, share)
+        for entry in range(len(terms)):
+            query[terms[entry]] = np.float64(weights[entry])
+        terms, weights = terms[:kept], weights[:kept]
+        scale, length, error = scale_query(weights, terms, postings, scaled, np.float64(largest))
+        least *= scale * IMPACT_SCALE
+        for window in range(max(row - first, 0) // width if later else 0, len(postings.bounds)):
+            accumulate(postings, window, terms, accumulators, scaled)
+            take_maxima(accumulators, columns, maxima)
+            fixed = error * postings.bounds[window, 1] + 1
+            low = np.int64(max(least - length * postings.bounds[window, 0] - fixed, 1.0))
+            for place in candidates[: collect(accumulators, maxima, low, np.int64(largest + 1), candidates)]:
+                partner = first + window * width + place
+                high = accumulators[place] + length * postings.row_errors[window * width + place] + fixed
+                if high >= least and (partner > row or not later) and (not len(counts) or counts[partner]):
+                    value = cosine_of(forward, partner, query)
+                    if value >= cosine:
+                        if found == len(cosines):
+                            found_rows, partners, cosines = grown(found_rows), grown(partners), grown(cosines)
+                        found_rows[found], partners[found], cosines[found] = row, partner, value
+                        found += 1
+        for entry in range(indptr[number], indptr[number + 1]):
+            scaled[indices[entry]], query[indices[entry]] = 0, 0.0
+    return found_rows[:found], partners[:found], cosines[:found]
+
+
+similar = kernel(_similar)

@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from sparse_sts_index._utils.numbers import check_real
 from sparse_sts_index.search.similarity_join import FLOAT32_ERROR, RowPairs, similar_rows
-from sparse_sts_index.vectors.sparse import Vectors
+from sparse_sts_index.storage.vector_files import StoredVectors
 
 _WAITING_PAIRS = 1 << 20  # that have not been taken into a forest yet
 
@@ -25,14 +25,16 @@ class Linkage:
 
     Parameters
     ----------
-    store : Vectors
+    store : StoredVectors
     threshold : float
         The least that :meth:`clusters` can be asked for.
     progress : callable, optional
         Called with the number of rows done since its last call.
     """
 
-    def __init__(self, store: Vectors, threshold: float, *, progress: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self, store: StoredVectors, threshold: float, *, progress: Callable[[int], None] | None = None
+    ) -> None:
         self.threshold = threshold
         self._size = len(store)
         self._first, self._second = np.empty(0, np.int64), np.empty(0, np.int64)

@@ -64,14 +64,14 @@ def check(opened: VectorStore, linkage: Linkage, threshold: float) -> list[list[
 
 
 @pytest.mark.parametrize("waiting", [1, 7, 1 << 20])
-@pytest.mark.parametrize("entries", [300, 1 << 22])
+@pytest.mark.parametrize("block", [7, 512])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_clusters_at_any_threshold_against_all_pairs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: int, entries: int, seed: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: int, block: int, seed: int
 ) -> None:
     """However few pairs wait for the forest, and however the join is cut into blocks; some rows deleted, some empty."""
     monkeypatch.setattr("sparse_sts_index.search.linkage._WAITING_PAIRS", waiting)
-    monkeypatch.setattr(similarity_join, "_ENTRIES", entries)
+    monkeypatch.setattr(similarity_join, "_BLOCK", block)
     vectors = random_vectors(np.random.default_rng(seed), 150).toarray()
     vectors[[5, 77]] = 0
     dead = [0, 9, 100, 149]
@@ -92,7 +92,7 @@ def test_clusters_at_any_threshold_against_all_pairs(
 def test_at_each_cosine_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: int) -> None:
     """At a merge's own cosine its clusters are one; a little above they are not."""
     monkeypatch.setattr("sparse_sts_index.search.linkage._WAITING_PAIRS", waiting)
-    monkeypatch.setattr(similarity_join, "_ENTRIES", 60)
+    monkeypatch.setattr(similarity_join, "_BLOCK", 9)
     opened = store(tmp_path, random_vectors(np.random.default_rng(3), 40), [7])
     linkage = Linkage(opened, 0.05)
     assert 20 < len(linkage._cosines) < 39
@@ -104,7 +104,7 @@ def test_at_each_cosine_that_there_is(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("waiting", [1, 7, 1 << 20])
 def test_many_exact_duplicates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: int) -> None:
     monkeypatch.setattr("sparse_sts_index.search.linkage._WAITING_PAIRS", waiting)
-    monkeypatch.setattr(similarity_join, "_ENTRIES", 500)
+    monkeypatch.setattr(similarity_join, "_BLOCK", 50)
     rng = np.random.default_rng(0)
     kinds = unit_vectors([[3, 4, 0, 0], [4, 3, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1]]).toarray()
     chosen = rng.integers(4, size=120)
@@ -130,7 +130,7 @@ def test_small_collections_full_of_ties(
     opened = store(tmp_path_factory.mktemp("ties"), unit_vectors(weights), deleted)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sparse_sts_index.search.linkage._WAITING_PAIRS", waiting)
-        patch.setattr(similarity_join, "_ENTRIES", 8)
+        patch.setattr(similarity_join, "_BLOCK", 8)
         linkage = Linkage(opened, least)
     assert len(linkage._cosines) <= max(0, len(weights) - len(deleted) - 1)
     for threshold in (least, (least + 1) / 2, 0.95, 1.0):

@@ -223,6 +223,77 @@ def test_threads_and_blocks_find_the_same(folder: Path, monkeypatch: pytest.Monk
             assert cosines.tolist() == values.tolist()
 
 
+def assert_all_pairs(index: MemoryIndex, stored: StoredVectors, asked: StoredVectors, cosine: float) -> None:
+    """The pairs of brute force, with cosines to the last bit, whether or not the rows asked for are its own."""
+    own, count = asked is stored, len(asked)
+    expected = []
+    for row in np.flatnonzero(asked.live).tolist():
+        dense = asked.take(np.array([row])).toarray()[0].astype(np.float64)
+        values = stored.scores(np.arange(len(stored)), dense)
+        rows = np.flatnonzero((values >= cosine) & stored.live & (not own or np.arange(len(stored)) > row))
+        expected += [(row, other, float(values[other])) for other in rows.tolist()]
+    vectors = asked.take(np.arange(count))
+    found = index.partners(vectors, asked.live, cosine, 0 if own else None)
+    assert list(zip(*(part.tolist() for part in found), strict=True)) == expected
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99, 1.0])
+@pytest.mark.parametrize("cosine", [1 - 2e-6, 0.9, 0.6, 0.3, 0.01])
+def test_partners_are_brute_force(folder: Path, monkeypatch: pytest.MonkeyPatch, share: float, cosine: float) -> None:
+    monkeypatch.setattr(memory_index, "_SHARE", share)
+    rng = np.random.default_rng(round(share * 100))
+    stored = new_store(folder, random_vectors(rng, 150), [3, 64, 149])
+    other = new_store(folder, csr_array(vstack([random_vectors(rng, 30), csr_array((1, 40), dtype=np.float32)])), [7])
+    index = MemoryIndex(stored, 64)
+    assert_all_pairs(index, stored, stored, cosine)
+    assert_all_pairs(index, stored, other, cosine)
+
+
+@given(vectors_of, st.floats(1e-3, 1), st.floats(0, 1), st.data())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_partners_of_ties_and_tiny_weights(
+    folder: Path, rows: list[list[float]], cosine: float, share: float, data: st.DataObject
+) -> None:
+    dead = data.draw(st.lists(st.integers(0, len(rows) - 1), unique=True))
+    stored = new_store(folder, unit_vectors([[*row, *[0] * 34] for row in rows]), dead)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory_index, "_SHARE", share)
+        assert_all_pairs(MemoryIndex(stored, 64), stored, stored, cosine)
+
+
+@pytest.mark.parametrize("cosine", [0.95, 0.5])
+def test_partners_of_vectors_that_are_not_of_unit_length(folder: Path, cosine: float) -> None:
+    """An index of others may hold any: no pair is lost."""
+    rng = np.random.default_rng(10)
+    vectors = random_vectors(rng, 150)
+    vectors.data *= np.repeat(rng.choice([0.2, 1, 1.7], 150), np.diff(vectors.indptr)).astype(np.float32)
+    stored = new_store(folder, vectors)
+    assert_all_pairs(MemoryIndex(stored, 64), stored, stored, cosine)
+
+
+def test_partners_among_shards_and_tails(folder: Path) -> None:
+    rng = np.random.default_rng(11)
+    first = new_store(folder, random_vectors(rng, 130))
+    longer = appended(folder, first, random_vectors(rng, 100), [129, 131])
+    index = MemoryIndex(longer, 64, MemoryIndex(first, 64), 130)
+    assert [run.start for run in index.parts[0].runs] == [0, 128]
+    assert_all_pairs(index, longer, longer, 0.6)
+    stored = VectorShards([longer, new_store(folder, random_vectors(rng, 70), [1]), first])
+    index = MemoryIndex(stored, 64)
+    vectors, live = stored.take(np.arange(len(stored))), stored.live
+    expected = [
+        (row, other)
+        for row, values in enumerate(vectors.toarray().astype(np.float64) @ vectors.toarray().astype(np.float64).T)
+        for other in np.flatnonzero(values >= 0.6).tolist()
+        if other > row and live[row] and live[other]
+    ]
+    found = []
+    for start, stop in ((0, 100), (100, 230), (230, 300), (300, 430)):
+        rows, others, _ = index.partners(vectors[start:stop], live[start:stop], 0.6, start)
+        found += list(zip((rows + start).tolist(), others.tolist(), strict=True))
+    assert found == expected
+
+
 def test_postings_take_few_bytes(folder: Path) -> None:
     rng = np.random.default_rng(8)
     vectors = random_vectors(rng, 30_000, terms=30, vocabulary=1000)
