@@ -66,7 +66,7 @@ class Bytes(click.ParamType[int]):
 memory_option = click.option(
     "--memory",
     type=Bytes(),
-    help="Memory that an index may be held in, to be searched some ten times as fast, or 0. [default: 1GiB]",
+    help="Memory for the index; one that fits is searched some ten times as fast. 0: none. [default: 1GiB]",
 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.environment import cores
+from sparse_sts_index._utils.pipeline import overlap
 from sparse_sts_index.search.kernels import GROUP, SIDE, Forward, Postings, Scratch, fill, nearest, similar
 from sparse_sts_index.storage.vector_files import StoredVectors, VectorStore
 
@@ -23,6 +23,7 @@ _DENSE = 8  # a term is dense where an eighth of the rows has it
 _DENSE_SPEED = 16  # rows that a dense term is added to, in the time of one posting
 _SHARE = 0.5  # of a cosine, that the first terms of a join contribute; the fastest for the glosses, at 0.7 and 0.9
 _RUNS = 8  # per store; beyond, they become one
+_FEW = 16  # queries that no threads are started for
 _HEAP_ENTRIES = 1 << 20  # of queries that are searched together
 _LEAST_SCALE = 64.0  # of queries in accumulators of 16 bits; below it, there are some of 32 bits
 
@@ -170,10 +171,13 @@ class MemoryIndex:
         count, k = queries.shape[0], max(1, min(k, self._rows))
         if count == 1:
             return self._nearest(queries, k)
-        size = max(1, min(_HEAP_ENTRIES // k, -(-count // (4 * cores()))))
+        workers = cores()
+        size = max(1, min(_HEAP_ENTRIES // k, max(_FEW, -(-count // (4 * workers)))))
+        if count <= size:
+            return self._nearest(queries, k)
         blocks = (queries[start : start + size] for start in range(0, count, size))
-        with ThreadPoolExecutor(cores()) as pool:
-            return [found for block in pool.map(lambda block: self._nearest(block, k), blocks) for found in block]
+        results = overlap(lambda block: self._nearest(block, k), blocks, ahead=2 * workers, workers=workers)
+        return [found for block in results for found in block]
 
     def _nearest(self, queries: csr_array, k: int) -> list[Rows]:
         # Compiled functions are made for one kind of array, that can be written to.
@@ -238,7 +242,8 @@ class MemoryIndex:
         for run in (run for part in self.parts for run in part.runs):
             postings = run.postings
             costs += postings.starts[:, run.windows].astype(np.int64) - postings.starts[:, 0]
-            np.add.at(costs, postings.dense_terms, run.width // _DENSE_SPEED)
+            dense = postings.dense_terms[: postings.dense_ends[run.windows - 1]]
+            np.add.at(costs, dense, run.width // _DENSE_SPEED)
         return costs
 
     def _scratch(self, terms: int) -> Scratch:

@@ -149,6 +149,8 @@ def test_no_java(write: Write, tmp_path: Path) -> None:
         ["duplicates", "idx", "--threshold", "1.5"],
         ["search", "idx", "text", "--queries", "q.txt"],
         ["search", "idx", "text", "-k", "0"],
+        ["search", "idx", "text", "--memory", "-1"],
+        ["search", "text", "--url", "http://localhost:1/x", "--memory", "1GiB"],
         ["search", "idx", "text", "--explain", "--format", "trec"],
         ["score", "a", "b", "c", "--model", "tiny"],
         ["index", "c.txt", "--model", "tiny", "--output", "x", "--bits", "1"],

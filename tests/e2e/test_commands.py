@@ -68,6 +68,19 @@ def test_train_to_evaluate(sparse_sts: Run, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("memory", ["0", "1GiB"])
+def test_many_queries_in_memory_and_without(
+    sparse_sts: Run, sample_index: SparseStsIndex, tmp_path: Path, memory: str
+) -> None:
+    texts = [document.text for document in read_corpus("sample")][:120]
+    (tmp_path / "q.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
+    run = sparse_sts(
+        "search", sample_index.path, "--queries", tmp_path / "q.txt", "--format", "trec", "--memory", memory
+    )
+    found = [(line.split()[2], line.split()[4]) for line in succeeded(run).splitlines()]
+    assert found == [(hit.id, f"{hit.cosine:.10f}") for hits in sample_index.search(texts) for hit in hits]
+
+
 def test_search_formats(sparse_sts: Run, sample_index: SparseStsIndex, tmp_path: Path) -> None:
     expected = sample_index.search(["A cat\tsleeps.", "Zürich"], 4)
     (tmp_path / "q.jsonl").write_text('{"_id": "q1", "text": "A cat\\tsleeps."}\n{"_id": "q2", "text": "Zürich"}\n')

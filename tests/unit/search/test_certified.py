@@ -182,6 +182,25 @@ def test_the_best_of_some_candidates(
     assert found.bound == max(unseen, -ranked[k][0] if len(ranked) > k else 0.0)
 
 
+@pytest.mark.parametrize("k", [1, 5, 310, 311, 312, 400])
+@pytest.mark.parametrize("terms", [[], [0], [3, 0, 17, 39], [39, 38, 5, 4, 3, 2, 1, 0]])
+def test_all_documents_compared(stored: VectorStore, terms: list[int], k: int) -> None:
+    """The last step: to the last bit; documents that do not count have no cosine, and the bound is the next one's."""
+    weights = np.random.default_rng(4).random(len(terms)).astype(np.float32).astype(np.float64).tolist()
+    dense = np.zeros(40)
+    dense[terms] = weights
+    expected = stored.scores(np.arange(312), dense)
+    assert (expected > 0).any() == bool(terms)
+    expected[[2, 7, 311]] = 0
+    cosines = certified._all_cosines(stored, dense)
+    assert cosines.tolist() == expected.tolist()
+    ranked = sorted((-cosine, str(row)) for row, cosine in enumerate(expected.tolist()) if cosine > 0)
+    found = certified._best_of_all(stored, cosines, k)
+    assert [(-cosine, doc_id) for doc_id, cosine in zip(found.ids, found.cosines, strict=True)] == ranked[:k]
+    assert found.rows == [int(doc_id) for doc_id in found.ids]
+    assert (found.certified, found.bound) == (True, -ranked[k][0] if len(ranked) > k else 0.0)
+
+
 def test_what_lucene_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As docs/search.md has it; and only what a step has not proved goes on to the next."""
     calls: list[tuple[int, list[int]]] = []

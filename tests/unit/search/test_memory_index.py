@@ -207,6 +207,7 @@ def test_threads_and_blocks_find_the_same(folder: Path, monkeypatch: pytest.Monk
     index = MemoryIndex(stored, 128)
     alone = [index.nearest(queries[[row]], 6)[0] for row in range(100)]
     monkeypatch.setattr(memory_index, "cores", lambda: 3)
+    monkeypatch.setattr(memory_index, "_FEW", 3)
     results: list[list[memory_index.Rows]] = [[] for _ in range(4)]
 
     def ask(number: int) -> None:
