@@ -305,6 +305,7 @@ def test_misuse(sample_index: SparseStsIndex, texts: list[str], arguments: dict[
 def test_what_can_be_asked() -> None:
     for mode in STEPS:
         certified.check_search(1, mode)
+        certified.check_search(2**70, mode)  # all of them
     for arguments, message in (
         ((0, "exact"), "k must be a whole number, at least 1, not 0"),
         ((1, "fast"), "mode must be one of exact, two-step, approximate, not 'fast'"),
