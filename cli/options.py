@@ -23,6 +23,10 @@ from .defaults import BOXED_MODEL, MODEL_VARIABLE, TRAINED_MODEL
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    _Size = click.ParamType[int]
+else:
+    _Size = click.ParamType  # which is not generic before click 8.4
+
 Command = Callable[..., Any]
 
 
@@ -48,7 +52,7 @@ class Whole(click.IntRange):
         return number
 
 
-class Bytes(click.ParamType[int]):
+class Bytes(_Size):
     """A number of bytes, with a unit or without one."""
 
     name = "size"
@@ -57,7 +61,9 @@ class Bytes(click.ParamType[int]):
         """Return the number."""
         if isinstance(value, int):
             return value
-        match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,9})?) ?(?:([KMGT]?)i?B?)?", value.strip(), re.ASCII | re.IGNORECASE)
+        match = re.fullmatch(
+            r"(\d{1,18}(?:\.\d{1,9})?) ?(?:([KMGT])(?:i?B)?|B)?", value.strip(), re.ASCII | re.IGNORECASE
+        )
         if match is None:
             self.fail(f"{value!r} is not a size such as 2GiB or 512MiB.", param, ctx)
         return int(float(match[1]) * 1024 ** " KMGT".index((match[2] or " ").upper()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import shlex
 import threading
@@ -100,7 +101,7 @@ class SparseStsIndex:
             Exact search finds the same either way. Default: in memory where `memory` suffices, after the first 100
             queries, or :meth:`prepare`.
         memory : int
-            Bytes that the impacts may take: some 3.5 for each term of a sentence.
+            Bytes that the impacts may take: at most 4 for each term of a sentence.
         check : bool
             Compare all files with their checksums first, and after :meth:`refresh` what is new, so that a damaged index
             is refused and gives no wrong answers. Reads everything, about 1 GB a second.
@@ -114,7 +115,7 @@ class SparseStsIndex:
         ValueError
             `memory` is not a whole number of at least 0.
         """
-        check_whole("memory", memory, 0)
+        check_whole("memory", memory, 0, math.inf)
         vectors = ImpactIndex.open(path, writable=writable, check=check)
         return cls(vectors, model, precision, in_memory, memory)
 
@@ -314,7 +315,7 @@ class SparseStsIndex:
     def duplicates(self, threshold: float = 0.9, *, progress: Callable[[int], None] | None = None) -> Iterator[Pair]:
         """All pairs of sentences whose cosine is at least `threshold`, exactly, each once.
 
-        See :mod:`sparse_sts_index.search.similarity_join`. Holds the impacts in memory, some 3.5 bytes per posting.
+        See :mod:`sparse_sts_index.search.similarity_join`. Holds the impacts in memory, at most 4 bytes per posting.
 
         Parameters
         ----------

@@ -97,22 +97,27 @@ def check_vectors(vectors: csr_array, vocabulary: int) -> csr_array:
     Raises
     ------
     ValueError
-        They are not sparse, not as wide as the vocabulary, not of unit length (or empty), or have weights that are
-        negative or not finite.
+        They are not sparse, not valid, not as wide as the vocabulary, not of unit length (or empty), or have weights
+        that are negative or not finite.
     """
     if not issparse(vectors):
         raise ValueError(f"vectors must be a csr_array, not {type(vectors).__name__}")
-    vectors = csr_array(vectors)
+    try:
+        vectors = csr_array(vectors)
+        vectors.check_format(full_check=True)  # compiled code and scipy believe what is said of places
+    except ValueError as error:
+        raise ValueError(f"vectors is no valid csr_array: {error}") from error
     if vectors.shape[1:] != (vocabulary,):
         raise ValueError(f"vectors must have {vocabulary} columns, not the shape {vectors.shape}")
+    if not vectors.has_canonical_format:
+        vectors = vectors.copy()
+        vectors.sum_duplicates()
     vectors = vectors.astype(np.float32, copy=False)
     if vectors.nnz and not (vectors.data.min() >= 0 and np.isfinite(vectors.data).all()):
         raise ValueError("weights must be numbers, and not negative")
     lengths = np.sqrt(vectors.multiply(vectors).sum(axis=1, dtype=np.float64))
     for row in np.flatnonzero((lengths > 0) & (np.abs(lengths - 1) > _LENGTH_ERROR)):
         raise ValueError(f"vectors must be L2-normalised (l2_normalize); row {row} has length {lengths[row]:.6g}")
-    if not vectors.has_sorted_indices:
-        vectors = vectors.sorted_indices()
     return vectors
 
 

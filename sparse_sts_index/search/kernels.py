@@ -34,7 +34,7 @@ itself for :math:`E_w`, these are few.
 **Groups.** The maxima of groups of 64 accumulators say where to look. The window is laid out in 8 lines of width/8
 rows: first the maxima of its columns are taken, many at once, and then those of 8 neighbouring columns.
 
-**Dense terms.** A term that an eighth of a window has is held as one impact for each row of it, 0 where it is not:
+**Dense terms.** A term that a quarter of a window has is held as one impact for each row of it, 0 where it is not:
 adding them all, many at once, takes less time than adding the postings one by one.
 
 **Pairs.** For a row :math:`u`, split into the terms :math:`H` and the rest :math:`T`, and a row :math:`v` of length at
@@ -144,18 +144,29 @@ def _fill(
     window: int,
     first: int,
     postings: Postings,
-) -> None:
+) -> bool:
     """Put the rows of one window, from `first` on, into postings.
 
-    `dense` has the place of each term among the dense ones, or -1.
+    `dense` has the place of each term among the dense ones, or -1. Rows that changed since they were counted are
+    refused.
+
+    Returns
+    -------
+    bool
+        Whether the rows are as they were counted, each with its terms in order.
     """
     next_ = postings.starts[:, window].astype(np.int64)
     error = length = longest = 0.0
     start = np.int64(0)
     for row in range(len(ends)):
         row_error = row_length = square = 0.0
-        for entry in range(start, ends[row]):
-            term = terms[entry]
+        stop = max(start, min(ends[row], len(terms)))
+        before = np.int64(-1)
+        for entry in range(start, stop):
+            term = np.int64(terms[entry])
+            if term <= before or term >= len(dense):
+                return False
+            before = term
             exact = np.float64(weights[entry]) * IMPACT_SCALE
             impact = min(max(np.rint(exact), 1.0), 255.0)
             row_error += (exact - impact) ** 2
@@ -163,6 +174,8 @@ def _fill(
             square += np.float64(weights[entry]) ** 2
             if dense[term] >= 0:
                 postings.dense_impacts[dense[term], row] = np.uint8(impact)
+            elif next_[term] == postings.starts[term, window + 1]:
+                return False
             else:
                 postings.places[next_[term]] = row
                 postings.impacts[next_[term]] = np.uint8(impact)
@@ -170,9 +183,10 @@ def _fill(
         row_error = np.sqrt(row_error) * 1.000001  # no less once it is a float32
         postings.row_errors[first + row] = row_error
         error, length, longest = max(error, row_error), max(length, row_length), max(longest, square)
-        start = ends[row]
+        start = stop
     bounds = postings.bounds[window]
     bounds[0], bounds[1], bounds[2] = error, np.sqrt(length), np.sqrt(longest)
+    return True
 
 
 fill = kernel(_fill)
@@ -405,14 +419,14 @@ def _nearest(
             take_maxima(accumulators, columns, maxima)
 
             fixed = error * postings.bounds[window, 1] + 1
-            margin = np.int64(length * postings.bounds[window, 0] + fixed) + 1
+            margin = length * postings.bounds[window, 0] + fixed
             highest[:] = 0
             for score in maxima if len(highest) < groups // 4 else accumulators:
                 if score > highest[0]:
                     replace_least(highest, score)
             above = np.int64(largest + 1)
             for low in (highest[0], 0):  # first as many as are wanted, which say what the rest must reach
-                least = np.int64(max(low, np.int64(nearest[0] * unit) - margin, 1))
+                least = np.int64(min(max(low, nearest[0] * unit - margin, 1.0), np.float64(largest)))
                 for place in candidates[: collect(accumulators, maxima, least, above, candidates)]:
                     high = accumulators[place] + length * postings.row_errors[window * width + place] + fixed
                     if high >= nearest[0] * unit:
@@ -475,7 +489,7 @@ def _heads(
     head = 0.0
     for entry in range(len(terms)):
         head += np.float64(weights[entry]) ** 2
-        kept, left = np.sqrt(head), np.sqrt(max(square - head, 0.0))
+        kept, left = np.sqrt(head), np.sqrt(max(square - head, 0.0) + 1e-12 * square)
         least = longest * kept * (kept * ratio - left * beside) / length
         if least >= share * cosine:
             return entry + 1, least
@@ -536,7 +550,7 @@ def _similar(
     found = 0
     for number in range(len(indptr) - 1):
         some, row = slice(indptr[number], indptr[number + 1]), first_row + number
-        terms, weights = indices[some].copy(), data[some].copy()
+        own, terms, weights = indices[some], indices[some].copy(), data[some].copy()
         if not len(terms) or (len(wanted) and not wanted[number]):
             continue
         kept, least = heads(terms, weights, costs, cosine, longest, share)
@@ -549,7 +563,7 @@ def _similar(
             accumulate(postings, window, terms, accumulators, scaled)
             take_maxima(accumulators, columns, maxima)
             fixed = error * postings.bounds[window, 1] + 1
-            low = np.int64(max(least - length * postings.bounds[window, 0] - fixed, 1.0))
+            low = np.int64(min(max(least - length * postings.bounds[window, 0] - fixed, 1.0), np.float64(largest)))
             for place in candidates[: collect(accumulators, maxima, low, np.int64(largest + 1), candidates)]:
                 partner = first + window * width + place
                 high = accumulators[place] + length * postings.row_errors[window * width + place] + fixed
@@ -560,8 +574,8 @@ def _similar(
                             found_rows, partners, cosines = grown(found_rows), grown(partners), grown(cosines)
                         found_rows[found], partners[found], cosines[found] = row, partner, value
                         found += 1
-        for entry in range(indptr[number], indptr[number + 1]):
-            scaled[indices[entry]], query[indices[entry]] = 0, 0.0
+        for term in own:
+            scaled[term], query[term] = 0, 0.0
     return found_rows[:found], partners[:found], cosines[:found]
 
 

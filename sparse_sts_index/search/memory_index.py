@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,9 @@ from sparse_sts_index.search.kernels import GROUP, SIDE, Forward, Postings, Scra
 from sparse_sts_index.storage.vector_files import StoredVectors, VectorStore
 
 WIDTH = 1 << 16  # rows in a window: accumulators of 128 kB, and places of 16 bits
-_DENSE = 8  # a term is dense where an eighth of the rows has it
+_DENSE = 4  # a term is dense where a quarter of the rows has it: at most four bytes per posting
 _DENSE_SPEED = 16  # rows that a dense term is added to, in the time of one posting
 _SHARE = 0.5  # of a cosine, that the first terms of a join contribute; the fastest for the glosses, at 0.7 and 0.9
-_RUNS = 8  # per store; beyond, they become one
 _FEW = 16  # queries that no threads are started for
 _HEAP_ENTRIES = 1 << 20  # of queries that are searched together
 _LEAST_SCALE = 64.0  # of queries in accumulators of 16 bits; below it, there are some of 32 bits
@@ -73,8 +73,10 @@ class _Run:
             block, places = store.block(*window), np.full(store.vocabulary, -1)
             own = np.flatnonzero(dense_windows == number)
             places[dense_terms[own]] = own
-            block_ends = block.indptr[1:].astype(np.int64)
-            fill(block.indices, block.data, block_ends, places, number, window[0] - start, postings)
+            # copies: whoever changes the files meanwhile must not change what is checked here
+            terms, weights, block_ends = block.indices.copy(), block.data.copy(), block.indptr[1:].astype(np.int64)
+            if not fill(terms, weights, block_ends, places, number, window[0] - start, postings):
+                raise store.damaged("terms.i32")
         return cls(start, width, postings)
 
     @property
@@ -83,9 +85,9 @@ class _Run:
         return len(self.postings.bounds)
 
     @property
-    def stop(self) -> int:
-        """Return the row after the last, were all windows complete."""
-        return self.start + self.width * self.windows
+    def size(self) -> int:
+        """Return the number of rows, were all windows complete."""
+        return self.width * self.windows
 
     def until(self, row: int) -> Self:
         """Return the windows that end before a row, or with it."""
@@ -104,17 +106,19 @@ class _Part:
 
     def __init__(self, store: VectorStore, first: int, width: int, earlier: Sequence[_Run], shared: int) -> None:
         self.first, self.size = first, len(store)
-        self.forward = Forward(*store.arrays)
+        terms, weights, ends = store.arrays
+        self.forward = Forward(_as_writable(terms), _as_writable(weights), _as_writable(ends))
         self.counts = np.zeros(0, bool) if store.live.all() else store.live
-        kept = [run for run in (run.until(shared) for run in earlier) if run.windows]
-        if len(kept) >= _RUNS:
-            kept = []
-        start = kept[-1].stop if kept else 0
-        self.runs = [*kept, _Run.build(store, start, width)] if start < self.size else kept
+        self.runs = [run for run in (run.until(shared) for run in earlier) if run.windows]
+        left = self.size - sum(run.size for run in self.runs)
+        while self.runs and self.runs[-1].size < left:  # so that there are few, and large ones are seldom built again
+            left += self.runs.pop().size
+        if left:
+            self.runs.append(_Run.build(store, self.size - left, width))
 
 
 class MemoryIndex:
-    """Impacts of all rows of a store, by window and term; some 3.5 bytes per posting.
+    """Impacts of all rows of a store, by window and term; at most 4 bytes per posting, and 4 for each window and term.
 
     Several threads may search it.
 
@@ -183,15 +187,16 @@ class MemoryIndex:
         # Compiled functions are made for one kind of array, that can be written to.
         indptr, terms, weights = queries.indptr.astype(np.int64), queries.indices.astype(np.int32), queries.data.copy()
         best = np.zeros((len(indptr) - 1, k))
-        scratch = self._scratch(len(terms) if len(terms) <= self._most_terms else int(np.diff(indptr).max()))
         found = []
-        for part in self.parts:
-            for run in part.runs:
-                rows, cosines, ends = nearest(
-                    indptr, terms, weights, run.postings, run.start, run.width, part.forward, part.counts, best, scratch
-                )
-                rows += part.first
-                found.append((rows, cosines, ends))
+        with self._scratch(len(terms) if len(terms) <= self._most_terms else int(np.diff(indptr).max())) as scratch:
+            for part in self.parts:
+                for run in part.runs:
+                    rows, cosines, ends = nearest(
+                        indptr, terms, weights,
+                        run.postings, run.start, run.width, part.forward, part.counts, best, scratch,
+                    )  # fmt: skip
+                    rows += part.first
+                    found.append((rows, cosines, ends))
         if len(found) == 1 and len(best) == 1:
             return [found[0][:2]]
         return _merged(found, best[:, 0])
@@ -216,21 +221,23 @@ class MemoryIndex:
             Numbers of vectors, from 0, and rows that count; ordered by both.
         """
         indptr, terms, weights = vectors.indptr.astype(np.int64), vectors.indices.astype(np.int32), vectors.data.copy()
-        scratch = self._scratch(int(np.diff(indptr).max(initial=0)))
+        if len(terms) and terms.view(np.uint32).max() >= self._vocabulary:
+            raise ValueError("vectors have terms beyond the vocabulary")
         numbers, rows, cosines = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
-        for part in self.parts:
-            if first is not None and part.first + part.size <= first:
-                continue
-            later = first is not None and first >= part.first
-            begin = first - part.first if first is not None and later else 0
-            for run in part.runs:
-                found = similar(
-                    indptr, terms, weights, begin, wanted, self.costs, _SHARE, cosine, later,
-                    run.postings, run.start, run.width, part.forward, part.counts, scratch,
-                )  # fmt: skip
-                numbers.append(found[0] - begin)
-                rows.append(found[1] + part.first)
-                cosines.append(found[2])
+        with self._scratch(int(np.diff(indptr).max(initial=0))) as scratch:
+            for part in self.parts:
+                if first is not None and part.first + part.size <= first:
+                    continue
+                later = first is not None and first >= part.first
+                begin = first - part.first if first is not None and later else 0
+                for run in part.runs:
+                    found = similar(
+                        indptr, terms, weights, begin, wanted, self.costs, _SHARE, cosine, later,
+                        run.postings, run.start, run.width, part.forward, part.counts, scratch,
+                    )  # fmt: skip
+                    numbers.append(found[0] - begin)
+                    rows.append(found[1] + part.first)
+                    cosines.append(found[2])
         joined, partners, values = np.concatenate(numbers), np.concatenate(rows), np.concatenate(cosines)
         order = np.lexsort((partners, joined))
         return joined[order], partners[order], values[order]
@@ -246,10 +253,11 @@ class MemoryIndex:
             np.add.at(costs, dense, run.width // _DENSE_SPEED)
         return costs
 
-    def _scratch(self, terms: int) -> Scratch:
-        """Return this thread's memory for queries of at most `terms` terms."""
+    @contextlib.contextmanager
+    def _scratch(self, terms: int) -> Iterator[Scratch]:
+        """Lend this thread's memory, for queries of at most `terms` terms."""
         dtype: type[np.uint16 | np.uint32] = np.uint16 if terms <= self._most_terms else np.uint32
-        scratch: Scratch | None = getattr(self._local, dtype.__name__, None)
+        scratch: Scratch | None = self._local.__dict__.pop(dtype.__name__, None)
         if scratch is None:
             scratch = Scratch(
                 accumulators=np.zeros(self._width + self._width // SIDE + self._width // GROUP, dtype),
@@ -257,8 +265,24 @@ class MemoryIndex:
                 scaled=np.zeros(self._vocabulary, dtype),
                 query=np.zeros(self._vocabulary),
             )
-            setattr(self._local, dtype.__name__, scratch)
-        return scratch
+        yield scratch
+        self._local.__dict__[dtype.__name__] = scratch  # not after an error: it may have been left in use
+
+
+class _Writable:
+    """Memory that numpy takes to be writable."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array  # which keeps the memory
+        self.__array_interface__ = array.__array_interface__ | {"data": (array.ctypes.data, False)}
+
+
+def _as_writable(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view of read-only memory that says it is writable; nothing may write to it.
+
+    Compiled functions take 20 µs longer for each array that says it is read-only.
+    """
+    return np.asarray(_Writable(array))
 
 
 def _merged(found: list[_Found], least: NDArray[np.float64]) -> list[Rows]:

@@ -8,13 +8,13 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from sparse_sts_index.search.certified import Mode, Neighbours, best_first, search
-from sparse_sts_index.storage.snapshot import Snapshot
+from sparse_sts_index.storage.snapshot import MEMORY_INDEX, Snapshot
 
 if TYPE_CHECKING:
     from sparse_sts_index.search.memory_index import MemoryIndex
 
 DEFAULT_MEMORY = 1 << 30  # bytes that an index in memory may take
-_BYTES_PER_POSTING = 4  # somewhat more than it takes, but for small collections
+_BYTES_PER_POSTING = 4  # at most, but for what small collections take beside
 _QUERIES_THAT_PAY = 100  # for making it
 
 
@@ -76,22 +76,24 @@ class Searcher:
         if self._in_memory is False:
             return None
         with snapshot.deriving:
-            held: MemoryIndex | None = snapshot.derived.get("memory_index")
+            held: MemoryIndex | None = snapshot.derived.get(MEMORY_INDEX)
             if held is not None:
                 return held
-            earlier, shared = snapshot.inherited.get("memory_index", (None, 0))
-            if self._in_memory is None and not self._pays(queries, inherited=earlier is not None):
+            if self._in_memory is None and not self._pays(queries):
                 return None
             from sparse_sts_index.search.memory_index import MemoryIndex  # imports numba, which takes a while
 
-            held = snapshot.derived["memory_index"] = MemoryIndex(snapshot.store, earlier=earlier, shared=shared)
-            snapshot.inherited.clear()
+            earlier, shared = snapshot.earlier or (None, 0)
+            held = snapshot.derived[MEMORY_INDEX] = MemoryIndex(snapshot.store, earlier=earlier, shared=shared)
+            snapshot.earlier = None
             return held
 
-    def _pays(self, queries: int, inherited: bool) -> bool:
+    def _pays(self, queries: int) -> bool:
         """Return whether to search in memory from now on: the first queries do not repay the making."""
-        derived = self.snapshot.derived
-        if self.snapshot.manifest.postings * _BYTES_PER_POSTING > self._memory:
+        snapshot = self.snapshot
+        entries = sum(len(store.arrays[0]) for store in snapshot.store.stores)
+        if entries * _BYTES_PER_POSTING > self._memory:
+            snapshot.earlier = None
             return False
-        derived["queries"] = derived.get("queries", 0) + queries
-        return inherited or derived["queries"] >= _QUERIES_THAT_PAY
+        asked = snapshot.derived["queries"] = snapshot.derived.get("queries", 0) + queries
+        return snapshot.earlier is not None or asked >= _QUERIES_THAT_PAY

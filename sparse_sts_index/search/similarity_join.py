@@ -13,7 +13,7 @@ from sparse_sts_index._utils.pipeline import overlap
 from sparse_sts_index.storage.vector_files import StoredVectors
 
 FLOAT32_ERROR = 2e-6  # what cosines of float32 vectors may lack
-_BLOCK = 512  # rows at a time
+_BLOCK = 128  # rows at a time: each may have as many partners as there are rows
 
 #: Rows, rows and cosines of pairs, ndarrays of int64, int64 and float64, all of one length.
 RowPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
@@ -31,9 +31,13 @@ def check_threshold(threshold: float) -> None:
 
 
 def similar_rows(
-    store: StoredVectors, threshold: float, *, progress: Callable[[int], None] | None = None
+    store: StoredVectors,
+    threshold: float,
+    *,
+    progress: Callable[[int], None] | None = None,
+    workers: int | None = None,
 ) -> Iterator[RowPairs]:
-    """Pairs of rows that count whose cosine is at least `threshold`, block by block, found on all cores.
+    """Pairs of rows that count whose cosine is at least `threshold`, block by block.
 
     Holds the impacts of all rows in memory; see :class:`~.search.memory_index.MemoryIndex`.
 
@@ -44,22 +48,30 @@ def similar_rows(
         Above 0. A cosine that lacks up to 2e-6 of it counts: sentences with the same vector are of cosine 1.
     progress : callable, optional
         Called with the number of rows done since its last call.
+    workers : int, optional
+        Number of threads. Default: one for each core.
 
     Yields
     ------
     RowPairs
         The first row is the lesser one; ordered by it, then by the second.
     """
-    yield from _similar(store, store, threshold, progress)
+    yield from _similar(store, store, threshold, progress, workers)
 
 
-def similar_rows_between(first: StoredVectors, second: StoredVectors, threshold: float) -> Iterator[RowPairs]:
+def similar_rows_between(
+    first: StoredVectors, second: StoredVectors, threshold: float, *, workers: int | None = None
+) -> Iterator[RowPairs]:
     """As :func:`similar_rows`, of pairs of a row of `first` and one of `second`, each numbered in its own."""
-    yield from _similar(first, second, threshold, None)
+    yield from _similar(first, second, threshold, None, workers)
 
 
 def _similar(
-    store: StoredVectors, other: StoredVectors, threshold: float, progress: Callable[[int], None] | None
+    store: StoredVectors,
+    other: StoredVectors,
+    threshold: float,
+    progress: Callable[[int], None] | None,
+    workers: int | None,
 ) -> Iterator[RowPairs]:
     """Pairs of a row of one store and one of the other, the later one if these are the same."""
     from sparse_sts_index.search.memory_index import MemoryIndex  # imports numba, which takes a while
@@ -80,9 +92,9 @@ def _similar(
         for number, part in enumerate(store.stores)
         for start in range(0, len(part), _BLOCK)
     ]
-    workers = cores()
+    workers = workers or cores()
     for (number, start, stop), found in zip(
-        blocks, overlap(partners, blocks, ahead=2 * workers, workers=workers), strict=True
+        blocks, overlap(partners, blocks, ahead=workers, workers=workers), strict=True
     ):
         if len(found[0]):
             yield found

@@ -172,7 +172,11 @@ def _join(
         other = one if a == b else opened.enter_context(ImpactIndex.open(folders[b], check=False))
         first, second = opened.enter_context(one.using()), opened.enter_context(other.using())
         stores = (first.store, second.store)
-        found = similar_rows(stores[0], threshold) if a == b else similar_rows_between(*stores, threshold)
+        # one thread: Spark starts a task for each core
+        if a == b:
+            found = similar_rows(stores[0], threshold, workers=1)
+        else:
+            found = similar_rows_between(*stores, threshold, workers=1)
         for rows, others, cosines in found:
             documents, other_documents = _by_row(first, rows), _by_row(second, others)
             for row, other_row, cosine in zip(rows.tolist(), others.tolist(), cosines.tolist(), strict=True):

@@ -371,8 +371,8 @@ class ImpactIndex:
         self._see(snapshot)
 
     def _see(self, snapshot: Snapshot) -> None:
+        snapshot.inherit(self._snapshot)
         with self._lock:
-            snapshot.inherit(self._snapshot)
             before, self._snapshot = self._snapshot, snapshot
         before.release()
 

@@ -24,6 +24,7 @@ from sparse_sts_index.storage.vector_files import StoredVectors, VectorStore
 from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
+MEMORY_INDEX = "memory_index"  # what search derives, and takes over
 _CHUNK = 2048  # documents read back at a time
 _MOST_VOCABULARY = 1 << 28  # bytes
 _ATTEMPTS = 10  # to open what a writer is replacing
@@ -41,9 +42,9 @@ class Snapshot:
         The content of the vocabulary's file.
     derived : dict
         What others compute from the snapshot and share, under :attr:`deriving`. Dropped when the last user is gone.
-    inherited : dict
-        What they computed from earlier snapshots, with the number of rows, from the first, that are the same in this
-        one; under :attr:`deriving`, too.
+    earlier : tuple or None
+        What was derived as :data:`MEMORY_INDEX` from an earlier snapshot, and the number of rows, from the first, that
+        are the same in this one.
     deriving : Lock
 
     Parameters
@@ -56,7 +57,7 @@ class Snapshot:
         self.manifest, self.reader, self.store = manifest, reader, store
         self.vocabulary_file = vocabulary_file
         self.derived: dict[str, Any] = {}
-        self.inherited: dict[str, tuple[Any, int]] = {}
+        self.earlier: tuple[Any, int] | None = None
         self.deriving = threading.Lock()
         self._users, self._lock = 1, threading.Lock()
 
@@ -112,13 +113,16 @@ class Snapshot:
                 )
 
     def inherit(self, before: Snapshot) -> None:
-        """Take over what was derived from the snapshot before this one, if its rows are in the same files."""
-        if self.store.extent.folder != before.store.extent.folder or not self.store.extent.folder:
+        """Take over what was derived from the snapshot before this one, for committed rows in the same files."""
+        if not self.store.extent.folder or self.store.stores[0].identity != before.store.stores[0].identity:
             return
-        rows = len(self.store)
-        with before.deriving:
-            self.inherited = {name: (value, min(shared, rows)) for name, (value, shared) in before.inherited.items()}
-            self.inherited |= {name: (value, min(len(before.store), rows)) for name, value in before.derived.items()}
+        derived, earlier = before.derived.get(MEMORY_INDEX), before.earlier
+        if derived is not None:  # rows that were not committed may have been dropped, and written over
+            manifest = Manifest.from_json(before.reader.user_data[MANIFEST_KEY])
+            same = manifest.vectors.folder == before.store.extent.folder
+            earlier = (derived, manifest.vectors.rows if same else 0)
+        if earlier is not None:
+            self.earlier = (earlier[0], min(earlier[1], len(self.store)))
 
     def acquire(self) -> None:
         """One user more."""
@@ -136,7 +140,7 @@ class Snapshot:
         self.reader.close()
         del self.store
         self.derived.clear()
-        self.inherited.clear()
+        self.earlier = None
 
 
 def open_index_snapshot(path: Path, check: bool, before: Snapshot | None = None) -> Snapshot:

@@ -162,6 +162,8 @@ class VectorStore(StoredVectors):
     Attributes
     ----------
     vocabulary : int
+    identity : tuple of int
+        Device and inode of one of the files: other stores of the same rows have the same.
 
     Raises
     ------
@@ -175,6 +177,7 @@ class VectorStore(StoredVectors):
         self.extent, self.starts = extent, [0]
         self._folder = path / extent.folder
         self.vocabulary = vocabulary
+        self.identity = (0, 0)
         self._arrays = [self._map(name) for name in _DTYPES]
         self._terms, self._weights, self._ends, self._ids, self._id_ends, self._dead = self._arrays
         for name, ends, last in (
@@ -182,11 +185,12 @@ class VectorStore(StoredVectors):
             ("id_ends.i64", self._id_ends, len(self._ids)),
         ):
             if (ends[0] < 0 or ends[-1] != last or (ends[1:] < ends[:-1]).any()) if len(ends) else last:
-                raise self._damaged(name)
+                raise self.damaged(name)
         if len(self._dead) and not (self._dead.min() >= 0 and self._dead.max() < len(self._ends)):
-            raise self._damaged("dead.i64")
+            raise self.damaged("dead.i64")
 
-    def _damaged(self, name: str) -> ImpactIndexError:
+    def damaged(self, name: str) -> ImpactIndexError:
+        """Return an error that says which file is damaged."""
         return ImpactIndexError(f"{self._folder / name}: damaged, or not what sparse-sts wrote")
 
     def _map(self, name: str) -> NDArray[Any]:
@@ -198,9 +202,12 @@ class VectorStore(StoredVectors):
                 raise ImpactIndexError(f"{file}: truncated")
             if not size:
                 return np.zeros(0, dtype)
-            # A plain view of the mapping: np.memmap's own type makes every slice several times as slow. Copy-on-write,
-            # though nothing writes: compiled functions take 20 µs longer for each array that is read-only.
-            return np.asarray(np.memmap(file, dtype, "c", shape=(size // dtype.itemsize,)))
+            with file.open("rb") as opened:
+                status = os.fstat(opened.fileno())
+                if name == "ends.i64":
+                    self.identity = (status.st_dev, status.st_ino)
+                # a plain view of the mapping: np.memmap's own type makes every slice several times as slow
+                return np.asarray(np.memmap(opened, dtype, "r", shape=(size // dtype.itemsize,)))
 
     @property
     def stores(self) -> Sequence[VectorStore]:  # noqa: D102
@@ -214,18 +221,18 @@ class VectorStore(StoredVectors):
         try:
             return [str(ids[ends[row - 1] if row else 0 : ends[row]], "utf-8") for row in rows.tolist()]
         except UnicodeDecodeError as error:
-            raise self._damaged("ids.utf8") from error
+            raise self.damaged("ids.utf8") from error
 
     def scores(self, rows: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: D102
         lengths, entries = self._entries(rows)
         try:  # unsigned, so that what is below zero is beyond the end, too
             products = query.take(self._terms.take(entries).view(np.uint32)) * self._weights.take(entries)
         except IndexError as error:
-            raise self._damaged("terms.i32") from error
+            raise self.damaged("terms.i32") from error
         owners = np.repeat(np.arange(len(rows)), lengths)
         scores = np.bincount(owners, products, minlength=len(rows)).astype(np.float64, copy=False)
         if not np.isfinite(scores).all():
-            raise self._damaged("weights.f32")
+            raise self.damaged("weights.f32")
         return scores
 
     def take(self, rows: NDArray[np.int64]) -> csr_array:  # noqa: D102
@@ -236,9 +243,9 @@ class VectorStore(StoredVectors):
     def _csr(self, weights: NDArray[np.float32], terms: NDArray[np.int32], indptr: NDArray[Any]) -> csr_array:
         """Of terms that are in the vocabulary: scipy does not look, and would read and write beyond its arrays."""
         if len(terms) and terms.view(np.uint32).max() >= self.vocabulary:
-            raise self._damaged("terms.i32")
+            raise self.damaged("terms.i32")
         if not np.isfinite(weights).all():
-            raise self._damaged("weights.f32")
+            raise self.damaged("weights.f32")
         return csr_array((weights, terms, indptr), (len(indptr) - 1, self.vocabulary))
 
     def _check(self, rows: NDArray[np.int64]) -> None:

@@ -68,7 +68,7 @@ def test_train_to_evaluate(sparse_sts: Run, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("memory", ["0", "1GiB"])
+@pytest.mark.parametrize("memory", ["0", "4GiB"])
 def test_many_queries_in_memory_and_without(
     sparse_sts: Run, sample_index: SparseStsIndex, tmp_path: Path, memory: str
 ) -> None:

@@ -22,7 +22,9 @@ def test_sizes(text: str, size: int) -> None:
     assert Bytes().convert(text, None, None) == size
 
 
-@pytest.mark.parametrize("text", ["", "-1", "1e9", "GiB", "1 PiB", "1GiBB", "nan", "1,5G", "\u0661G", "9" * 30])
+@pytest.mark.parametrize(
+    "text", ["", "-1", "5i", "5iB", "1e9", "GiB", "1 PiB", "1GiBB", "nan", "1,5G", "\u0661G", "9" * 30]
+)
 def test_no_sizes(text: str) -> None:
     with pytest.raises(click.BadParameter, match="is not a size such as 2GiB or 512MiB"):
         Bytes().convert(text, None, None)

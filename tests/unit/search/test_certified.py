@@ -320,6 +320,15 @@ def test_vectors_that_can_be_asked_for() -> None:
     assert checked.dtype == np.float32
     np.testing.assert_array_equal(checked.toarray(), good.toarray().astype(np.float32))
     assert certified.check_vectors(csr_array((2, 3)), 3).nnz == 0
+    twice = csr_array((np.float32([0.3, 0.8, 0.3]), [1, 2, 1], [0, 3]), shape=(1, 3))
+    np.testing.assert_allclose(certified.check_vectors(twice, 3).toarray(), [[0, 0.6, 0.8]], atol=1e-6)
+    assert certified.check_vectors(twice, 3).indices.tolist() == [1, 2]
+    assert twice.nnz == 3
+    for indices, indptr in (([0, 3], [0, 2]), ([-1, 1], [0, 2]), ([0, 1], [0, 3])):
+        invalid = csr_array(good[[0]])
+        invalid.data, invalid.indices, invalid.indptr = np.float32([0.6, 0.8]), np.array(indices), np.array(indptr)
+        with pytest.raises(ValueError, match="no valid csr_array"):
+            certified.check_vectors(invalid, 3)
     stored_zero = csr_array(([0.0], [1], [0, 1, 1]), shape=(2, 3))
     assert certified.check_vectors(stored_zero, 3).nnz == 1
     backwards = csr_array((np.float32([0.8, 0.6]), [2, 1], [0, 2, 2]), shape=(2, 3))
