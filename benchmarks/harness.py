@@ -88,7 +88,7 @@ def machine() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    """Of Python and of those packages that are installed; in an environment that need not hold this package."""
+    """Return the versions of Python and packages; unlike `package_versions`, it needs nothing installed."""
     installed = {str(package.name).lower(): package.version for package in metadata.distributions()}
     versions = {name: installed[name] for name in _PACKAGES if name in installed}
     return {**versions, "python": platform.python_version()}

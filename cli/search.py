@@ -142,9 +142,7 @@ def search(
 
 def _opened(index: str, model: str | None, precision: Precision | None, memory: int | None) -> SparseStsIndex:
     from sparse_sts_index.index import SparseStsIndex
-    from sparse_sts_index.search.searcher import DEFAULT_MEMORY
 
-    memory = DEFAULT_MEMORY if memory is None else memory
     return SparseStsIndex.open(index, model, precision=precision, memory=memory)
 
 

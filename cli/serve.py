@@ -76,8 +76,6 @@ def serve(
         refresh=refresh,
     )
     from sparse_sts_index.index import SparseStsIndex
-    from sparse_sts_index.search.searcher import DEFAULT_MEMORY
 
-    memory = DEFAULT_MEMORY if memory is None else memory
     opened = SparseStsIndex.open(index, model, precision=precision, writable=writable, memory=memory)
     serve(opened, settings, level=log_level)

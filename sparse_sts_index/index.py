@@ -81,7 +81,7 @@ class SparseStsIndex:
         precision: Precision | None = None,
         writable: bool = False,
         in_memory: bool | None = None,
-        memory: int = DEFAULT_MEMORY,
+        memory: int | None = None,
         check: bool = True,
     ) -> Self:
         """Open an index.
@@ -100,8 +100,8 @@ class SparseStsIndex:
             Hold the impacts by term in memory, and search there, exactly in every mode; otherwise search with Lucene.
             Exact search finds the same either way. Default: in memory where `memory` suffices, after the first 100
             queries, or :meth:`prepare`.
-        memory : int
-            Bytes that the impacts may take: at most 4 for each term of a sentence.
+        memory : int, optional
+            Bytes that the impacts may take: at most 4 for each term of a sentence. Default: 1 GiB.
         check : bool
             Compare all files with their checksums first, and after :meth:`refresh` what is new, so that a damaged index
             is refused and gives no wrong answers. Reads everything, about 1 GB a second.
@@ -115,6 +115,7 @@ class SparseStsIndex:
         ValueError
             `memory` is not a whole number of at least 0.
         """
+        memory = DEFAULT_MEMORY if memory is None else memory
         check_whole("memory", memory, 0, math.inf)
         vectors = ImpactIndex.open(path, writable=writable, check=check)
         return cls(vectors, model, precision, in_memory, memory)

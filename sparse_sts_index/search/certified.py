@@ -297,13 +297,17 @@ def best_first(store: Vectors, rows: NDArray[np.int64], cosines: NDArray[np.floa
     """
     found = sorted(zip((-cosines).tolist(), store.ids(rows), rows.tolist(), strict=True))
     bound = -found[k][0] if len(found) > k else 0.0
-    del found[k:]
+    return _neighbours(found[:k], certified=True, bound=bound)
+
+
+def _neighbours(found: list[tuple[float, str, int]], certified: bool, bound: float) -> Neighbours:
+    """Take negative cosines, ids and rows apart."""
     return Neighbours(
         [row for _, _, row in found],
         [doc_id for _, doc_id, _ in found],
         [-negative for negative, _, _ in found],
-        certified=True,
-        bound=bound,
+        certified,
+        bound,
     )
 
 
@@ -318,13 +322,8 @@ def _nearest(
     found = sorted(zip((-ranked[:count]).tolist(), store.ids(rows), rows.tolist(), strict=True))
     beyond = -found[k][0] if count > k else float(ranked[count]) if count < len(ranked) else 0.0
     del found[k:]
-    return Neighbours(
-        [row for _, _, row in found],
-        [doc_id for _, doc_id, _ in found],
-        [-negative for negative, _, _ in found],
-        certified=len(found) == k and -found[-1][0] > unseen,
-        bound=max(beyond, unseen),
-    )
+    certified = len(found) == k and -found[-1][0] > unseen
+    return _neighbours(found, certified, max(beyond, unseen))
 
 
 def _all_cosines(store: Vectors, query: NDArray[np.float64]) -> NDArray[np.float64]:

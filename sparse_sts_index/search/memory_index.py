@@ -158,7 +158,7 @@ class MemoryIndex:
         return sum(array.nbytes for part in self.parts for run in part.runs for array in run.postings)
 
     def nearest(self, queries: csr_array, k: int) -> list[Rows]:
-        """Find the nearest rows of each query, several queries on all cores.
+        """Find the nearest rows of each query, many queries on all cores.
 
         Parameters
         ----------

@@ -139,7 +139,7 @@ def test_accumulators_are_exact_and_near_the_cosine(folder: Path, kind: str, dty
 
 @pytest.mark.parametrize("least", [0.0, 1e9])
 def test_vectors_of_very_many_terms(folder: Path, monkeypatch: pytest.MonkeyPatch, least: float) -> None:
-    """Of 600 equal weights among others; in accumulators of 16 bits, and in those of 32 bits."""
+    """Vectors of 600 equal weights are exact with accumulators of 16 bits, and with those of 32 bits."""
     monkeypatch.setattr(memory_index, "_LEAST_SCALE", least)
     rng = np.random.default_rng(1)
     vectors = csr_array(vstack([equal_weights([600, 599, 300, 41, 2, 1] * 20, 600, rng), near_steps(60, 600, rng)]))
@@ -351,7 +351,7 @@ def test_an_error_leaves_nothing_behind(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_huge_weights_hide_no_row(folder: Path) -> None:
-    """No index of ours has them."""
+    """Weights far beyond unit length occur only in an index that another program wrote."""
     vectors = random_vectors(np.random.default_rng(13), 100)
     vectors.data[5] = 1e30
     stored = new_store(folder, vectors)
