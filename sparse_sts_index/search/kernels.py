@@ -26,15 +26,15 @@ of their squares is 65,600.)
 No length is assumed to be 1 here, and no weight to be positive: what rounding and clipping do is in :math:`E_w`. As no
 impact is below 1, an accumulator is 0 just where no term is shared.
 
-**The k nearest.** The rows of a window with the k highest accumulators get their float cosines first. From then on the
-k-th highest cosine so far is a score that k rows reach: a row with :math:`\hat u \cdot \hat v + m_w` below it is not
-among the k nearest, and does not tie with one. All others get their float cosines, too; with the error of the row
-itself for :math:`E_w`, these are few.
+**The k nearest.** Window by window, rows whose accumulators are among the k highest so far get their float cosines
+first. From then on the k-th highest cosine so far is a score that k rows reach: a row with :math:`\hat u \cdot \hat v +
+m_w` below it is not among the k nearest, and does not tie with one. All others get their float cosines, too; with the
+error of the row itself for :math:`E_w`, these are few.
 
 **Groups.** The maxima of groups of 64 accumulators say where to look. The window is laid out in 8 lines of width/8
 rows: first the maxima of its columns are taken, many at once, and then those of 8 neighbouring columns.
 
-**Dense terms.** A term that a quarter of a window has is held as one impact for each row of it, 0 where it is not:
+**Dense terms.** A term that an eighth of a window has is held as one impact for each row of it, 0 where it is not:
 adding them all, many at once, takes less time than adding the postings one by one.
 
 **Pairs.** For a row :math:`u`, split into the terms :math:`H` and the rest :math:`T`, and a row :math:`v` of length at
@@ -410,6 +410,7 @@ def _nearest(
             query[terms[entry]] = np.float64(weights[entry])
 
         begin = found
+        highest[:] = 0
         for window in range(len(postings.bounds)):
             accumulate(postings, window, terms, accumulators, scaled)
             start = first + window * width
@@ -420,7 +421,6 @@ def _nearest(
 
             fixed = error * postings.bounds[window, 1] + 1
             margin = length * postings.bounds[window, 0] + fixed
-            highest[:] = 0
             for score in maxima if len(highest) < groups // 4 else accumulators:
                 if score > highest[0]:
                     replace_least(highest, score)

@@ -20,7 +20,8 @@ from sparse_sts_index.search.kernels import GROUP, SIDE, Forward, Postings, Scra
 from sparse_sts_index.storage.vector_files import StoredVectors, VectorStore
 
 WIDTH = 1 << 16  # rows in a window: accumulators of 128 kB, and places of 16 bits
-_DENSE = 4  # a term is dense where a quarter of the rows has it: at most four bytes per posting
+_DENSE = 8  # a term is dense where an eighth of the rows has it, if that takes at most four bytes per posting in all
+_BYTES, _MOST_BYTES = 3, 4  # of a posting of a term that is not dense, and of any on average
 _DENSE_SPEED = 16  # rows that a dense term is added to, in the time of one posting
 _SHARE = 0.5  # of a cosine, that the first terms of a join contribute; the fastest for the glosses, at 0.7 and 0.9
 _FEW = 16  # queries that no threads are started for
@@ -55,7 +56,7 @@ class _Run:
         width = GROUP * math.ceil((stop - start) / math.ceil((stop - start) / width) / GROUP)  # all about as long
         windows = [(first, min(first + width, stop)) for first in range(start, stop, width)]
         counts = np.stack([np.bincount(store.block(*window).indices, minlength=store.vocabulary) for window in windows])
-        dense_windows, dense_terms = np.nonzero(counts >= width // _DENSE)
+        dense_windows, dense_terms = np.nonzero(_dense(counts, width))
         counts[dense_windows, dense_terms] = 0
         ends = np.cumsum(counts.T).reshape(counts.T.shape)
         starts = np.hstack((ends[:, :1] - counts[:1].T, ends))
@@ -283,6 +284,22 @@ def _as_writable(array: NDArray[Any]) -> NDArray[Any]:
     Compiled functions take 20 µs longer for each array that says it is read-only.
     """
     return np.asarray(_Writable(array))
+
+
+def _dense(counts: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
+    """Return which terms are dense in which windows, so that postings take at most four bytes on average.
+
+    Parameters
+    ----------
+    counts : ndarray of int64, shape (windows, vocab)
+        Postings.
+    width : int
+        Bytes of a dense term in a window.
+    """
+    dense: NDArray[np.bool_] = counts >= width // _DENSE
+    larger = (width - _BYTES * counts).sum(axis=1, where=dense) > (_MOST_BYTES - _BYTES) * counts.sum(axis=1)
+    dense[larger] = counts[larger] >= width // _MOST_BYTES
+    return dense
 
 
 def _merged(found: list[_Found], least: NDArray[np.float64]) -> list[Rows]:

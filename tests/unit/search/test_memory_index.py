@@ -302,11 +302,25 @@ def test_partners_among_shards_and_tails(folder: Path) -> None:
     assert found == expected
 
 
-def test_postings_take_few_bytes(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("shares", "dense", "most"),
+    [
+        ([0.05] * 40, 0, 3),
+        ([0.05] * 40 + [0.15], 1, 4),
+        ([0.2] * 40, 0, 3),
+        ([0.27] * 40, 40, 4),
+        ([0.5] * 40, 40, 2.1),
+    ],
+)
+def test_postings_take_few_bytes(folder: Path, shares: list[float], dense: int, most: float) -> None:
+    """A term that an eighth of the rows has is dense, but not where such terms would take more than 4 bytes each."""
     rng = np.random.default_rng(8)
-    vectors = random_vectors(rng, 30_000, terms=30, vocabulary=1000)
-    index = MemoryIndex(new_store(folder, vectors))
-    assert index.nbytes / vectors.nnz < 4.1
+    weights = np.where(rng.random((10_000, len(shares))) < shares, rng.random((10_000, len(shares))), 0)
+    vectors = csr_array(weights.astype(np.float32))
+    postings = MemoryIndex(new_store(folder, vectors)).parts[0].runs[0].postings
+    assert len(postings.dense_terms) == dense
+    arrays = (postings.places, postings.impacts, postings.dense_impacts)
+    assert sum(array.nbytes for array in arrays) <= most * vectors.nnz
 
 
 def test_files_that_change_do_no_harm(folder: Path) -> None:
