@@ -49,7 +49,7 @@ most L, let :math:`h = u_H \cdot v`. As in :mod:`.search.certified`,
             \bigl(\lVert u_H \rVert \tau - \lVert u_T \rVert \sqrt{1 - \tau^2}\bigr),
 
 and is found by the accumulators of :math:`H` alone. The terms of :math:`H` are the cheapest for their weight, as few as
-make the least h a certain share of t: with fewer there is less to add, and with more there are fewer rows to complete.
+make the least h a certain number: with fewer there is less to add, and with more there are fewer rows to complete.
 This is prefix filtering (Bayardo, Ma and Srikant, "Scaling up all pairs similarity search", 2007) with the bound of
 Anastasiu and Karypis ("L2AP", 2014), but for the accumulators: candidates are read off them, many at once, and not
 gathered one by one.
@@ -463,11 +463,11 @@ def _heads(
     costs: NDArray[np.int64],
     cosine: float,
     longest: float,
-    share: float,
+    enough: float,
 ) -> tuple[int, float]:
     """Sort the terms of a row, the cheapest for their weight first, and say how many of them find its partners.
 
-    These contribute at least `share` of a cosine of `cosine`; see this module's head.
+    These contribute at least `enough` to a cosine of `cosine`, or are all; see this module's head.
 
     Returns
     -------
@@ -491,7 +491,7 @@ def _heads(
         head += np.float64(weights[entry]) ** 2
         kept, left = np.sqrt(head), np.sqrt(max(square - head, 0.0) + 1e-12 * square)
         least = longest * kept * (kept * ratio - left * beside) / length
-        if least >= share * cosine:
+        if least >= enough:
             return entry + 1, least
     return len(terms), cosine
 
@@ -506,7 +506,7 @@ def _similar(
     first_row: int,
     wanted: NDArray[np.bool_],
     costs: NDArray[np.int64],
-    share: float,
+    enough: float,
     cosine: float,
     later: bool,
     postings: Postings,
@@ -526,8 +526,8 @@ def _similar(
         Which of them count, or nothing if all do.
     costs : ndarray of int64, shape (vocab,)
         Time that it takes to add each term, in any unit.
-    share : float
-        Of the cosine, that the terms looked for contribute: 0 to 1.
+    enough : float
+        What the terms looked for contribute to a cosine, if it is above that.
     cosine : float
         The least cosine of a pair.
     later : bool
@@ -553,7 +553,7 @@ def _similar(
         own, terms, weights = indices[some], indices[some].copy(), data[some].copy()
         if not len(terms) or (len(wanted) and not wanted[number]):
             continue
-        kept, least = heads(terms, weights, costs, cosine, longest, share)
+        kept, least = heads(terms, weights, costs, cosine, longest, enough)
         for entry in range(len(terms)):
             query[terms[entry]] = np.float64(weights[entry])
         terms, weights = terms[:kept], weights[:kept]

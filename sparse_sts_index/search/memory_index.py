@@ -23,7 +23,7 @@ WIDTH = 1 << 16  # rows in a window: accumulators of 128 kB, and places of 16 bi
 _DENSE = 8  # a term is dense where an eighth of the rows has it, if that takes at most four bytes per posting in all
 _BYTES, _MOST_BYTES = 3, 4  # of a posting of a term that is not dense, and of any on average
 _DENSE_SPEED = 16  # rows that a dense term is added to, in the time of one posting
-_SHARE = 0.5  # of a cosine, that the first terms of a join contribute; the fastest for the glosses, at 0.7 and 0.9
+_ENOUGH = 0.5  # of a cosine, from the first terms of a join: few rows that are no partners have as much
 _FEW = 16  # queries that no threads are started for
 _HEAP_ENTRIES = 1 << 20  # of queries that are searched together
 _LEAST_SCALE = 64.0  # of queries in accumulators of 16 bits; below it, there are some of 32 bits
@@ -233,7 +233,7 @@ class MemoryIndex:
                 begin = first - part.first if first is not None and later else 0
                 for run in part.runs:
                     found = similar(
-                        indptr, terms, weights, begin, wanted, self.costs, _SHARE, cosine, later,
+                        indptr, terms, weights, begin, wanted, self.costs, _ENOUGH, cosine, later,
                         run.postings, run.start, run.width, part.forward, part.counts, scratch,
                     )  # fmt: skip
                     numbers.append(found[0] - begin)

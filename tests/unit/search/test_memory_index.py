@@ -245,11 +245,11 @@ def assert_all_pairs(index: MemoryIndex, stored: StoredVectors, asked: StoredVec
     assert list(zip(*(part.tolist() for part in found), strict=True)) == expected
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99, 1.0])
+@pytest.mark.parametrize("enough", [0.0, 0.3, 0.6, 0.99, 1.0])
 @pytest.mark.parametrize("cosine", [1 - 2e-6, 0.9, 0.6, 0.3, 0.01])
-def test_partners_are_brute_force(folder: Path, monkeypatch: pytest.MonkeyPatch, share: float, cosine: float) -> None:
-    monkeypatch.setattr(memory_index, "_SHARE", share)
-    rng = np.random.default_rng(round(share * 100))
+def test_partners_are_brute_force(folder: Path, monkeypatch: pytest.MonkeyPatch, enough: float, cosine: float) -> None:
+    monkeypatch.setattr(memory_index, "_ENOUGH", enough)
+    rng = np.random.default_rng(round(enough * 100))
     stored = new_store(folder, random_vectors(rng, 150), [3, 64, 149])
     other = new_store(folder, csr_array(vstack([random_vectors(rng, 30), csr_array((1, 40), dtype=np.float32)])), [7])
     index = MemoryIndex(stored, 64)
@@ -260,12 +260,12 @@ def test_partners_are_brute_force(folder: Path, monkeypatch: pytest.MonkeyPatch,
 @given(vectors_of, st.floats(1e-3, 1), st.floats(0, 1), st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_partners_of_ties_and_tiny_weights(
-    folder: Path, rows: list[list[float]], cosine: float, share: float, data: st.DataObject
+    folder: Path, rows: list[list[float]], cosine: float, enough: float, data: st.DataObject
 ) -> None:
     dead = data.draw(st.lists(st.integers(0, len(rows) - 1), unique=True))
     stored = new_store(folder, unit_vectors([[*row, *[0] * 34] for row in rows]), dead)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory_index, "_SHARE", share)
+        patch.setattr(memory_index, "_ENOUGH", enough)
         assert_all_pairs(MemoryIndex(stored, 64), stored, stored, cosine)
 
 
