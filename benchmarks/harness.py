@@ -25,10 +25,10 @@ _PACKAGES = ("torch", "sentence-transformers", "transformers", "optimum-intel", 
 
 def serve(round_: Callable[[], dict[str, Any]]) -> None:
     """The worker's side: say that all is loaded, then a round for each line."""
-    _reply({"loaded_mib": _peak_mib(), "packages": _versions()})
+    _reply({"loaded_mib": peak_mib(), "packages": _versions()})
     for _ in sys.stdin:
         result = round_()
-        _reply({**result, "peak_mib": _peak_mib()})
+        _reply({**result, "peak_mib": peak_mib()})
 
 
 def take_turns(commands: dict[str, list[str]], rounds: int) -> dict[str, list[dict[str, Any]]]:
@@ -140,7 +140,7 @@ def _reply(values: dict[str, Any]) -> None:
     print(json.dumps(values), flush=True)
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
     status = Path("/proc/self/status")
     if status.exists():  # a child's ru_maxrss begins at its parent's, which this does not
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024

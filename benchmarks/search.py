@@ -170,12 +170,19 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "terms_a_document": documents.nnz / documents.shape[0],
         "queries": queries.shape[0],
         "terms_a_query": queries.nnz / queries.shape[0],
+        "postings_touched": touched(documents, queries),
         "k": K,
         "rounds": arguments.rounds,
         "one_at_a_time": arguments.one_at_a_time,
         "machine": harness.machine(),
         "engines": engines,
     }
+
+
+def touched(documents: csr_array, queries: csr_array) -> float:
+    """The share of all postings that those of a query's terms are, on average."""
+    counts = np.bincount(documents.indices, minlength=documents.shape[1])
+    return float(counts[queries.indices].sum() / queries.shape[0] / documents.nnz)
 
 
 def found_versions(engines: Sequence[str], pythons: dict[str, str]) -> dict[str, str]:

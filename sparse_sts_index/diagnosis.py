@@ -20,7 +20,7 @@ from sparse_sts_index.storage.lucene.jvm import find_java, java_version, start_j
 from sparse_sts_index.storage.lucene.reader import lucene_version
 
 _PACKAGE = "sparse-sts-index"
-_LIBRARIES = ("sentence-transformers", "torch", "datasets", "pyserini", "numpy", "scipy")
+_LIBRARIES = ("sentence-transformers", "torch", "datasets", "pyserini", "numpy", "scipy", "numba")
 #: What each extra is for.
 _EXTRAS = {
     "tiny": "the model that works offline",
