@@ -1,4 +1,4 @@
-"""How long until the first answer, until an added sentence is found, and how many queries a second do all cores answer?
+"""Measure the time to the first answer, the time until an added sentence is found, and the throughput of all cores.
 
     git worktree add EARLIER COMMIT
     python benchmarks/change.py --vectors FOLDER --documents 1000000 --before EARLIER

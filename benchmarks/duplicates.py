@@ -1,4 +1,4 @@
-"""How long does it take to find all pairs above a cosine threshold, and how does that grow?
+"""Measure how long the search for all pairs above a cosine threshold takes, and how that time grows.
 
     python benchmarks/duplicates.py --vectors tiny=FOLDER trained=FOLDER --thresholds 0.9 0.8 0.7 0.6 0.5
     python benchmarks/duplicates.py --vectors trained=FOLDER --terms 8 16 32 64 128 --label terms
@@ -11,8 +11,8 @@ median counts: seconds from opened vectors to the last pair, on all cores, with 
 peak memory is that of the process, mapped files included. ``--terms`` keeps the heaviest terms of each document, as
 ``--max-active-dims`` does. With more ``--documents`` than there are, the rest is resampled (see ``search.py``).
 
-SemHash gets the same sentences, and its own model (any that model2vec reads). It names the sentences that it would
-take out, each with one that stays. A pair of ours that it does not name may be of two sentences that it takes out.
+SemHash gets the same sentences, and its own model (any that model2vec reads). It lists the sentences to remove, each
+with one sentence to keep. It does not list pairs of two removed sentences.
 
 Writes ``results/duplicates.json`` and a plot of the seconds against the threshold, the documents, or the terms of a
 document (for the plot: ``pip install matplotlib``).
@@ -93,7 +93,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> Iterator[dict[str, A
 
 
 def run(command: list[Any]) -> Any:
-    """What a worker says on its last line."""
+    """Return the JSON of the last line that a worker prints."""
     done = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -104,6 +104,7 @@ def run(command: list[Any]) -> Any:
 def write_store(source: Path, documents: int, terms: int, target: Path) -> dict[str, Any]:
     """Write vectors as an index has them, without Lucene."""
     from sparse_sts_index.storage.vector_files import Extent, VectorWriter
+    from sparse_sts_index.vectors.quantizer import keep_largest, l2_normalize
 
     matrix = csr_array(sparse.load_npz(source / "documents.npz"))
     real = matrix.shape[0]
@@ -113,7 +114,7 @@ def write_store(source: Path, documents: int, terms: int, target: Path) -> dict[
     elif documents:
         matrix = matrix[:documents]
     if terms:
-        matrix = heaviest(matrix, terms)
+        matrix = l2_normalize(keep_largest(matrix, terms))
     target.mkdir(exist_ok=True)
     writer = VectorWriter(target, Extent.empty("vectors"))
     for start in range(0, matrix.shape[0], 1 << 16):
@@ -125,16 +126,6 @@ def write_store(source: Path, documents: int, terms: int, target: Path) -> dict[
     facts |= {"terms_a_document": matrix.nnz / matrix.shape[0], "kept": terms or None}
     harness.write(target / "store.json", {"extent": extent.to_json(), "vocabulary": matrix.shape[1]})
     return facts
-
-
-def heaviest(matrix: csr_array, count: int) -> csr_array:
-    """The heaviest terms of each row, at unit length again."""
-    from sparse_sts_index.vectors.quantizer import l2_normalize
-
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    order = np.lexsort((-matrix.data, rows))
-    taken = np.sort(order[np.arange(matrix.nnz) - matrix.indptr[rows] < count])
-    return l2_normalize(csr_array((matrix.data[taken], (rows[taken], matrix.indices[taken])), shape=matrix.shape))
 
 
 def join(folder: Path, threshold: float) -> dict[str, Any]:
@@ -157,7 +148,7 @@ def join(folder: Path, threshold: float) -> dict[str, Any]:
 
 
 def beside(arguments: argparse.Namespace, folder: Path, threshold: float) -> dict[str, Any]:
-    """What SemHash finds at the same threshold, and how much of it both find."""
+    """Run SemHash at the same threshold, and count the pairs that both programs find."""
     command = [arguments.semhash_python, __file__, "--semhash-worker", "--thresholds", threshold]
     command += ["--semhash-model", arguments.semhash_model, "--corpus", arguments.corpus]
     found = run(command)
@@ -169,7 +160,7 @@ def beside(arguments: argparse.Namespace, folder: Path, threshold: float) -> dic
 
 
 def semhash(arguments: argparse.Namespace) -> dict[str, Any]:
-    """SemHash, from sentences to duplicates; the model's loading is not in the seconds, the encoding is told apart."""
+    """Find duplicates with SemHash. Encoding is timed apart, and loading the model is not timed."""
     from model2vec import StaticModel
     from semhash import SemHash
 
