@@ -149,14 +149,14 @@ soak: $(VENV)/installed  ## inject faults, for an hour
 coverage: $(VENV)/installed  ## run all tests and report coverage
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(IN_TWO) --cov --cov-report=term:skip-covered
 
-# Mutants of the quantizer and of the certificate, in build/mutation; fails if one lives that docs/mutation.md does not
-# account for.
+# Mutants of the quantizer, the certificate and the kernels (run as Python: compiled code has no mutants), in
+# build/mutation; fails if one lives that docs/mutation.md does not account for.
 .PHONY: mutation
-mutation: $(VENV)/installed  ## mutate quantizer and certificate, and run their tests
+mutation: $(VENV)/installed  ## mutate quantizer, certificate and kernels, and run their tests
 	$(BIN)/python $(LOCKED) requirements/mutation.lock
 	rm -rf build/mutation
 	mkdir -p build/mutation
 	cp -r cli sparse_sts_index tests pyproject.toml build/mutation
-	cd build/mutation && HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(CURDIR)/$(BIN)/mutmut run
+	cd build/mutation && HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 NUMBA_DISABLE_JIT=1 $(CURDIR)/$(BIN)/mutmut run
 	cd build/mutation && $(CURDIR)/$(BIN)/python tests/mutation/results.py $(CURDIR)/docs/mutation.md \
 		$(CURDIR)/benchmarks/results/mutation.json

@@ -34,6 +34,24 @@ def random_vectors(rng: np.random.Generator, count: int, terms: int = 8, vocabul
     return unit_vectors(weights)
 
 
+def equal_weights(counts: Sequence[int], vocabulary: int, rng: np.random.Generator) -> csr_array:
+    weights = np.zeros((len(counts), vocabulary))
+    for row, count in enumerate(counts):
+        weights[row, rng.choice(vocabulary, count, replace=False)] = 1
+    return unit_vectors(weights)
+
+
+def near_steps(count: int, vocabulary: int, rng: np.random.Generator) -> csr_array:
+    """Unit vectors whose weights are about half way between two impacts, but for one that makes up the length."""
+    weights = np.zeros((count, vocabulary))
+    for row in range(count):
+        chosen = rng.choice(vocabulary, 12, replace=False)
+        weights[row, chosen] = (rng.integers(0, 60, 12) + 0.5 + rng.choice([-1e-6, 0, 1e-6], 12)) / 255
+        weights[row, chosen[0]] = 0
+        weights[row, chosen[0]] = np.sqrt(max(0, 1 - (weights[row] ** 2).sum()))
+    return csr_array(weights.astype(np.float32))
+
+
 def chunk(ids: Sequence[str], vectors: csr_array, bits: int = 8) -> Chunk:
     documents = [Document(doc_id, f"text of {doc_id}") for doc_id in ids]
     return Chunk(documents, vectors, Quantizer(bits).quantize(vectors))
