@@ -118,7 +118,7 @@ def semantic_search_lucene(
         corpus_index = LuceneCorpus(corpus_embeddings, **kwargs)
     start = time.perf_counter()
     with corpus_index.index.using() as snapshot:
-        check_vectors(queries, snapshot.manifest.vocabulary_size)
+        queries = check_vectors(queries, snapshot.manifest.vocabulary_size)
         found = Searcher(snapshot).search(queries, top_k)
     results: Results = [
         [{"corpus_id": row, "score": cosine} for row, cosine in zip(near.rows, near.cosines, strict=True)]

@@ -2,7 +2,7 @@ r"""Loops over postings in memory, compiled: nearest rows of a query, and pairs 
 
 Rows are scored a window at a time, so that the accumulators of a window stay in the cache. Accumulators are integers of
 16 bits: small enough for many to fit into one register, and coarse, so what they say is bounded and then completed from
-the float vectors.
+the float vectors. For queries of very many terms 16 bits are too coarse, and there are 32.
 
 **Accumulators.** A weight :math:`v_i` of a row becomes the impact :math:`\hat v_i = \max(1, \lfloor 255 v_i \rceil)`,
 at most 255, whatever the bits of the index. For each window :math:`w`, :math:`E_w` is the largest :math:`\lVert 255 v -
@@ -15,16 +15,19 @@ where M is the largest number that an accumulator holds. No weight changes by mo
 \rVert_2 \le s \lVert u \rVert_2 + \sqrt n`, and by Cauchy and Schwarz :math:`\hat u \cdot \hat v \le \lVert \hat u
 \rVert_2 \lVert \hat v \rVert_2 \le M`. Nothing in the sum is negative, so no part of it exceeds M either: accumulators
 never wrap, whatever the weights. (With a scale of 255 for both they would: 41 equal weights become 40 each, and the sum
-of their squares is 65,600.)
+of their squares is 65,600.) This needs s to be above 0. With 16 bits it is 64 at least: where it would be less,
+:class:`.MemoryIndex` takes 32 bits. As a row of m terms has :math:`\lVert \hat v \rVert_2 \le 255 \sqrt m`, these are
+enough for rows and queries of up to 2\ :sup:`24` terms.
 
 **What an accumulator says.** From :math:`255 s \, u \cdot v - \hat u \cdot \hat v = s u \cdot (255 v - \hat v) + (s u -
 \hat u) \cdot \hat v` follows
 
-.. math:: | 255 s \cos(u, v) - \hat u \cdot \hat v |
+.. math:: | 255 s \, u \cdot v - \hat u \cdot \hat v |
           \le m_w = s \lVert u \rVert_2 E_w + \lVert s u - \hat u \rVert_2 D_w.
 
 No length is assumed to be 1 here, and no weight to be positive: what rounding and clipping do is in :math:`E_w`. As no
-impact is below 1, an accumulator is 0 just where no term is shared.
+impact is below 1, an accumulator is 0 just where no term is shared. 1 is allowed for what these sums lose in float64:
+below 0.1 for 100,000 terms and 32 bits.
 
 **The k nearest.** Window by window, rows whose accumulators are among the k highest so far get their float cosines
 first. From then on the k-th highest cosine so far is a score that k rows reach: a row with :math:`\hat u \cdot \hat v +
@@ -48,8 +51,11 @@ most L, let :math:`h = u_H \cdot v`. As in :mod:`.search.certified`,
           = \frac{L \lVert u_H \rVert}{\lVert u \rVert}
             \bigl(\lVert u_H \rVert \tau - \lVert u_T \rVert \sqrt{1 - \tau^2}\bigr),
 
-and is found by the accumulators of :math:`H` alone. The terms of :math:`H` are the cheapest for their weight, as few as
-make the least h a certain number: with fewer there is less to add, and with more there are fewer rows to complete.
+and is found by the accumulators of :math:`H` alone. Both roots are of differences that may cancel, so each gets 1e-10
+of its largest square more: a sum of 100,000 squares loses less. The terms of :math:`H` are the cheapest for their
+weight, as few as make the least h a certain number: with fewer there is less to add, and with more there are fewer rows
+to complete.
+
 This is prefix filtering (Bayardo, Ma and Srikant, "Scaling up all pairs similarity search", 2007) with the bound of
 Anastasiu and Karypis ("L2AP", 2014), but for the accumulators: candidates are read off them, many at once, and not
 gathered one by one.
@@ -67,6 +73,7 @@ from sparse_sts_index.search.compiled import kernel, part
 IMPACT_SCALE = 255
 SIDE = 8
 GROUP = SIDE * SIDE  # accumulators whose maximum is taken
+_LOST = 1e-10  # of a sum of squares, at most
 
 
 class Forward(NamedTuple):
@@ -148,7 +155,7 @@ def _fill(
     """Put the rows of one window, from `first` on, into postings.
 
     `dense` has the place of each term among the dense ones, or -1. Rows that changed since they were counted are
-    refused.
+    refused: the places of postings that are missing could be any.
 
     Returns
     -------
@@ -186,7 +193,7 @@ def _fill(
         start = stop
     bounds = postings.bounds[window]
     bounds[0], bounds[1], bounds[2] = error, np.sqrt(length), np.sqrt(longest)
-    return True
+    return bool((next_ == postings.starts[:, window + 1]).all())
 
 
 fill = kernel(_fill)
@@ -426,7 +433,8 @@ def _nearest(
                     replace_least(highest, score)
             above = np.int64(largest + 1)
             for low in (highest[0], 0):  # first as many as are wanted, which say what the rest must reach
-                least = np.int64(min(max(low, nearest[0] * unit - margin, 1.0), np.float64(largest)))
+                # 1.0 comes first, and is what is left where a bound is not a number.
+                least = np.int64(min(max(1.0, low, nearest[0] * unit - margin), np.float64(largest)))
                 for place in candidates[: collect(accumulators, maxima, least, above, candidates)]:
                     high = accumulators[place] + length * postings.row_errors[window * width + place] + fixed
                     if high >= nearest[0] * unit:
@@ -474,22 +482,17 @@ def _heads(
     tuple of int and float
         How many they are, and the least that they contribute.
     """
-    square = 0.0
-    for entry in range(len(terms)):
-        term, weight, place = terms[entry], weights[entry], entry
-        square += np.float64(weight) ** 2
-        cost = costs[term] / np.float64(weight) ** 2
-        while place and costs[terms[place - 1]] / np.float64(weights[place - 1]) ** 2 > cost:
-            terms[place], weights[place] = terms[place - 1], weights[place - 1]
-            place -= 1
-        terms[place], weights[place] = term, weight
+    squares = weights.astype(np.float64) ** 2
+    order = np.argsort(costs[terms] / squares, kind="mergesort")  # stable
+    terms[:], weights[:] = terms[order], weights[order]
+    square = squares.sum()
     length = np.sqrt(square)
     ratio = min(cosine / (length * longest), 1.0)
-    beside = np.sqrt(1 - ratio * ratio)
+    beside = np.sqrt(1 - ratio * ratio + _LOST)
     head = 0.0
     for entry in range(len(terms)):
-        head += np.float64(weights[entry]) ** 2
-        kept, left = np.sqrt(head), np.sqrt(max(square - head, 0.0) + 1e-12 * square)
+        head += squares[order[entry]]
+        kept, left = np.sqrt(head), np.sqrt(max(square - head, 0.0) + _LOST * square)
         least = longest * kept * (kept * ratio - left * beside) / length
         if least >= enough:
             return entry + 1, least
@@ -563,7 +566,8 @@ def _similar(
             accumulate(postings, window, terms, accumulators, scaled)
             take_maxima(accumulators, columns, maxima)
             fixed = error * postings.bounds[window, 1] + 1
-            low = np.int64(min(max(least - length * postings.bounds[window, 0] - fixed, 1.0), np.float64(largest)))
+            # As in _nearest, 1.0 comes first.
+            low = np.int64(min(max(1.0, least - length * postings.bounds[window, 0] - fixed), np.float64(largest)))
             for place in candidates[: collect(accumulators, maxima, low, np.int64(largest + 1), candidates)]:
                 partner = first + window * width + place
                 high = accumulators[place] + length * postings.row_errors[window * width + place] + fixed

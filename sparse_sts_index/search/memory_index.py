@@ -119,7 +119,10 @@ class _Part:
 
 
 class MemoryIndex:
-    """Impacts of all rows of a store, by window and term; at most 4 bytes per posting, and 4 for each window and term.
+    """Impacts of all rows of a store, by window and term.
+
+    They take at most 4 bytes per posting, 4 per row, and 4 for each window and term. The last window of `earlier`, if it
+    was not complete, keeps its memory until all windows before it are built again, too.
 
     Several threads may search it.
 
@@ -174,7 +177,7 @@ class MemoryIndex:
             are those of :meth:`.Vectors.scores`.
         """
         count, k = queries.shape[0], max(1, min(k, self._rows))
-        if count == 1:
+        if count == 1:  # without a look at the cores
             return self._nearest(queries, k)
         workers = cores()
         size = max(1, min(_HEAP_ENTRIES // k, max(_FEW, -(-count // (4 * workers)))))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sparse_sts_index.search.memory_index import MemoryIndex
 
 DEFAULT_MEMORY = 1 << 30  # bytes that an index in memory may take
-_BYTES_PER_POSTING = 4  # at most, but for what small collections take beside
+_BYTES = 4  # per posting, at most, and per row; windows take little beside
 _QUERIES_THAT_PAY = 100  # for making it
 
 
@@ -91,8 +91,8 @@ class Searcher:
     def _pays(self, queries: int) -> bool:
         """Return whether to search in memory from now on: the first queries do not repay the making."""
         snapshot = self.snapshot
-        entries = sum(len(store.arrays[0]) for store in snapshot.store.stores)
-        if entries * _BYTES_PER_POSTING > self._memory:
+        entries = len(snapshot.store) + sum(len(store.arrays[0]) for store in snapshot.store.stores)
+        if entries * _BYTES > self._memory:
             snapshot.earlier = None
             return False
         asked = snapshot.derived["queries"] = snapshot.derived.get("queries", 0) + queries

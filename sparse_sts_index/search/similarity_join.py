@@ -45,7 +45,8 @@ def similar_rows(
     ----------
     store : StoredVectors
     threshold : float
-        Above 0. A cosine that lacks up to 2e-6 of it counts: sentences with the same vector are of cosine 1.
+        Above 0. A cosine that lacks up to 2e-6 of it counts: sentences with the same vector are of cosine 1. Rows that
+        share no term are never a pair.
     progress : callable, optional
         Called with the number of rows done since its last call.
     workers : int, optional

@@ -65,6 +65,7 @@ def test_fill_states_the_errors_of_its_rows(tmp_path: Path, kind: str) -> None:
         ([0, 1, 0, 3], False),  # beyond the vocabulary
         ([-1, 0, 0, 1], False),
         ([0, 1, 1, 2], False),  # more postings of a term than were counted
+        ([0, 1, 0], False),  # fewer
     ],
 )
 def test_fill_refuses_rows_that_are_not_as_counted(tmp_path: Path, terms: list[int], kept: bool) -> None:
@@ -139,10 +140,9 @@ def test_heads_contribute_what_the_proof_says(cosine: float, spread: int) -> Non
         ratio = min(1.0, cosine / (length * longest))
         for kept in range(1, count + 1):
             head, rest = (math.sqrt(math.fsum(squares[some])) for some in (order[:kept], order[kept:]))
-            exact, expected = (
-                longest * head * math.cos(math.atan2(left, head) + math.acos(ratio))
-                for left in (rest, math.hypot(rest, 1e-6 * length))  # with room for what a difference cancels
-            )
+            exact = longest * head * math.cos(math.atan2(rest, head) + math.acos(ratio))
+            left, beside = math.hypot(rest, 1e-5 * length), math.hypot(math.sin(math.acos(ratio)), 1e-5)
+            expected = longest * head * (head * ratio - left * beside) / length
             if expected >= enough:
                 break
         else:

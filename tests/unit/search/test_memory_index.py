@@ -378,3 +378,41 @@ def test_scratch_is_zero_between_calls(folder: Path, call: Callable[[MemoryIndex
     with index._scratch(8) as scratch:
         assert not scratch.scaled.any()
         assert not scratch.query.any()
+
+
+@pytest.mark.parametrize(
+    ("rows", "query", "k", "cosine"),
+    [
+        ([[1e-3]] * 5, [1], 3, 1e-7),
+        ([[300, 300], [1e5, 0]], [0.7, 0.714], 1, 0.9),
+        ([[0.1], [50]], [1], 1, 0.9),
+        ([[1e9], [0.002]], [1], 1, 0.9),
+        ([[1e30], *[[1]] * 64], [1], 1, 0.9),
+        ([[1e-20], *[[1]] * 64], [1], 1, 0.9),
+    ],
+)
+def test_lengths_far_from_one(folder: Path, rows: list[list[float]], query: list[float], k: int, cosine: float) -> None:
+    """Accumulators near the largest, or near 0 for most rows: nothing is lost by either."""
+    stored = new_store(folder, csr_array(np.array(rows, np.float32)))
+    index = MemoryIndex(stored, 64)
+    assert_brute_force(index, stored, csr_array(np.array([query], np.float32)), [k])
+    assert_all_pairs(index, stored, stored, cosine)
+
+
+def test_partners_of_rows_whose_weights_are_all_zero(folder: Path) -> None:
+    """Their bounds are not numbers; only an index of others has such rows."""
+    weights, terms = np.array([0, 0, 1, 1], np.float32), np.array([0, 1, 0, 1], np.int32)
+    stored = new_store(folder, csr_array((weights, terms, [0, 2, 3, 4]), shape=(3, 40)))
+    assert_all_pairs(MemoryIndex(stored, 64), stored, stored, 0.5)
+
+
+def test_partners_at_the_threshold_with_accumulators_of_32_bits(folder: Path) -> None:
+    """A step of such an accumulator is less than what cancels in a difference of squares."""
+    steps, light = [190, 127, 63, 63, 31, 31, 31, 31, 31, 7], 66_049
+    weights = np.zeros((3, 100 + light), np.float32)
+    weights[:2, : len(steps)] = np.array(steps) / 255
+    weights[0, 4] = np.nextafter(weights[0, 4], np.float32(0))
+    weights[2, 100:] = 0.99995 / 257
+    stored = new_store(folder, csr_array(weights))
+    query = weights[0].astype(np.float64)
+    assert_all_pairs(MemoryIndex(stored), stored, stored, float(stored.scores(np.array([1]), query)[0]))
