@@ -72,7 +72,8 @@ class Bytes(_Size):
 memory_option = click.option(
     "--memory",
     type=Bytes(),
-    help="Memory for the index; one that fits is searched some ten times as fast. 0: none. [default: 1GiB]",
+    help="Memory for the index: one that fits answers some ten times as fast, after 100 queries at most. 0: none. "
+    "[default: 1GiB]",
 )
 
 

@@ -97,9 +97,9 @@ class SparseStsIndex:
         writable : bool
             To change it, which one process at a time may.
         in_memory : bool, optional
-            Hold the impacts by term in memory, and search there, exactly in every mode; otherwise search with Lucene.
-            Exact search finds the same either way. Default: in memory where `memory` suffices, after the first 100
-            queries, or :meth:`prepare`.
+            Hold the impacts by term in memory, whatever they take, and search there, exactly in every mode; or search
+            with Lucene. Exact search finds the same either way. Default: in memory where `memory` suffices, after the
+            first 100 queries, or :meth:`prepare`.
         memory : int, optional
             Bytes that the impacts may take: at most 4 for each term of a sentence. Default: 1 GiB.
         check : bool

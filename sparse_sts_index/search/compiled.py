@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
+import zlib
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from numba import config, njit
-from numba.core.caching import FunctionCache
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.serialize import dumps
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
+class _Checked(CompileResultCacheImpl):  # type: ignore[misc]
+    """Compiled code as a file has it, with a checksum: code with one wrong bit crashes, or finds too few rows."""
+
+    def reduce(self, cres: Any) -> tuple[int, bytes]:
+        code = dumps(super().reduce(cres))
+        return zlib.crc32(code), code
+
+    def rebuild(self, target_context: Any, payload: tuple[int, bytes]) -> Any:
+        checksum, code = payload
+        if zlib.crc32(code) != checksum:
+            raise ValueError("checksum mismatch")
+        return super().rebuild(target_context, pickle.loads(code))
+
+
 class _Cache(FunctionCache):  # type: ignore[misc]
-    """Compiled code on disk, where it can be read and written; code that cannot be read is compiled again."""
+    """Compiled code on disk, where it can be read and written; damaged code is compiled again."""
+
+    _impl_class = _Checked
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         with contextlib.suppress(Exception):  # a file of this cache may hold anything

@@ -121,8 +121,8 @@ class _Part:
 class MemoryIndex:
     """Impacts of all rows of a store, by window and term.
 
-    They take at most 4 bytes per posting, 4 per row, and 4 for each window and term. The last window of `earlier`, if it
-    was not complete, keeps its memory until all windows before it are built again, too.
+    They take at most 4 bytes per posting, 4 per row, and 4 for each window and term. The last window of `earlier`,
+    if it was not complete, keeps its memory until all windows before it are built again, too.
 
     Several threads may search it.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 import pytest
 from numba.core.caching import CacheImpl
 
@@ -44,6 +45,19 @@ def test_a_damaged_cache_is_made_again(cache: Path, suffix: str, content: bytes)
     (file,) = cache.rglob(f"*.{suffix}")
     file.write_bytes(content)
     assert [len(ask(cache)) for _ in range(2)] == [0, 1]
+
+
+def test_code_with_a_flipped_bit_is_compiled_again(cache: Path) -> None:
+    """Such code would crash, or return anything."""
+    ask(cache)
+    (file,) = cache.rglob("*.nbc")
+    content, rng = file.read_bytes(), np.random.default_rng(0)
+    for place in rng.choice(8 * len(content), 20, replace=False).tolist():
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        assert len(ask(cache)) == 0
+        assert len(ask(cache)) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(cache: Path) -> None:
