@@ -28,7 +28,9 @@ def main(page: str, output: str) -> None:
         if not verdicts:
             continue
         counts = collections.Counter(verdicts.values())
-        alive = {name: change(name) for name in sorted(verdicts) if verdicts[name] not in ("killed", "timeout", "segfault")}
+        alive = {
+            name: change(name) for name in sorted(verdicts) if verdicts[name] not in ("killed", "timeout", "segfault")
+        }
         unaccounted += [
             f"{name}: {verdicts[name]}\n{alive[name]}"
             for name in alive
