@@ -15,9 +15,9 @@ where M is the largest number that an accumulator holds. No weight changes by mo
 \rVert_2 \le s \lVert u \rVert_2 + \sqrt n`, and by Cauchy and Schwarz :math:`\hat u \cdot \hat v \le \lVert \hat u
 \rVert_2 \lVert \hat v \rVert_2 \le M`. Nothing in the sum is negative, so no part of it exceeds M either: accumulators
 never wrap, whatever the weights. (With a scale of 255 for both they would: 41 equal weights become 40 each, and the sum
-of their squares is 65,600.) This needs s to be above 0. With 16 bits it is 64 at least: where it would be less,
-:class:`.MemoryIndex` takes 32 bits. As a row of m terms has :math:`\lVert \hat v \rVert_2 \le 255 \sqrt m`, these are
-enough for rows and queries of up to 2\ :sup:`24` terms.
+of their squares is 65,600.) This needs s to be above 0. With 16 bits :math:`s \lVert u \rVert_2` is 64 at least: where
+it would be less, :class:`.MemoryIndex` takes 32 bits. As a row of m terms has :math:`\lVert \hat v \rVert_2 \le 255
+\sqrt m`, these are enough for rows and queries of up to 2\ :sup:`24` terms.
 
 **What an accumulator says.** From :math:`255 s \, u \cdot v - \hat u \cdot \hat v = s u \cdot (255 v - \hat v) + (s u -
 \hat u) \cdot \hat v` follows
