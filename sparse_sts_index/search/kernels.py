@@ -472,19 +472,20 @@ def _heads(
     cosine: float,
     longest: float,
     enough: float,
-) -> tuple[int, float]:
-    """Sort the terms of a row, the cheapest for their weight first, and say how many of them find its partners.
+) -> tuple[NDArray[np.int64], float]:
+    """Choose the terms of a row that find its partners, the cheapest for their weight first.
 
     These contribute at least `enough` to a cosine of `cosine`, or are all; see this module's head.
 
     Returns
     -------
-    tuple of int and float
-        How many they are, and the least that they contribute.
+    chosen : ndarray of int64
+        Places in `terms`.
+    least : float
+        The least that they contribute.
     """
     squares = weights.astype(np.float64) ** 2
     order = np.argsort(costs[terms] / squares, kind="mergesort")  # stable
-    terms[:], weights[:] = terms[order], weights[order]
     square = squares.sum()
     length = np.sqrt(square)
     ratio = min(cosine / (length * longest), 1.0)
@@ -495,8 +496,8 @@ def _heads(
         kept, left = np.sqrt(head), np.sqrt(max(square - head, 0.0) + _LOST * square)
         least = longest * kept * (kept * ratio - left * beside) / length
         if least >= enough:
-            return entry + 1, least
-    return len(terms), cosine
+            return order[: entry + 1], least
+    return order, cosine
 
 
 heads = part(_heads)
@@ -553,14 +554,14 @@ def _similar(
     found = 0
     for number in range(len(indptr) - 1):
         some, row = slice(indptr[number], indptr[number + 1]), first_row + number
-        own, terms, weights = indices[some], indices[some].copy(), data[some].copy()
-        if not len(terms) or (len(wanted) and not wanted[number]):
+        own, weights = indices[some], data[some]
+        if not len(own) or (len(wanted) and not wanted[number]):
             continue
-        kept, least = heads(terms, weights, costs, cosine, longest, enough)
-        for entry in range(len(terms)):
-            query[terms[entry]] = np.float64(weights[entry])
-        terms, weights = terms[:kept], weights[:kept]
-        scale, length, error = scale_query(weights, terms, postings, scaled, np.float64(largest))
+        for entry in range(len(own)):
+            query[own[entry]] = np.float64(weights[entry])
+        chosen, least = heads(own, weights, costs, cosine, longest, enough)
+        terms = own[chosen]
+        scale, length, error = scale_query(weights[chosen], terms, postings, scaled, np.float64(largest))
         least *= scale * IMPACT_SCALE
         for window in range(max(row - first, 0) // width if later else 0, len(postings.bounds)):
             accumulate(postings, window, terms, accumulators, scaled)

@@ -19,7 +19,7 @@ from mutmut.stats import status_by_exit_code
 def main(page: str, output: str) -> None:
     accounted, unaccounted = Path(page).read_text(), []
     before = json.loads(Path(output).read_text())["files"] if Path(output).exists() else {}
-    known = {name: change for file in before.values() for name, change in file["alive"].items()}
+    known = {name: lines for file in before.values() for name, lines in file["alive"].items()}
     files = {}
     for meta in sorted(Path("mutants").rglob("*.py.meta")):
         verdicts = {
