@@ -178,15 +178,16 @@ def head(model: str, sentences: list[str]) -> dict[str, Any]:
 
     encoder = SparseStsEncoder.load(model, precision="float32")
     batches = encoder.tokenize(sorted(sentences, key=len)[len(sentences) // 3 :][:512]).batches
-    _, features = max(batches, key=lambda batch: int(batch[1]["attention_mask"].sum()))
+    packed = max((batch for _, batch in batches), key=lambda batch: len(batch.ids))
     mlm: Any = encoder.model.transformers_model
     decoder = mlm.get_output_embeddings()
     weight, bias = decoder.weight, decoder.bias
-    mask = features["attention_mask"].bool()
-    lengths = mask.sum(dim=1).tolist()
+    lengths = packed.lengths
+    ids = torch.nn.utils.rnn.pad_sequence(list(packed.ids.split(lengths)), batch_first=True)
+    mask = torch.arange(ids.shape[1]) < torch.tensor(lengths).unsqueeze(1)
     caught: list[torch.Tensor] = []
     hook = decoder.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
-    mlm(input_ids=features["input_ids"], attention_mask=features["attention_mask"])
+    mlm(input_ids=ids, attention_mask=mask.long())
     hook.remove()
     hidden = caught[0][mask].contiguous()
     screen = DecoderScreen()

@@ -28,7 +28,7 @@ from sparse_sts_index.encoding.calibration import Calibration
 from sparse_sts_index.encoding.fused_encoder import FusedSparseEncoder, TermWeights, fuse, term_weights
 from sparse_sts_index.encoding.models import check_symmetric, load_splade, tokenizer_vocabulary
 from sparse_sts_index.encoding.precision import encoding_precision
-from sparse_sts_index.encoding.tokenization import SentenceTokenizer, TokenizedSentences
+from sparse_sts_index.encoding.tokenization import PackedTokens, SentenceTokenizer, TokenizedSentences
 from sparse_sts_index.errors import ModelError
 from sparse_sts_index.vectors.quantizer import keep_largest, l2_normalize, pairwise_dot
 from sparse_sts_index.vectors.spec import Precision, VectorSpec
@@ -214,7 +214,7 @@ class SparseStsEncoder:
         TORCH.check()
         sentences = check_strings(sentences, "sentence")
         if self._fused:
-            return self._tokenizer.padded_batches(sentences, self.batch_tokens)
+            return self._tokenizer.packed_batches(sentences, self.batch_tokens)
         return self._tokenizer.preprocessed_batches(sentences)
 
     @property
@@ -260,7 +260,10 @@ class SparseStsEncoder:
         with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
             yield
 
-    def _term_weights(self, features: dict[str, Any]) -> TermWeights:
+    def _term_weights(self, features: PackedTokens | dict[str, Any]) -> TermWeights:
+        if isinstance(features, PackedTokens):
+            assert isinstance(self.model, FusedSparseEncoder)
+            return self.model.encode_tokens(features.ids, features.lengths)
         return term_weights(self.model, batch_to_device(dict(features), self.model.device))
 
     def _unit_vectors(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
+import torch
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import MLMTransformer, SpladePooling
+from sentence_transformers.util import batch_to_device
 from torch import Tensor, nn
 from torch.nn.functional import gelu
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     BertForMaskedLM,
     CamembertForMaskedLM,
@@ -24,6 +27,8 @@ from transformers import (
 )
 
 from sparse_sts_index._utils.fork_guard import TORCH
+from sparse_sts_index.encoding.module_state import Structure, Weights
+from sparse_sts_index.encoding.packed_layers import PackedLayers, supports
 from sparse_sts_index.encoding.splade_head import DecoderScreen, max_logits
 
 _TERM_WEIGHTS = "term_weights"  # the feature under which forward(..., sparse=True) leaves its result
@@ -84,6 +89,20 @@ class TermWeights:
         return self.values.new_zeros(self.shape).index_put((self.rows, self.terms), self.values)
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """Layers and a screen made of a model's weights."""
+
+    structure: Structure
+    weights: Weights
+    layers: PackedLayers
+    screen: DecoderScreen
+
+    def holds(self, structure: Structure, dtype: torch.dtype) -> bool:
+        """Return whether it is what a model of this structure needs to compute in a type."""
+        return self.structure is structure and self.layers.dtype == dtype and self.weights.unchanged()
+
+
 class FusedSparseEncoder(SparseEncoder):
     """A ``SparseEncoder`` with the fused head. Its modules, parameters and saved form are those of a ``SparseEncoder``.
 
@@ -92,6 +111,8 @@ class FusedSparseEncoder(SparseEncoder):
     """
 
     _screen: DecoderScreen | None = None
+    _structure: Structure | None = None
+    _prepared: _Prepared | None = None
 
     @property
     def fused(self) -> bool:
@@ -111,8 +132,13 @@ class FusedSparseEncoder(SparseEncoder):
         # Quantized and adapted decoders are Linear modules of another type.
         if type(model) not in _TRANSFORMS or type(model.get_output_embeddings()) is not nn.Linear:
             return False
-        called = {self, *model.base_model.modules()}
-        return not any(_is_watched(module) for module in self.modules() if module not in called)
+        if self._structure is not None and self._structure.unchanged():
+            return True
+        self._structure = None
+        watched = {module for module in self.modules() if module is not self and _is_watched(module)}
+        if not watched and not _is_watched(self):
+            self._structure = Structure(self)
+        return watched.issubset(model.base_model.modules())
 
     def forward(self, input: dict[str, Any], *, sparse: bool = False, **kwargs: Any) -> dict[str, Any]:
         """Run the model.
@@ -150,32 +176,125 @@ class FusedSparseEncoder(SparseEncoder):
         return input
 
     def _term_weights(self, features: dict[str, Any], mask: Tensor) -> TermWeights:
-        transformer, pooling = self.children()
-        model: Any = transformer.model
-        inputs = {name: features[name] for name in _inputs(model.__class__) if name in features}
-        hidden = model.base_model(**inputs)[0].flatten(0, 1)
+        model: Any = self.transformers_model
         lengths = mask.sum(dim=1).tolist()
         places = mask.flatten().nonzero().squeeze(1)
-        if len(places) < mask.numel():
-            hidden = hidden.index_select(0, places)
-        hidden = _TRANSFORMS[type(model)](model, hidden)
+        inputs = {name: features[name] for name in _inputs(model.__class__) if name in features}
+        hidden, screen = None, None
+        if _is_plain(inputs, mask):
+            hidden, screen = self._packed(features["input_ids"].flatten().index_select(0, places), lengths)
+        if hidden is None:
+            hidden = model.base_model(**inputs)[0].flatten(0, 1)
+            if len(places) < mask.numel():
+                hidden = hidden.index_select(0, places)
+            hidden = _TRANSFORMS[type(model)](model, hidden)
+        found, tokens = self._pooled(hidden, lengths, screen)
+        return replace(found, positions=places[tokens] % mask.shape[1])
+
+    def encode_tokens(self, tokens: Tensor, lengths: Sequence[int]) -> TermWeights:
+        """Return the term weights of sentences without padding.
+
+        Parameters
+        ----------
+        tokens : Tensor of int64, shape (tokens,)
+            Token ids of all sentences, one sentence after the other, the longest sentence first.
+        lengths : sequence of int, length n
+            Tokens of each sentence, at least 1.
+
+        Raises
+        ------
+        ValueError
+            The fused head is not in use; see :attr:`fused`.
+        """
+        TORCH.enter()
+        if not self.fused:
+            raise ValueError("tokens without padding need the fused head")
+        hidden, screen = self._packed(tokens, lengths)
+        if hidden is None:
+            ids = pad_sequence(list(torch.split(tokens, list(lengths))), batch_first=True)
+            mask = torch.arange(ids.shape[1]) < torch.tensor(lengths).unsqueeze(1)
+            features = batch_to_device({"input_ids": ids, "attention_mask": mask.long()}, self.device)
+            return self._term_weights(features, features["attention_mask"] != 0)
+        found, places = self._pooled(hidden, lengths, screen)
+        length = torch.tensor(lengths)
+        return replace(found, positions=places - (length.cumsum(0) - length)[found.rows])
+
+    def _pooled(
+        self, hidden: Tensor, lengths: Sequence[int], screen: DecoderScreen | None
+    ) -> tuple[TermWeights, Tensor]:
+        """Return term weights, and the token that gives each of them."""
+        model: Any = self.transformers_model
+        pooling: Any = self[1]
         decoder = model.get_output_embeddings()
-        if self._screen is None:
-            self._screen = DecoderScreen()
-        values, rows, terms, tokens = max_logits(hidden, lengths, decoder.weight, decoder.bias, screen=self._screen)
+        if screen is None:
+            screen = self._screen = self._screen or DecoderScreen()
+        values, rows, terms, tokens = max_logits(hidden, lengths, decoder.weight, decoder.bias, screen=screen)
         values = values.log1p()
         if pooling.activation_function == "log1p_relu":
             values = values.log1p()
         if pooling.embedding_dimension is None:  # which the stock module finds out in its forward
             pooling.embedding_dimension = len(decoder.weight)
-        return TermWeights(values, rows, terms, (mask.shape[0], len(decoder.weight)), places[tokens] % mask.shape[1])
+        return TermWeights(values, rows, terms, (len(lengths), len(decoder.weight))), tokens
+
+    def _packed(self, tokens: Tensor, lengths: Sequence[int]) -> tuple[Tensor | None, DecoderScreen | None]:
+        """Return what the decoder is applied to, by packed layers, and a screen of the decoder; or twice None."""
+        prepared = self._prepare()
+        if prepared is None:
+            return None, None
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        if all(length == lengths[row] for length, row in zip(lengths, order, strict=True)):
+            return prepared.layers(tokens, lengths), prepared.screen
+        parts = torch.split(tokens, list(lengths))
+        hidden = prepared.layers(torch.cat([parts[row] for row in order]), [lengths[row] for row in order])
+        rows = dict(zip(order, torch.split(hidden, [lengths[row] for row in order]), strict=True))
+        return torch.cat([rows[row] for row in range(len(lengths))]), prepared.screen
+
+    def _prepare(self) -> _Prepared | None:
+        """Return what is prepared of the present weights, or None where the modules themselves are to be called.
+
+        These are called where there are gradients or dropout, where one of them has a hook, on a GPU, and for a model
+        that :func:`.packed_layers.supports` does not know.
+        """
+        structure = self._structure
+        if structure is None or torch.is_grad_enabled() or structure.training():
+            return None
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        if dtype not in (torch.float32, torch.bfloat16):
+            return None
+        prepared = self._prepared
+        if prepared is not None and prepared.holds(structure, dtype):
+            return prepared
+        self._prepared = prepared = None  # frees its memory
+        model: Any = self.transformers_model
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        config = model.config.to_dict()
+        if not supports(model.config.model_type, config, parameters):
+            return None
+        weights = Weights(model.modules())
+        layers = PackedLayers(model.config.model_type, config, parameters, dtype)
+        self._prepared = prepared = _Prepared(structure, weights, layers, DecoderScreen(frozen=True))
+        return prepared
+
+    def eval(self) -> Self:
+        """Leave training mode; nothing is walked through if nothing is in it."""
+        structure = self._structure
+        if structure is not None and structure.unchanged() and not structure.training():
+            return self
+        return super().eval()
 
     def _get_name(self) -> str:
         return SparseEncoder.__name__  # in the model card, as in all that is saved
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        return {name: value for name, value in state.items() if name != "_screen"}
+        return {name: value for name, value in state.items() if name not in ("_prepared", "_screen", "_structure")}
+
+
+def _is_plain(inputs: Mapping[str, Tensor], mask: Tensor) -> bool:
+    """Return whether sentences are padded on the right, and positions and token types are the default ones."""
+    if "position_ids" in inputs or bool((mask[:, 1:] > mask[:, :-1]).any()):
+        return False
+    return "token_type_ids" not in inputs or not bool(inputs["token_type_ids"].any())
 
 
 def _is_watched(module: nn.Module) -> bool:

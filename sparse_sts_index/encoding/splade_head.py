@@ -43,6 +43,7 @@ _SLICE_LOGITS = 2**21  # screened logits at a time: 8 MB of int32, which stay in
 _BLOCK_TOKENS = 1024  # screened at a time
 _GPU_FACTOR = 16  # by which all that is done at a time is more on a GPU, which has no such cache but is to be kept busy
 _BLOCK_STEP = 64  # tokens of a block are a multiple of this: few shapes, as each one's first product is compiled
+_FEW_STEP = 16  # the same for fewer tokens than that
 _GROUP_FILL = 0.9  # least share of a sentence's tokens that are not padding
 _ROUNDING_ROWS = 4096  # rows of the weight rounded at a time
 _REFINE_ELEMENTS = 2**23  # floats gathered at a time: 32 MB
@@ -226,13 +227,18 @@ class DecoderScreen:
     ----------
     dtype : torch.dtype, optional
         Type to screen in. Default: :func:`screen_dtype` of the weight's device.
+    frozen : bool
+        Whether the weight stays as it is first seen, so that no change needs to be looked for.
     """
 
     dtype: torch.dtype | None = None
+    frozen: bool = False
     _made: tuple[tuple[object, ...], _Rounded] | None = None
 
     def rounded(self, weight: Tensor, working: torch.dtype) -> _Rounded:
         """The rows of `weight`, rounded; scale and lengths in the type `working`."""
+        if self.frozen and self._made is not None:
+            return self._made[1]
         dtype = self.dtype or screen_dtype(weight.device)
         if weight.shape[1] == 1 and dtype == torch.int8:
             dtype = torch.float32  # torch._int_mm misreads the strides of a matrix of one column
@@ -365,7 +371,8 @@ class _Block:
             parts.append(_padded_index(offset[group], length[group], padded).flatten())
             done += sentences
         index = torch.cat(parts)
-        return torch.nn.functional.pad(index, (0, -len(index) % _BLOCK_STEP), value=int(index[0]))
+        step = _BLOCK_STEP if len(index) > _BLOCK_STEP else _FEW_STEP
+        return torch.nn.functional.pad(index, (0, -len(index) % step), value=int(index[0]))
 
     def maxima(self, logits: Tensor, out: Tensor) -> None:
         """The largest of each sentence's rows of `logits`, to `out` of shape (sentences, width)."""

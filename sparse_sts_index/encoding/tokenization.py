@@ -13,9 +13,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SparseEncoder
+from torch import Tensor
 
 _TOKENIZED_TOGETHER, _CHARACTERS_TOGETHER = 256, 1 << 20
 _PREPROCESSED_TOGETHER = 32  # sentences
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTokens:
+    """Hold the tokens of sentences without padding, the longest sentence first.
+
+    Attributes
+    ----------
+    ids : Tensor of int64, shape (tokens,)
+    lengths : list of int, length n
+        Tokens of each sentence.
+    """
+
+    ids: Tensor
+    lengths: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +42,14 @@ class TokenizedSentences:
     ----------
     count : int
         Number of sentences.
-    batches : list of (ndarray of int64, dict)
-        The positions of the sentences in the input, and the features for the model. Blank sentences, of which no token
-        is left, are in no batch: the model would give weights to the tokens that begin and end every sentence.
+    batches : list of (ndarray of int64, PackedTokens or dict)
+        The positions of the sentences in the input, and their tokens, or the features for the model. Blank sentences,
+        of which no token is left, are in no batch: the model would give weights to the tokens that begin and end every
+        sentence.
     """
 
     count: int
-    batches: list[tuple[NDArray[np.int64], dict[str, Any]]]
+    batches: Sequence[tuple[NDArray[np.int64], PackedTokens | dict[str, Any]]]
 
 
 class SentenceTokenizer:
@@ -66,27 +83,27 @@ class SentenceTokenizer:
         """A copy: a call leaves its truncation in a tokenizer, and another thread may call this one."""
         return copy.deepcopy(self._model.tokenizer)
 
-    def padded_batches(self, sentences: Sequence[str], batch_tokens: int) -> TokenizedSentences:
+    def packed_batches(self, sentences: Sequence[str], batch_tokens: int) -> TokenizedSentences:
         """Return batches of similar token counts.
 
-        Token counts come first, then batches: the tokens are those of the model's own preprocessing, padded less.
+        Token counts come first, then batches: the tokens are those of the model's own preprocessing, without padding.
 
         Parameters
         ----------
         sentences : sequence of str
         batch_tokens : int
-            Maximum number of tokens per batch, padding included. A longer sentence is a batch of its own.
+            Maximum number of tokens per batch, if it were padded. A longer sentence is a batch of its own.
         """
         tokens = self._tokens(sentences)
-        ids = [np.array(of_sentence, dtype=np.int64) for of_sentence in tokens]
-        lengths = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
+        lengths = np.fromiter(map(len, tokens), dtype=np.int64, count=len(tokens))
         order = np.argsort(-lengths, kind="stable")
         order = order[~self._are_blank(tokens)[order]]
         batches, done = [], 0
         while done < len(order):
             longest = max(1, int(lengths[order[done]]))
             rows = order[done : done + max(1, batch_tokens // longest)]
-            batches.append((rows, self._padded([ids[row] for row in rows], longest)))
+            ids = torch.tensor([token for row in rows for token in tokens[row]], dtype=torch.int64)
+            batches.append((rows, PackedTokens(ids, lengths[rows].tolist())))
             done += len(rows)
         return TokenizedSentences(len(sentences), batches)
 
@@ -108,14 +125,6 @@ class SentenceTokenizer:
     def are_blank(self, sentences: Sequence[str]) -> NDArray[np.bool_]:
         """Return which sentences have no token of their own: white space, controls, characters of no width."""
         return self._are_blank(self._tokens(sentences))
-
-    def _padded(self, ids: list[NDArray[np.int64]], longest: int) -> dict[str, Any]:
-        padded = np.full((len(ids), longest), self._tokenizer.pad_token_id or 0, dtype=np.int64)
-        mask = np.zeros((len(ids), longest), dtype=np.int64)
-        for row, tokens in enumerate(ids):
-            padded[row, : len(tokens)] = tokens
-            mask[row, : len(tokens)] = 1
-        return {"input_ids": torch.from_numpy(padded), "attention_mask": torch.from_numpy(mask)}
 
     def preprocessed_batches(self, sentences: Sequence[str]) -> TokenizedSentences:
         """Return batches of 32 sentences of similar numbers of characters, from the model's own preprocessing."""

@@ -11,7 +11,7 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 from sparse_sts_index import SparseStsEncoder, load_pairs
 from sparse_sts_index.encoding import tokenization
 from sparse_sts_index.encoding.bundled import tiny_folder
-from sparse_sts_index.encoding.tokenization import SentenceTokenizer
+from sparse_sts_index.encoding.tokenization import PackedTokens, SentenceTokenizer
 
 
 def test_batches_are_of_similar_length_within_the_budget(tiny: SparseStsEncoder) -> None:
@@ -22,14 +22,17 @@ def test_batches_are_of_similar_length_within_the_budget(tiny: SparseStsEncoder)
     wanted = [row for row, sentence in enumerate(sentences) if sentence]  # blank ones are in no batch
     assert sorted(i for positions, _ in tokenized.batches for i in positions) == wanted
     padding = total = 0
-    for positions, features in tokenized.batches:
-        rows, width = features["input_ids"].shape
-        assert rows == len(positions)
-        assert rows == 1 or rows * width <= 300
-        padding += int((features["attention_mask"] == 0).sum())
-        total += rows * width
+    for positions, packed in tokenized.batches:
+        assert isinstance(packed, PackedTokens)
+        assert packed.lengths == sorted(packed.lengths, reverse=True)
+        assert len(positions) == len(packed.lengths)
+        assert len(packed.ids) == sum(packed.lengths)
+        padded = len(positions) * packed.lengths[0]
+        assert len(positions) == 1 or padded <= 300
+        padding += padded - len(packed.ids)
+        total += padded
     assert padding < 0.1 * total
-    assert max(features["input_ids"].shape[1] for _, features in tokenized.batches) == 512
+    assert max(packed.lengths[0] for _, packed in tokenized.batches if isinstance(packed, PackedTokens)) == 512
 
 
 @given(st.lists(st.text("ab", max_size=12), max_size=40))
@@ -91,9 +94,10 @@ def test_tokens_are_those_of_sentence_transformers(options: dict[str, object], t
     sentences = [*odd, *load_pairs("sample", "dev").sentence1]
     encoder = SparseStsEncoder(model, "tiny")
     found: dict[int, list[int]] = {}
-    for positions, features in encoder.tokenize(sentences).batches:
-        for position, ids, mask in zip(positions, features["input_ids"], features["attention_mask"], strict=True):
-            found[int(position)] = ids[mask.bool()].tolist()
+    for positions, packed in encoder.tokenize(sentences).batches:
+        assert isinstance(packed, PackedTokens)
+        for position, ids in zip(positions.tolist(), packed.ids.split(packed.lengths), strict=True):
+            found[position] = ids.tolist()
     assert found.keys() == set(range(2, len(sentences)))  # no blank sentences
     for position in found:
         sentence = sentences[position]

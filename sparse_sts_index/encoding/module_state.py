@@ -1,0 +1,74 @@
+"""Notice, in microseconds, that a model is no longer what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+_SAMPLED = 16  # numbers of a parameter, evenly spread
+
+
+class Structure:
+    """The submodules of a module, none of which has a hook or a forward method of its own.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._parts = [(part, part._modules, tuple(part._modules.values())) for part in module.modules()]  # noqa: SLF001
+
+    def unchanged(self) -> bool:
+        """Return whether the submodules are the same, still without hooks."""
+        return all(
+            tuple(children.values()) == before
+            and not part._forward_hooks  # noqa: SLF001
+            and not part._forward_pre_hooks  # noqa: SLF001
+            and "forward" not in part.__dict__
+            for part, children, before in self._parts
+        )
+
+    def training(self) -> bool:
+        """Return whether any submodule is in training mode."""
+        return any(part.training for part, _, _ in self._parts)
+
+
+class Weights:
+    """The parameters of modules, and their values.
+
+    A change is noticed by the identity, address and version counter of each parameter. One made through ``.data`` or
+    shared memory counts no version. It is noticed by a sample of 16 numbers of each parameter: always if it changes
+    whole parameters, as an optimizer does, but not if it changes a few rows.
+
+    Parameters
+    ----------
+    modules : iterable of torch.nn.Module
+        Their parameters are contiguous, of float32, on the CPU, and no inference tensors.
+    """
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        self._places = [
+            (module._parameters, name, parameter)  # noqa: SLF001
+            for module in modules
+            for name, parameter in module._parameters.items()  # noqa: SLF001
+        ]
+        weights = {id(weight): weight for _, _, weight in self._places if weight is not None}.values()
+        self._versions = [(weight, weight.data_ptr(), weight._version) for weight in weights]  # noqa: SLF001
+        self._samples = [_sample(weight).numpy() for weight in weights]
+        self._sampled = [sample.tobytes() for sample in self._samples]
+
+    def unchanged(self) -> bool:
+        """Return whether the parameters are the same, with the same values."""
+        return (
+            all(owner.get(name) is parameter for owner, name, parameter in self._places)
+            and all(w.data_ptr() == address and w._version == version for w, address, version in self._versions)  # noqa: SLF001
+            and [sample.tobytes() for sample in self._samples] == self._sampled
+        )
+
+
+def _sample(weight: Tensor) -> Tensor:
+    """Return a view of some numbers of a parameter."""
+    flat = weight.detach().view(-1)
+    return flat[:: max(1, len(flat) // _SAMPLED)]
