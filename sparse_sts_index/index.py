@@ -178,7 +178,7 @@ class SparseStsIndex:
 
             encoder = SparseStsEncoder.load(model, precision=precision, max_active_dims=max_active_dims)
         else:
-            if max_active_dims not in (None, model.model.max_active_dims):
+            if max_active_dims not in (None, model.max_active_dims):
                 raise ValueError("max_active_dims is of a model that is to be loaded; give it to the encoder")
             encoder = model
         manifest = describe(encoder, quantizer)

@@ -8,32 +8,32 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from sentence_transformers import SparseEncoder
-from sentence_transformers.sparse_encoder.modules import SpladePooling
-from sentence_transformers.util import batch_to_device
 from torch import Tensor
-from transformers import PretrainedConfig
 
 from sparse_sts_index._utils.fork_guard import TORCH
 from sparse_sts_index._utils.numbers import check_whole
 from sparse_sts_index._utils.text import check_strings
-from sparse_sts_index.encoding.bundled import BUNDLED
+from sparse_sts_index.encoding.bundled import BUNDLED, splade_path
 from sparse_sts_index.encoding.calibration import Calibration
-from sparse_sts_index.encoding.fused_encoder import FusedSparseEncoder, TermWeights, fuse, term_weights
-from sparse_sts_index.encoding.models import check_symmetric, load_splade, tokenizer_vocabulary
+from sparse_sts_index.encoding.inference_model import InferenceModel
 from sparse_sts_index.encoding.precision import encoding_precision
-from sparse_sts_index.encoding.tokenization import PackedTokens, SentenceTokenizer, TokenizedSentences
+from sparse_sts_index.encoding.tokenization import TokenizedSentences
 from sparse_sts_index.errors import ModelError
 from sparse_sts_index.vectors.quantizer import keep_largest, l2_normalize, pairwise_dot
 from sparse_sts_index.vectors.spec import Precision, VectorSpec
 from sparse_sts_index.vectors.trace import Span, Trace, words_of_tokens
 from sparse_sts_index.vectors.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from sentence_transformers import SparseEncoder
+
+    from sparse_sts_index.encoding.stock_model import StockModel
 
 #: Sentences that the fingerprint's tokenizer probe is taken from: case, accents, CJK, digits, punctuation, subwords.
 _PROBE = ("Héllo WORLD's naïve café—12.5%", "東京 playing 3,000 C++ e-mails :-)", "unaffordability's Straße\u00a0№7 😀")
@@ -73,26 +73,25 @@ class SparseStsEncoder:
 
     def __init__(
         self,
-        model: SparseEncoder,
+        model: SparseEncoder | InferenceModel,
         name: str,
         *,
         precision: Precision = "auto",
         batch_tokens: int | None = None,
         max_active_dims: int | None = None,
     ) -> None:
-        check_symmetric(model, name)
-        self.model = fuse(model)
         self.name = name
+        self._used = model if isinstance(model, InferenceModel) else _stock(model, name)
         self.calibration: Calibration | None = None
         if max_active_dims is not None:
             check_whole("max_active_dims", max_active_dims, 1)
-            self.model.max_active_dims = max_active_dims
-        if precision == "auto" and not self._fused:
+            self._used.max_active_dims = max_active_dims
+        if precision == "auto" and not self._used.fused:
             precision = "float32"
-        self.precision = encoding_precision(precision, model.device)
+        self.precision = encoding_precision(precision, self.device)
         if batch_tokens is not None:
             check_whole("batch_tokens", batch_tokens, 1)
-        self.batch_tokens = batch_tokens or (1024 if model.device.type == "cpu" else 16384)
+        self.batch_tokens = batch_tokens or (1024 if self.device.type == "cpu" else 16384)
 
     @classmethod
     def load(
@@ -105,32 +104,69 @@ class SparseStsEncoder:
     ) -> SparseStsEncoder:
         """Load a model, and its calibration, by folder, hub id or the name of one that pip brings.
 
+        A folder with a BERT in float32 is read without sentence-transformers, for the CPU; see
+        :mod:`sparse_sts_index.encoding.inference_model`.
+
         Raises
         ------
         ModelError, HubUnreachableError
             See :func:`.encoding.models.load_splade`; or the calibration in the folder is another model's.
         """
-        encoder = cls(load_splade(name, device=device), str(name), precision=precision)
+        TORCH.check()
+        path, found = splade_path(name), None
+        if path.is_dir() and (device == "cpu" or (device is None and not torch.accelerator.is_available())):
+            TORCH.enter()
+            found = InferenceModel.read(path, _PROBE)
+        if found is None:
+            from sparse_sts_index.encoding.models import load_splade  # imports sentence-transformers
+
+            encoder = cls(load_splade(name, device=device), str(name), precision=precision)
+        else:
+            encoder = cls(found, str(name), precision=precision)
         calibration = None if str(name) in BUNDLED else Calibration.of_folder(name)
         if calibration is not None and calibration.model_fingerprint != encoder.fingerprint:
             raise ModelError(f"the calibration in {name} is of another model; calibrate it again")
         if max_active_dims is not None:  # which changes the cosines: the calibration is not of these
-            return cls(encoder.model, encoder.name, precision=precision, max_active_dims=max_active_dims)
+            return cls(found or encoder.model, encoder.name, precision=precision, max_active_dims=max_active_dims)
         encoder.calibration = calibration
         return encoder
+
+    @property
+    def model(self) -> SparseEncoder:
+        """The ``SparseEncoder``, loaded by sentence-transformers when first asked for; changes to it take effect.
+
+        Raises
+        ------
+        ModelError
+            The files are no longer those of the model.
+        """
+        used = self._used
+        if isinstance(used, InferenceModel):
+            from sparse_sts_index.encoding.models import load_splade
+
+            stock = _stock(load_splade(used.path, device="cpu"), self.name)
+            if used.max_active_dims is not None:
+                stock.max_active_dims = used.max_active_dims
+            if _fingerprint(stock, self.vocabulary) != self.fingerprint:
+                raise ModelError(f"the model in {used.path} has changed since it was loaded")
+            self._used = used = stock
+            self.__dict__.pop("_fingerprint", None)  # the model may be changed from now on
+        return used.model
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self._used.device
+
+    @property
+    def max_active_dims(self) -> int | None:
+        """Most terms of a sentence, or None for all."""
+        return self._used.max_active_dims
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The terms of the vector dimensions."""
-        return Vocabulary.from_mapping(tokenizer_vocabulary(self.model), self._config.vocab_size)
-
-    @property
-    def _config(self) -> PretrainedConfig:
-        transformer = self.model.transformers_model
-        if transformer is None:
-            raise ModelError(f"model {self.name} has no transformer")
-        config: PretrainedConfig = transformer.config
-        return config
+        return Vocabulary.from_mapping(*self._used.vocabulary)
 
     @property
     def fingerprint(self) -> str:
@@ -143,25 +179,7 @@ class SparseStsEncoder:
 
     @cached_property
     def _fingerprint(self) -> str:
-        config = self._config
-        pooling = next(module for module in self.model.modules() if isinstance(module, SpladePooling))
-        settings = {
-            "architecture": config.model_type,
-            "attention_heads": getattr(config, "num_attention_heads", None),
-            "activation": str(getattr(config, "hidden_act", None)),
-            "epsilon": getattr(config, "layer_norm_eps", None),
-            "pooling": [pooling.pooling_strategy, pooling.activation_function],
-            "max_active_dims": self.model.max_active_dims,
-            "max_length": self.model.max_seq_length,
-            "prompt": self._tokenizer.prompt,
-            "vocabulary": self.vocabulary.sha256,
-            "probe": [self.model.tokenizer(text)["input_ids"] for text in _PROBE],
-        }
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        return digest.hexdigest()
+        return _fingerprint(self._used, self.vocabulary)
 
     def spec(self, bits: int) -> VectorSpec:
         """Return what a collection of this encoder's vectors, quantized to `bits` bits, says of them."""
@@ -172,7 +190,7 @@ class SparseStsEncoder:
             vocabulary_size=len(self.vocabulary),
             precision=self.precision,
             bits=bits,
-            max_active_dims=self.model.max_active_dims,
+            max_active_dims=self.max_active_dims,
         )
 
     def encode(self, sentences: Sequence[str], *, progress: Callable[[int], None] | None = None) -> csr_array:
@@ -213,17 +231,7 @@ class SparseStsEncoder:
         """
         TORCH.check()
         sentences = check_strings(sentences, "sentence")
-        if self._fused:
-            return self._tokenizer.packed_batches(sentences, self.batch_tokens)
-        return self._tokenizer.preprocessed_batches(sentences)
-
-    @property
-    def _fused(self) -> bool:
-        return isinstance(self.model, FusedSparseEncoder) and self.model.fused
-
-    @cached_property
-    def _tokenizer(self) -> SentenceTokenizer:
-        return SentenceTokenizer(self.model)
+        return self._used.tokenize(sentences, self.batch_tokens)
 
     def encode_tokens(
         self, sentences: TokenizedSentences, *, progress: Callable[[int], None] | None = None
@@ -241,7 +249,7 @@ class SparseStsEncoder:
             if progress is not None and (blank := sentences.count - sum(len(rows) for rows, _ in sentences.batches)):
                 progress(blank)
             for positions, features in sentences.batches:
-                weights = self._term_weights(features)
+                weights = self._used.term_weights(features)
                 values.append(_array(weights.values))
                 rows.append(positions[_array(weights.rows)])
                 terms.append(_array(weights.terms))
@@ -253,18 +261,11 @@ class SparseStsEncoder:
     @contextmanager
     def _computing(self) -> Iterator[None]:
         TORCH.enter()
-        model = self.model
-        model.eval()
+        self._used.start()
         # One autocast for all: it keeps the weights' bfloat16 form while it lasts.
         bfloat16 = self.precision == "bfloat16"
-        with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             yield
-
-    def _term_weights(self, features: PackedTokens | dict[str, Any]) -> TermWeights:
-        if isinstance(features, PackedTokens):
-            assert isinstance(self.model, FusedSparseEncoder)
-            return self.model.encode_tokens(features.ids, features.lengths)
-        return term_weights(self.model, batch_to_device(dict(features), self.model.device))
 
     def _unit_vectors(
         self, values: NDArray[np.float32], rows: NDArray[np.int64], terms: NDArray[np.int64], shape: tuple[int, int]
@@ -273,8 +274,8 @@ class SparseStsEncoder:
             raise ModelError(f"model {self.name} gives term weights that are negative or not finite")
         vectors = csr_array((values, (rows, terms)), shape=shape)
         vectors.sort_indices()
-        if self.model.max_active_dims is not None:
-            vectors = keep_largest(vectors, self.model.max_active_dims)
+        if self.max_active_dims is not None:
+            vectors = keep_largest(vectors, self.max_active_dims)
         return l2_normalize(vectors)
 
     def trace(self, sentences: Sequence[str]) -> list[Trace]:
@@ -299,36 +300,33 @@ class SparseStsEncoder:
         sentences = check_strings(sentences, "sentence")
         none = np.empty(0, dtype=np.int64)
         found: list[tuple[NDArray[Any], ...]] = [(none, none, none, np.empty(0, dtype=np.float32))]
+        used = self._used
         with self._computing():
-            if self._fused:
-                for rows, features in self.tokenize(sentences).batches:
-                    weights = self._term_weights(features)
-                    assert weights.positions is not None  # the fused head tells
-                    found.append(
-                        (rows[_array(weights.rows)], *map(_array, (weights.terms, weights.positions, weights.values)))
-                    )
+            if used.fused:
+                batches = self.tokenize(sentences).batches
+                weighted = ((rows, used.term_weights(features)) for rows, features in batches)
             else:
-                blank = self._tokenizer.are_blank(sentences)
-                for row, sentence in enumerate(sentences):
-                    if blank[row]:
-                        continue
-                    features = self.model.preprocess([sentence], prompt=self._tokenizer.prompt)
-                    output = self.model(batch_to_device(features, self.model.device))
-                    weights = TermWeights.from_dense(output["sentence_embedding"])
-                    positions = output["token_embeddings"].flatten(0, -2)[:, weights.terms].argmax(dim=0)
-                    found.append((_array(weights.rows) + row, *map(_array, (weights.terms, positions, weights.values))))
+                assert not isinstance(used, InferenceModel)
+                filled = np.flatnonzero(~used.tokenizer.are_blank(sentences))
+                weighted = ((np.array([row]), used.traced(sentences[row])) for row in filled.tolist())
+            for rows, weights in weighted:
+                assert weights.positions is not None
+                found.append(
+                    (rows[_array(weights.rows)], *map(_array, (weights.terms, weights.positions, weights.values)))
+                )
         if not sentences:
             return []
         of_rows, terms, positions, values = map(np.concatenate, zip(*found, strict=True))
         vectors = self._unit_vectors(values.astype(np.float32), of_rows, terms, (len(sentences), len(self.vocabulary)))
         tokens = dict(zip(zip(of_rows.tolist(), terms.tolist(), strict=True), positions.tolist(), strict=True))
-        encodings = self._tokenizer.encodings(sentences)
+        tokenizer = used.tokenizer
+        encodings = tokenizer.encodings(sentences)
         traces = []
-        for row, ids in enumerate(encodings["input_ids"]):
+        for row, ids in enumerate(tokenizer.token_ids(sentences)):
             words: tuple[Span, ...] = ()
             of_tokens: list[int | None] = [None] * len(ids)
-            if encodings.is_fast:
-                words, of_tokens = words_of_tokens(encodings[row], len(self._tokenizer.prompt), sentences[row])
+            if encodings is not None:
+                words, of_tokens = words_of_tokens(encodings[row], len(tokenizer.prompt), sentences[row])
             vector = vectors[[row]]
             sources = {term: of_tokens[tokens[row, term]] for term in vector.indices.tolist()}
             traces.append(Trace(vector, words, sources, frozenset(ids)))
@@ -376,6 +374,29 @@ class SparseStsEncoder:
             `a` and `b` differ in length, or are bare strings.
         """
         return pairwise_dot(*self.encode_pairs(a, b))
+
+
+def _stock(model: SparseEncoder, name: str) -> StockModel:
+    from sparse_sts_index.encoding.stock_model import StockModel  # imports sentence-transformers
+
+    return StockModel(model, name)
+
+
+def _fingerprint(model: StockModel | InferenceModel, vocabulary: Vocabulary) -> str:
+    settings = {
+        **model.settings(),
+        "max_active_dims": model.max_active_dims,
+        "max_length": model.tokenizer.max_length,
+        "prompt": model.tokenizer.prompt,
+        "vocabulary": vocabulary.sha256,
+        "probe": [model.probe(text) for text in _PROBE],
+    }
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in sorted(model.state().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

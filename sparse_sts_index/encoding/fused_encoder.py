@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Self
 
@@ -29,7 +29,8 @@ from transformers import (
 from sparse_sts_index._utils.fork_guard import TORCH
 from sparse_sts_index.encoding.module_state import Structure, Weights
 from sparse_sts_index.encoding.packed_layers import PackedLayers, supports
-from sparse_sts_index.encoding.splade_head import DecoderScreen, max_logits
+from sparse_sts_index.encoding.splade_head import DecoderScreen
+from sparse_sts_index.encoding.term_weights import TermWeights, pool, token_places
 
 _TERM_WEIGHTS = "term_weights"  # the feature under which forward(..., sparse=True) leaves its result
 
@@ -55,38 +56,6 @@ _TRANSFORMS: dict[type[PreTrainedModel], Callable[[Any, Tensor], Tensor]] = {
     RobertaForMaskedLM: _roberta_transform,
     XLMRobertaForMaskedLM: _roberta_transform,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class TermWeights:
-    """Sparse rows of term weights, differentiable in their values.
-
-    Attributes
-    ----------
-    values : Tensor of float, shape (nnz,)
-    rows, terms : Tensor of int64, shape (nnz,)
-        Where each value is: row by row and, within a row, by term, both ascending; no place twice.
-    shape : tuple of int
-        Sentences, vocabulary.
-    positions : Tensor of int64, shape (nnz,), or None
-        Which of its sentence's tokens, as ``input_ids`` has them, gives each term its weight, where that is known.
-    """
-
-    values: Tensor
-    rows: Tensor
-    terms: Tensor
-    shape: tuple[int, int]
-    positions: Tensor | None = None
-
-    @classmethod
-    def from_dense(cls, dense: Tensor) -> TermWeights:
-        """The non-zero entries of a Tensor of shape (n, vocab)."""
-        rows, terms = dense.nonzero(as_tuple=True)
-        return cls(dense[rows, terms], rows, terms, (dense.shape[0], dense.shape[1]))
-
-    def to_dense(self) -> Tensor:
-        """As a Tensor of shape (n, vocab)."""
-        return self.values.new_zeros(self.shape).index_put((self.rows, self.terms), self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +157,7 @@ class FusedSparseEncoder(SparseEncoder):
             if len(places) < mask.numel():
                 hidden = hidden.index_select(0, places)
             hidden = _TRANSFORMS[type(model)](model, hidden)
-        found, tokens = self._pooled(hidden, lengths, screen)
-        return replace(found, positions=places[tokens] % mask.shape[1])
+        return self._pool(hidden, lengths, places % mask.shape[1], screen)
 
     def encode_tokens(self, tokens: Tensor, lengths: Sequence[int]) -> TermWeights:
         """Return the term weights of sentences without padding.
@@ -215,26 +183,19 @@ class FusedSparseEncoder(SparseEncoder):
             mask = torch.arange(ids.shape[1]) < torch.tensor(lengths).unsqueeze(1)
             features = batch_to_device({"input_ids": ids, "attention_mask": mask.long()}, self.device)
             return self._term_weights(features, features["attention_mask"] != 0)
-        found, places = self._pooled(hidden, lengths, screen)
-        length = torch.tensor(lengths)
-        return replace(found, positions=places - (length.cumsum(0) - length)[found.rows])
+        return self._pool(hidden, lengths, token_places(lengths), screen)
 
-    def _pooled(
-        self, hidden: Tensor, lengths: Sequence[int], screen: DecoderScreen | None
-    ) -> tuple[TermWeights, Tensor]:
-        """Return term weights, and the token that gives each of them."""
+    def _pool(
+        self, hidden: Tensor, lengths: Sequence[int], places: Tensor, screen: DecoderScreen | None
+    ) -> TermWeights:
         model: Any = self.transformers_model
         pooling: Any = self[1]
         decoder = model.get_output_embeddings()
         if screen is None:
             screen = self._screen = self._screen or DecoderScreen()
-        values, rows, terms, tokens = max_logits(hidden, lengths, decoder.weight, decoder.bias, screen=screen)
-        values = values.log1p()
-        if pooling.activation_function == "log1p_relu":
-            values = values.log1p()
         if pooling.embedding_dimension is None:  # which the stock module finds out in its forward
             pooling.embedding_dimension = len(decoder.weight)
-        return TermWeights(values, rows, terms, (len(lengths), len(decoder.weight))), tokens
+        return pool(hidden, lengths, decoder.weight, decoder.bias, pooling.activation_function, screen, places)
 
     def _packed(self, tokens: Tensor, lengths: Sequence[int]) -> tuple[Tensor | None, DecoderScreen | None]:
         """Return what the decoder is applied to, by packed layers, and a screen of the decoder; or twice None."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sentence_transformers import SparseEncoder
 from torch import Tensor
 
 _TOKENIZED_TOGETHER, _CHARACTERS_TOGETHER = 256, 1 << 20
-_PREPROCESSED_TOGETHER = 32  # sentences
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,36 +50,26 @@ class TokenizedSentences:
     batches: Sequence[tuple[NDArray[np.int64], PackedTokens | dict[str, Any]]]
 
 
-class SentenceTokenizer:
-    """Tokenize sentences as a model does: with its prompt, its truncation and its maximum length.
-
-    Parameters
-    ----------
-    model : sentence_transformers.SparseEncoder
-    """
-
-    def __init__(self, model: SparseEncoder) -> None:
-        self._model = model
+class SentenceTokenizer(ABC):
+    """Tokenize sentences as a model does: with its prompt, its truncation and its maximum length."""
 
     @property
+    @abstractmethod
     def prompt(self) -> str:
         """The text before each sentence."""
-        return self._model.prompts.get(self._model.default_prompt_name or "") or ""
 
-    def encodings(self, sentences: Sequence[str]) -> Any:
-        """Return a ``BatchEncoding`` with the ``input_ids`` of each sentence, not padded."""
-        transformer: Any = self._model[0]
-        options: dict[str, Any] = {"truncation": True, "max_length": self._model.max_seq_length}
-        for modality in ("common", "text"):  # the order of the model's own preprocessing
-            options |= transformer.processing_kwargs.get(modality, {})
-        options |= {"padding": False, "return_tensors": None}
-        texts = [self.prompt + sentence for sentence in sentences]
-        return self._tokenizer(texts, return_attention_mask=False, return_token_type_ids=False, **options)
+    @property
+    @abstractmethod
+    def max_length(self) -> int | None:
+        """Most tokens of a sentence, with those that begin and end it."""
 
-    @cached_property
-    def _tokenizer(self) -> Any:
-        """A copy: a call leaves its truncation in a tokenizer, and another thread may call this one."""
-        return copy.deepcopy(self._model.tokenizer)
+    @abstractmethod
+    def token_ids(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each sentence."""
+
+    @abstractmethod
+    def encodings(self, sentences: Sequence[str]) -> list[Any] | None:
+        """Return a ``tokenizers.Encoding`` for each sentence, or None where the tokenizer makes none."""
 
     def packed_batches(self, sentences: Sequence[str], batch_tokens: int) -> TokenizedSentences:
         """Return batches of similar token counts.
@@ -108,33 +96,22 @@ class SentenceTokenizer:
         return TokenizedSentences(len(sentences), batches)
 
     def _tokens(self, sentences: Sequence[str]) -> list[list[int]]:
-        return [tokens for run in _runs(sentences) for tokens in self.encodings(run)["input_ids"]]
+        return [tokens for run in _runs(sentences) for tokens in self.token_ids(run)]
 
     def _are_blank(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.bool_]:
         blank = self._blank
-        if len(blank) >= (self._model.max_seq_length or math.inf):  # a prompt that leaves no room for a sentence
+        if len(blank) >= (self.max_length or math.inf):  # a prompt that leaves no room for a sentence
             return np.zeros(len(tokens), dtype=bool)
         return np.array([of_sentence == blank for of_sentence in tokens], dtype=bool)
 
     @cached_property
     def _blank(self) -> list[int]:
         """Token ids of a sentence in which there is nothing."""
-        blank: list[int] = self.encodings([""])["input_ids"][0]
-        return blank
+        return self.token_ids([""])[0]
 
     def are_blank(self, sentences: Sequence[str]) -> NDArray[np.bool_]:
         """Return which sentences have no token of their own: white space, controls, characters of no width."""
         return self._are_blank(self._tokens(sentences))
-
-    def preprocessed_batches(self, sentences: Sequence[str]) -> TokenizedSentences:
-        """Return batches of 32 sentences of similar numbers of characters, from the model's own preprocessing."""
-        order = np.argsort([-len(sentence) for sentence in sentences], kind="stable")
-        order = order[~self.are_blank(sentences)[order]]
-        batches = []
-        for start in range(0, len(order), _PREPROCESSED_TOGETHER):
-            rows = order[start : start + _PREPROCESSED_TOGETHER]
-            batches.append((rows, self._model.preprocess([sentences[row] for row in rows], prompt=self.prompt)))
-        return TokenizedSentences(len(sentences), batches)
 
 
 def _runs(sentences: Sequence[str]) -> Iterator[Sequence[str]]:

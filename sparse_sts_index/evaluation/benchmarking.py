@@ -401,7 +401,7 @@ def _alone(encoder: SparseStsEncoder, vector: csr_array, other: csr_array) -> tu
 def _environment(encoder: SparseStsEncoder) -> dict[str, Any]:
     import torch
 
-    device = encoder.model.device
+    device = encoder.device
     return {
         "processor": processor(),
         "cores": cores(),

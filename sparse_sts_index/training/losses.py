@@ -10,7 +10,8 @@ from sentence_transformers.base.losses.merged_forward import merge_feature_batch
 from sentence_transformers.sparse_encoder.losses import FlopsLoss, SparseCosineSimilarityLoss, SpladeLoss
 from torch import Tensor
 
-from sparse_sts_index.encoding.fused_encoder import TermWeights, term_weights
+from sparse_sts_index.encoding.fused_encoder import term_weights
+from sparse_sts_index.encoding.term_weights import TermWeights
 from sparse_sts_index.training.distillation import Lessons, interpolate
 
 _EPSILON = 1e-8  # of torch.cosine_similarity

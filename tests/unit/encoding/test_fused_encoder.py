@@ -34,7 +34,8 @@ from transformers import (
 
 from sparse_sts_index import load_pairs
 from sparse_sts_index.encoding.bundled import tiny_folder
-from sparse_sts_index.encoding.fused_encoder import FusedSparseEncoder, TermWeights, fuse, term_weights
+from sparse_sts_index.encoding.fused_encoder import FusedSparseEncoder, fuse, term_weights
+from sparse_sts_index.encoding.term_weights import TermWeights
 
 SENTENCES = ["A cat sleeps.", "", "The weather in spring is as changeable as the colours of the woods.", "a cat a cat"]
 _NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}

@@ -11,7 +11,8 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 from sparse_sts_index import SparseStsEncoder, load_pairs
 from sparse_sts_index.encoding import tokenization
 from sparse_sts_index.encoding.bundled import tiny_folder
-from sparse_sts_index.encoding.tokenization import PackedTokens, SentenceTokenizer
+from sparse_sts_index.encoding.stock_model import StockTokenizer
+from sparse_sts_index.encoding.tokenization import PackedTokens
 
 
 def test_batches_are_of_similar_length_within_the_budget(tiny: SparseStsEncoder) -> None:
@@ -51,8 +52,9 @@ def test_not_too_much_is_tokenized_together(sentences: list[str]) -> None:
 
 def test_sentences_of_a_megabyte_one_at_a_time(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     sentences = ["A short one.", "The quick brown fox. " * 50_000, "Another one."]
-    together, seen, encodings = tiny.encode(sentences), [], SentenceTokenizer.encodings
-    monkeypatch.setattr(SentenceTokenizer, "encodings", lambda s, run: seen.append(len(run)) or encodings(s, run))
+    kind = type(tiny._used.tokenizer)
+    together, seen, token_ids = tiny.encode(sentences), [], kind.token_ids
+    monkeypatch.setattr(kind, "token_ids", lambda s, run: seen.append(len(run)) or token_ids(s, run))
     assert abs(tiny.encode(sentences) - together).max() == 0
     assert seen == [1, 1, 1]
 
@@ -67,7 +69,7 @@ def test_invisible_characters_are_blank(
     tiny: SparseStsEncoder, prompt: str, before: str, text: str, after: str
 ) -> None:
     model = SparseEncoder(modules=list(tiny.model), prompts={"x": prompt}, default_prompt_name="x")
-    assert SentenceTokenizer(model).are_blank([before + text + after]).tolist() == [not text]
+    assert StockTokenizer(model).are_blank([before + text + after]).tolist() == [not text]
 
 
 @pytest.mark.parametrize("prompt", ["", "a prompt:"])

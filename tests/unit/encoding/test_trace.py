@@ -47,7 +47,7 @@ def summing(**options: Any) -> SparseEncoder:
 @pytest.fixture(scope="module")
 def unfused() -> SparseStsEncoder:
     encoder = SparseStsEncoder(stock(), "unfused", precision="float32")
-    assert not encoder._fused
+    assert not encoder._used.fused
     return encoder
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sparse_sts_index import load_pairs
 from sparse_sts_index.encoding.bundled import tiny_folder
-from sparse_sts_index.encoding.fused_encoder import TermWeights, fuse
+from sparse_sts_index.encoding.fused_encoder import fuse
+from sparse_sts_index.encoding.term_weights import TermWeights
 from sparse_sts_index.training.losses import SparseSpladeLoss, flops, pair_cosines
 
 WEIGHT = 3e-3

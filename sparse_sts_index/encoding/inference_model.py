@@ -1,0 +1,295 @@
+"""A SPLADE model read from its files for inference, without sentence-transformers and the modules of transformers.
+
+Those take seconds to import, which a single query would wait for. Only a folder in which all is as expected is read
+this way: a masked-language model of the BERT family in float32 and max pooling. Any other is for sentence-transformers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from sparse_sts_index._utils.fork_guard import TORCH
+from sparse_sts_index.encoding.packed_layers import FAMILIES, PackedLayers, supports
+from sparse_sts_index.encoding.splade_head import DecoderScreen
+from sparse_sts_index.encoding.term_weights import TermWeights, pool, token_places
+from sparse_sts_index.encoding.tokenization import PackedTokens, SentenceTokenizer, TokenizedSentences
+
+#: How sentence-transformers saves the modules of a SPLADE model, and what it says of the first.
+_MODULES = [
+    "sentence_transformers.base.modules.transformer.Transformer",
+    "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling",
+]
+_TRANSFORMER = {
+    "transformer_task": "fill-mask",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+    "module_output_name": "token_embeddings",
+}
+_STATE_PREFIX = "0.model."  # of the names of the transformer's weights in a SparseEncoder
+#: Settings of a ``SparseEncoder``, and of the pooling.
+_MODEL_SETTINGS = {"__version__", "default_prompt_name", "model_type", "prompts", "similarity_fn_name"}
+_POOLING_SETTINGS = {"activation_function", "embedding_dimension", "pooling_strategy"}
+_RENAMED = {"gamma": "weight", "beta": "bias"}
+_MOST_TOKENS = 1 << 20  # of a sentence; tokenizers without a limit have a greater number
+_SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+#: What a damaged file raises.
+_UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, SafetensorError)
+
+
+class _UnknownError(Exception):
+    """Something in a folder is not as expected."""
+
+
+class FileTokenizer(SentenceTokenizer):
+    """A tokenizer of the ``tokenizers`` library.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        Its truncation and padding are set here.
+    prompt : str
+    max_length : int
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: str, max_length: int) -> None:
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(max_length)
+        self._tokenizer, self._prompt, self._max_length = tokenizer, prompt, max_length
+
+    @property
+    def prompt(self) -> str:
+        """The text before each sentence."""
+        return self._prompt
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a sentence, with those that begin and end it."""
+        return self._max_length
+
+    def token_ids(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each sentence."""
+        return [found.ids for found in self._tokenizer.encode_batch_fast(self._texts(sentences))]
+
+    def encodings(self, sentences: Sequence[str]) -> list[Any]:
+        """Return a ``tokenizers.Encoding`` for each sentence."""
+        return self._tokenizer.encode_batch(self._texts(sentences))
+
+    def _texts(self, sentences: Sequence[str]) -> list[str]:
+        return [self._prompt + sentence for sentence in sentences]
+
+
+class InferenceModel:
+    """A SPLADE model of the BERT family on the CPU, for inference.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    tokenizer : FileTokenizer
+    fused : bool
+        True, as for a :class:`.encoding.stock_model.StockModel` with the fused head.
+    device : torch.device
+    max_active_dims : int or None
+        Most terms of a sentence, or None for all.
+    """
+
+    fused = True
+    device = torch.device("cpu")
+
+    def __init__(
+        self,
+        path: Path,
+        config: Mapping[str, Any],
+        weights: Mapping[str, Tensor],
+        pooling: tuple[str, str],
+        tokenizer: FileTokenizer,
+        vocabulary: dict[str, int],
+        probes: Mapping[str, list[int]],
+    ) -> None:
+        self.path, self.tokenizer = path, tokenizer
+        self.max_active_dims: int | None = None
+        self.vocabulary = vocabulary, int(config["vocab_size"])
+        self._config, self._weights, self._pooling, self._probes = config, weights, pooling, probes
+        self._family = FAMILIES[config["model_type"]]
+        self._prepared: PackedLayers | None = None
+        self._screen = DecoderScreen(frozen=True)
+
+    @classmethod
+    def read(cls, path: Path, probes: Sequence[str]) -> Self | None:
+        """Read a model from a folder, or return None if it takes sentence-transformers to load it.
+
+        Parameters
+        ----------
+        path : Path
+        probes : sequence of str
+            Texts that :meth:`probe` may be asked for.
+        """
+        try:
+            config = _json(path / "config.json")
+            prompt, pooling, max_length = _settings(path)
+            weights = _weights(path, config)
+            tokenizer, longest = _tokenizer(path, max_length)
+            if max_length is None:
+                longest = min(longest, config["max_position_embeddings"])
+            ends = len(tokenizer.encode("").ids)
+            if not ends < longest < _MOST_TOKENS:
+                return None
+            found = {text: tokenizer.encode(text).ids for text in probes}
+            vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+            file_tokenizer = FileTokenizer(tokenizer, prompt, longest)
+        except (
+            _UnknownError,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            SafetensorError,
+            RecursionError,
+        ):
+            return None
+        return cls(path, config, weights, pooling, file_tokenizer, vocabulary, found)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that decide a vector, but for those of the tokenizer."""
+        return {
+            "architecture": self._config["model_type"],
+            "attention_heads": self._config[self._family.heads_setting],
+            "activation": str(self._config.get("hidden_act")),
+            "epsilon": self._config.get("layer_norm_eps"),
+            "pooling": list(self._pooling),
+        }
+
+    def probe(self, text: str) -> list[int]:
+        """Return the token ids of a text, without prompt or truncation."""
+        return self._probes[text]
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all weights, by the names that a ``SparseEncoder`` gives them."""
+        return {_STATE_PREFIX + name: weight for name, weight in self._weights.items()}
+
+    def start(self) -> None:
+        """Do nothing: there is no training mode."""
+
+    def tokenize(self, sentences: Sequence[str], batch_tokens: int) -> TokenizedSentences:
+        """Return batches for :meth:`term_weights`."""
+        return self.tokenizer.packed_batches(sentences, batch_tokens)
+
+    def term_weights(self, batch: PackedTokens | dict[str, Any]) -> TermWeights:
+        """Return the term weights of a batch."""
+        TORCH.enter()
+        assert isinstance(batch, PackedTokens)
+        bfloat16 = torch.is_autocast_enabled("cpu")
+        hidden = self._layers(torch.bfloat16 if bfloat16 else torch.float32)(batch.ids, batch.lengths)
+        weight, bias = (self._weights[f"{self._family.decoder}.{part}"] for part in ("weight", "bias"))
+        places = token_places(batch.lengths)
+        return pool(hidden, batch.lengths, weight, bias, self._pooling[1], self._screen, places)
+
+    def _layers(self, dtype: torch.dtype) -> PackedLayers:
+        layers = self._prepared
+        if layers is None or layers.dtype != dtype:
+            self._prepared = layers = PackedLayers(self._config["model_type"], self._config, self._weights, dtype)
+        return layers
+
+
+def _json(path: Path) -> dict[str, Any]:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise _UnknownError
+    return values
+
+
+def _settings(path: Path) -> tuple[str, tuple[str, str], int | None]:
+    """Return the prompt, the pooling with its activation, and the maximum length if it is set."""
+    files = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
+    if not any((path / file).exists() for file in files):
+        return "", ("max", "relu"), None  # a masked-language model as such
+    modules = json.loads((path / files[0]).read_text(encoding="utf-8"))
+    model, transformer = (_json(path / file) for file in files[1:])
+    max_length = transformer.pop("max_seq_length", None)
+    if [module["type"] for module in modules] != _MODULES or modules[0]["path"] or transformer != _TRANSFORMER:
+        raise _UnknownError
+    pooling = _json(path / modules[1]["path"] / "config.json")
+    prompts = {name: text or "" for name, text in model["prompts"].items()}
+    prompt = prompts[model["default_prompt_name"]] if model["default_prompt_name"] else ""
+    known = model.keys() <= _MODEL_SETTINGS and pooling.keys() <= _POOLING_SETTINGS
+    if not known or model["model_type"] != "SparseEncoder" or set(prompts.values()) - {"", prompt}:
+        raise _UnknownError
+    if pooling["pooling_strategy"] != "max" or pooling["activation_function"] not in ("relu", "log1p_relu"):
+        raise _UnknownError
+    return prompt, ("max", pooling["activation_function"]), max_length
+
+
+def _weights(path: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the weights by all their names: those that are tied are in the file once."""
+    family = FAMILIES[config["model_type"]]
+    if (path / "adapter_config.json").exists() or not str(config["architectures"]).endswith("ForMaskedLM']"):
+        raise _UnknownError
+    if config.get("dtype", config.get("torch_dtype", "float32")) != "float32":
+        raise _UnknownError
+    found = {_current_name(name): weight for name, weight in load_file(path / "model.safetensors").items()}
+    names = family.parameters(config[family.layers_setting])
+    weights = {name: weight for name, weight in found.items() if name in names}
+    if config.get("tie_word_embeddings", True):
+        pairs = [(f"{family.decoder}.weight", f"{family.base}.embeddings.word_embeddings.weight")]
+        pairs += [(f"{family.decoder}.bias", family.bias)]
+        for one, other in pairs:
+            if one in weights and other in weights and not torch.equal(weights[one], weights[other]):
+                raise _UnknownError
+            weights[one] = weights[other] = weights[one] if one in weights else weights[other]
+    shape = weights[f"{family.decoder}.weight"].shape
+    if not supports(config["model_type"], config, weights) or shape[0] != config["vocab_size"]:
+        raise _UnknownError
+    return weights
+
+
+def _current_name(name: str) -> str:
+    """Return the name of a weight today: those of layer norms were gamma and beta once."""
+    stem, _, last = name.rpartition(".")
+    return f"{stem}.{_RENAMED.get(last, last)}"
+
+
+def _tokenizer(path: Path, max_length: int | None) -> tuple[Tokenizer, int]:
+    """Return the tokenizer and its maximum length, where transformers would make the same one of the folder."""
+    options = _json(path / "tokenizer_config.json")
+    content = _json(path / "tokenizer.json")
+    special = {name: options[name] for name in _SPECIAL}
+    added = {token["content"] for token in content["added_tokens"] if token["special"]}
+    normalizer = {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": options.get("tokenize_chinese_chars", True),
+        "strip_accents": options.get("strip_accents"),
+        "lowercase": options.get("do_lower_case", True),
+    }
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    ends = [tokenizer.token_to_id(special[name]) for name in ("cls_token", "sep_token")]
+    if (
+        options["tokenizer_class"].removesuffix("Fast") not in ("BertTokenizer", "DistilBertTokenizer")
+        or content["normalizer"] != normalizer
+        or content["pre_tokenizer"] != {"type": "BertPreTokenizer"}
+        or content["model"]["type"] != "WordPiece"
+        or content["model"]["unk_token"] != special["unk_token"]
+        or content["model"]["continuing_subword_prefix"] != "##"
+        or content["model"]["max_input_chars_per_word"] != 100
+        or added != set(special.values())
+        or len(content["added_tokens"]) != len(added)
+        or any(options.get(name) for name in ("added_tokens_decoder", "extra_special_tokens", "auto_map"))
+        or options.get("truncation_side", "right") != "right"
+        or options.get("split_special_tokens")
+        or [next(iter(part)) for part in content["post_processor"]["single"]]
+        != ["SpecialToken", "Sequence", "SpecialToken"]
+        or tokenizer.encode("").ids != ends
+    ):
+        raise _UnknownError
+    return tokenizer, int(options["model_max_length"]) if max_length is None else max_length
