@@ -193,13 +193,13 @@ token_option = click.option(
 )
 
 
-def url_option(required: bool) -> Callable[[Command], Command]:
-    """``--url``."""
+def url_option(required: bool, service: str = "") -> Callable[[Command], Command]:
+    """``--url``; `service` is the help of a command that takes the URL of a service, too."""
     return click.option(
         "--url",
         required=required,
         metavar="URL",
-        help="A collection in a serving engine: ENGINE+http://HOST:PORT/NAME, ENGINE+https://..., or "
+        help=f"{service}A collection in a serving engine: ENGINE+http://HOST:PORT/NAME, ENGINE+https://..., or "
         "ENGINE+file:PATH/NAME for Milvus Lite and Qdrant's local mode.",
     )
 

@@ -38,7 +38,12 @@ def known_total(corpus: str, reading: FileOptions) -> int | None:
 
 def show_wait(busy: Busy, seconds: float) -> None:
     """Say on stderr, above the bar if there is one, that a serving engine is waited for."""
-    tqdm.write(one_line(f"{busy}: again in {seconds:.1f} s"), file=sys.stderr)
+    show_message(f"{busy}: again in {seconds:.1f} s")
+
+
+def show_message(message: str) -> None:
+    """Show a line on stderr, above the bar if there is one."""
+    tqdm.write(one_line(message), file=sys.stderr)
 
 
 class ScriptCheck:

@@ -27,7 +27,7 @@ from .options import (
     token_option,
     url_option,
 )
-from .output import ScriptCheck, json_line, one_line, show_terms, show_wait
+from .output import ScriptCheck, json_line, one_line, show_message, show_terms, show_wait
 from .prompt import Settings, on_terminal, prompt
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ Answers = Iterator[tuple[Document, "Hits"]]
 @click.command()
 @click.argument("index", required=False)
 @click.argument("texts", nargs=-1, metavar="[TEXT]...")
-@url_option(required=False)
+@url_option(required=False, service="A running sparse-sts serve: http://HOST:PORT. Or: ")
 @token_option
 @click.option("--queries", help="A file of queries, in any format that a corpus may have, or - for standard input.")
 @reading_options("--queries-format")
@@ -79,7 +79,8 @@ def search(
 ) -> None:
     """Find the sentences of INDEX nearest in meaning to each TEXT.
 
-    With --url there is no INDEX: a serving engine's collection is searched, with the same answers.
+    With --url there is no INDEX: a running "sparse-sts serve" at http://HOST:PORT, or a serving engine's collection, is
+    searched, with the same answers.
 
     INDEX may be left out where this folder has just one. A word without spaces is taken for INDEX where more follows.
 
@@ -92,9 +93,12 @@ def search(
     With --engine spark, each shard of a collection is searched by a task of its own, for all queries.
     """
     place: Path | None = None
+    served = url is not None and url.startswith(("http://", "https://"))
     if url is not None:
-        if mode is not None or engine != "local":
-            raise click.UsageError("--two-step, --approximate and --engine are of an INDEX, not of --url.")
+        if engine != "local" or (mode is not None and not served):
+            raise click.UsageError("--two-step, --approximate and --engine cannot be used with --url of an engine.")
+        if served and (model is not None or precision is not None):
+            raise click.UsageError("--model and --precision cannot be used with --url of a service, which has its own.")
         texts = (*filter(None, [index]), *texts)
     elif index is not None and names_index(index, alone=not texts and queries is None):
         place = Path(index)
@@ -128,6 +132,8 @@ def search(
             return
         if spark is not None:
             results = _by_spark(spark, str(place), wanted, k, model, mode, explain)
+        elif served:
+            results = _by_service(str(url), token, wanted, k, mode, explain)
         elif url is not None:
             results = _by_serving_engine(url, token, wanted, k, model, precision, explain)
         else:
@@ -180,6 +186,16 @@ def _by_serving_engine(
     back_off = BackOff(waiting=show_wait)
     with RemoteIndex.open(url, model, token=token, precision=precision, back_off=back_off) as remote:
         yield from _ask(partial(remote.search, k=k, explain=explain), remote.encoder, queries)
+
+
+def _by_service(url: str, token: str | None, queries: Iterable[Document], k: int, mode: Mode, explain: bool) -> Answers:
+    from sparse_sts_index.server.client import ServedIndex
+
+    served = ServedIndex(url, token, waiting=lambda seconds: show_message(f"{url} is busy: again in {seconds:.1f} s"))
+    for batch in chunks(queries, QUERY_CHUNK):
+        yield from zip(
+            batch, served.search([query.text for query in batch], k, mode=mode, explain=explain), strict=True
+        )
 
 
 def _by_spark(

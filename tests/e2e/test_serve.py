@@ -90,6 +90,47 @@ def test_search_gives_what_the_library_gives(client: httpx.Client, sample_index:
         assert result["hits"][0]["explanation"] is None
 
 
+@pytest.mark.parametrize("options", [(), ("--format", "jsonl", "--explain"), ("--format", "trec", "-k", 300)])
+def test_search_by_url_shows_the_same(
+    server: Server, index: Path, sparse_sts: Run, options: tuple[object, ...]
+) -> None:
+    texts = ("A cat sleeps.", "Three girls paint a fence.", " ")
+    expected = sparse_sts("search", index, *texts, *options)
+    found = sparse_sts("search", "--url", server.url, *texts, *options)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == expected.stdout
+    assert not found.stderr
+
+
+def test_search_by_url_in_several_requests(
+    server: Server, index: Path, sparse_sts: Run, sample_index: SparseStsIndex, tmp_path: Path
+) -> None:
+    queries = tmp_path / "queries.txt"
+    queries.write_text("\n".join(document.text for document in list(next(sample_index.read()).documents)[:600]))
+    options = ("--queries", queries, "--format", "jsonl", "-k", 20)
+    expected = sparse_sts("search", index, *options).stdout
+    assert sparse_sts("search", "--url", server.url, *options).stdout == expected
+    assert expected.count("\n") > 5000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("-k", 5000), "k: Input should be less than or equal to 1000 (status 422)"),
+        (("--model", "tiny"), "--model and --precision cannot be used with --url of a service"),
+        (("--memory", "1GiB"), "--memory cannot be used with --url"),
+        (("--engine", "spark"), "cannot be used with --url of an engine"),
+    ],
+)
+def test_search_by_url_refuses_in_one_line(
+    server: Server, sparse_sts: Run, options: tuple[object, ...], message: str
+) -> None:
+    found = sparse_sts("search", "--url", server.url, "A cat sleeps.", *options)
+    assert found.returncode != 0
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr
+
+
 def test_scores_and_explanations(client: httpx.Client, sample_index: SparseStsIndex) -> None:
     pairs = [("A cat sleeps.", "The kitten is asleep."), ("", "x"), ("Same.", "Same."), ("😀 naïve café", "A café")]
     body = {"pairs": [{"sentence1": a, "sentence2": b} for a, b in pairs]}

@@ -87,7 +87,7 @@ def test_what_is_wrong_is_one_line(sparse_sts: Run, index: Path, tmp_path: Path)
         (("push", index, "--url", "faiss+http://u:secret@host/x"), "no engine 'faiss'"),
         (("push", tmp_path, "--url", missing), "not an index"),
         (("search", "--url", missing, QUERY), "is not there"),
-        (("search", "--url", missing, "--two-step", QUERY), "are of an INDEX"),
+        (("search", "--url", missing, "--two-step", QUERY), "cannot be used with --url of an engine"),
         (("search", "--url", missing), "Give either TEXT or --queries"),
         (("export", index, "--format", "solr"), "give it with --output"),
         (("export", index, "--bits", "4"), "cannot be used with an index"),
