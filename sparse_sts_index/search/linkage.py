@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from sparse_sts_index._utils.numbers import check_real
 from sparse_sts_index.search.similarity_join import FLOAT32_ERROR, RowPairs, similar_rows
@@ -54,6 +53,8 @@ class Linkage:
 
     def _grow(self, pairs: list[RowPairs]) -> None:
         """Take in more edges, and drop those that close a circle of heavier ones."""
+        from scipy.sparse.csgraph import minimum_spanning_tree  # a tenth of a second, which no search should wait for
+
         all_pairs = [(self._first, self._second, self._cosines), *pairs]
         first, second, cosines = (np.concatenate(part) for part in zip(*all_pairs, strict=True))
         # An edge is named by its rank: as the weights of csgraph, 0 would be no edge and equal ones as good as another.
@@ -78,6 +79,8 @@ class Linkage:
         ValueError
             `threshold` is below the least one.
         """
+        from scipy.sparse.csgraph import connected_components  # see above
+
         check_real("threshold", threshold, self.threshold)
         kept = self._cosines >= threshold - FLOAT32_ERROR
         first, second, cosines = self._first[kept], self._second[kept], self._cosines[kept]
