@@ -38,6 +38,10 @@ def _prepare_environment() -> None:
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # rather than end in the middle
     if sys.flags.optimize > 1:
         sys.exit("Error: transformers needs docstrings: run Python without -OO and PYTHONOPTIMIZE=2")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # Threads of OpenMP that wait for one another keep their cores busy for 300,000 rounds, milliseconds in which
+        # other processes want them. 10,000 cost a quiet machine nothing.
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     threads = os.environ.get("OMP_NUM_THREADS")
     if threads is not None and not _OMP_THREADS.fullmatch(threads):  # of which OpenMP would complain for each library
         del os.environ["OMP_NUM_THREADS"]

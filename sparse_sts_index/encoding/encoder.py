@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,17 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from sparse_sts_index._utils.environment import cores
 from sparse_sts_index._utils.fork_guard import TORCH
 from sparse_sts_index._utils.numbers import check_whole
+from sparse_sts_index._utils.pipeline import overlap
 from sparse_sts_index._utils.text import check_strings
 from sparse_sts_index.encoding.bundled import BUNDLED, splade_path
 from sparse_sts_index.encoding.calibration import Calibration
 from sparse_sts_index.encoding.inference_model import InferenceModel
 from sparse_sts_index.encoding.precision import encoding_precision
-from sparse_sts_index.encoding.tokenization import TokenizedSentences
+from sparse_sts_index.encoding.term_weights import TermWeights
+from sparse_sts_index.encoding.tokenization import Batch, TokenizedSentences
 from sparse_sts_index.errors import ModelError
 from sparse_sts_index.vectors.quantizer import keep_largest, l2_normalize, pairwise_dot
 from sparse_sts_index.vectors.spec import Precision, VectorSpec
@@ -231,7 +234,7 @@ class SparseStsEncoder:
         """
         TORCH.check()
         sentences = check_strings(sentences, "sentence")
-        return self._used.tokenize(sentences, self.batch_tokens)
+        return self._used.tokenize(sentences, self.batch_tokens, self._threads)
 
     def encode_tokens(
         self, sentences: TokenizedSentences, *, progress: Callable[[int], None] | None = None
@@ -245,11 +248,11 @@ class SparseStsEncoder:
         """
         values = [np.empty(0, dtype=np.float32)]
         rows, terms = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
-        with self._computing():
-            if progress is not None and (blank := sentences.count - sum(len(rows) for rows, _ in sentences.batches)):
-                progress(blank)
-            for positions, features in sentences.batches:
-                weights = self._used.term_weights(features)
+        TORCH.enter()
+        if progress is not None and (blank := sentences.count - sum(len(rows) for rows, _ in sentences.batches)):
+            progress(blank)
+        with closing(self._weighted(sentences.batches)) as weighted:
+            for positions, weights in weighted:
                 values.append(_array(weights.values))
                 rows.append(positions[_array(weights.rows)])
                 terms.append(_array(weights.terms))
@@ -258,10 +261,38 @@ class SparseStsEncoder:
         shape = sentences.count, len(self.vocabulary)
         return self._unit_vectors(np.concatenate(values), np.concatenate(rows), np.concatenate(terms), shape)
 
+    @property
+    def _threads(self) -> int:
+        """Number of threads to compute in: torch's, or fewer where a quota does not allow as many."""
+        return min(torch.get_num_threads(), cores()) if self.device.type == "cpu" else 1
+
+    def _weighted(
+        self, batches: Iterable[tuple[NDArray[np.int64], Batch]]
+    ) -> Generator[tuple[NDArray[np.int64], TermWeights]]:
+        """Yield the term weights of batches.
+
+        Several batches are computed side by side, each in one thread: threads that share each step of a batch wait for
+        one another at its end, for long where other processes want the cores.
+        """
+        batches, threads, before = list(batches), self._threads, torch.get_num_threads()
+        with self._computing():
+            side_by_side = self._used.start() and min(threads, len(batches)) > 1
+
+        def compute(batch: tuple[NDArray[np.int64], Batch]) -> tuple[NDArray[np.int64], TermWeights]:
+            torch.set_num_threads(1 if side_by_side else threads)
+            with self._computing():
+                return batch[0], self._used.term_weights(batch[1])
+
+        try:
+            if side_by_side:
+                yield from overlap(compute, batches, ahead=threads, workers=threads)
+            else:
+                yield from map(compute, batches)
+        finally:
+            torch.set_num_threads(before)
+
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        TORCH.enter()
-        self._used.start()
         # One autocast for all: it keeps the weights' bfloat16 form while it lasts.
         bfloat16 = self.precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
@@ -300,15 +331,15 @@ class SparseStsEncoder:
         sentences = check_strings(sentences, "sentence")
         none = np.empty(0, dtype=np.int64)
         found: list[tuple[NDArray[Any], ...]] = [(none, none, none, np.empty(0, dtype=np.float32))]
+        TORCH.enter()
         used = self._used
-        with self._computing():
-            if used.fused:
-                batches = self.tokenize(sentences).batches
-                weighted = ((rows, used.term_weights(features)) for rows, features in batches)
-            else:
-                assert not isinstance(used, InferenceModel)
-                filled = np.flatnonzero(~used.tokenizer.are_blank(sentences))
-                weighted = ((np.array([row]), used.traced(sentences[row])) for row in filled.tolist())
+        batches: Iterable[tuple[NDArray[np.int64], Batch]]
+        if used.fused:
+            batches = self.tokenize(sentences).batches
+        else:
+            filled = np.flatnonzero(~used.tokenizer.are_blank(sentences))
+            batches = ((np.array([row]), sentences[row]) for row in filled.tolist())
+        with closing(self._weighted(batches)) as weighted:
             for rows, weights in weighted:
                 assert weights.positions is not None
                 found.append(

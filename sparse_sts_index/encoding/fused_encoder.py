@@ -210,6 +210,18 @@ class FusedSparseEncoder(SparseEncoder):
         rows = dict(zip(order, torch.split(hidden, [lengths[row] for row in order]), strict=True))
         return torch.cat([rows[row] for row in range(len(lengths))]), prepared.screen
 
+    def prepare(self) -> bool:
+        """Prepare the weights for inference, and return whether that is possible.
+
+        Then :meth:`encode_tokens` calls no module, and several threads may call it at a time.
+        """
+        prepared = self._prepare() if self.fused else None
+        if prepared is None:
+            return False
+        model: Any = self.transformers_model
+        prepared.screen.rounded(model.get_output_embeddings().weight, torch.float32)
+        return True
+
     def _prepare(self) -> _Prepared | None:
         """Return what is prepared of the present weights, or None where the modules themselves are to be called.
 

@@ -17,11 +17,10 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from sparse_sts_index._utils.fork_guard import TORCH
 from sparse_sts_index.encoding.packed_layers import FAMILIES, PackedLayers, supports
 from sparse_sts_index.encoding.splade_head import DecoderScreen
 from sparse_sts_index.encoding.term_weights import TermWeights, pool, token_places
-from sparse_sts_index.encoding.tokenization import PackedTokens, SentenceTokenizer, TokenizedSentences
+from sparse_sts_index.encoding.tokenization import Batch, PackedTokens, SentenceTokenizer, TokenizedSentences
 
 #: How sentence-transformers saves the modules of a SPLADE model, and what it says of the first.
 _MODULES = [
@@ -121,7 +120,7 @@ class InferenceModel:
         self.vocabulary = vocabulary, int(config["vocab_size"])
         self._config, self._weights, self._pooling, self._probes = config, weights, pooling, probes
         self._family = FAMILIES[config["model_type"]]
-        self._prepared: PackedLayers | None = None
+        self._layers: PackedLayers | None = None
         self._screen = DecoderScreen(frozen=True)
 
     @classmethod
@@ -178,28 +177,35 @@ class InferenceModel:
         """Return all weights, by the names that a ``SparseEncoder`` gives them."""
         return {_STATE_PREFIX + name: weight for name, weight in self._weights.items()}
 
-    def start(self) -> None:
-        """Do nothing: there is no training mode."""
+    def start(self) -> bool:
+        """Prepare the weights for inference.
 
-    def tokenize(self, sentences: Sequence[str], batch_tokens: int) -> TokenizedSentences:
-        """Return batches for :meth:`term_weights`."""
-        return self.tokenizer.packed_batches(sentences, batch_tokens)
+        Returns
+        -------
+        bool
+            True: batches may be computed side by side.
+        """
+        dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
+        if self._layers is None or self._layers.dtype != dtype:
+            self._layers = PackedLayers(self._config["model_type"], self._config, self._weights, dtype)
+        self._screen.rounded(self._decoder("weight"), torch.float32)
+        return True
 
-    def term_weights(self, batch: PackedTokens | dict[str, Any]) -> TermWeights:
-        """Return the term weights of a batch."""
-        TORCH.enter()
+    def tokenize(self, sentences: Sequence[str], batch_tokens: int, workers: int) -> TokenizedSentences:
+        """Return batches for :meth:`term_weights`; see :meth:`.SentenceTokenizer.packed_batches`."""
+        return self.tokenizer.packed_batches(sentences, batch_tokens, workers)
+
+    def term_weights(self, batch: Batch) -> TermWeights:
+        """Return the term weights of a batch; after :meth:`start`, under the same autocast."""
         assert isinstance(batch, PackedTokens)
-        bfloat16 = torch.is_autocast_enabled("cpu")
-        hidden = self._layers(torch.bfloat16 if bfloat16 else torch.float32)(batch.ids, batch.lengths)
-        weight, bias = (self._weights[f"{self._family.decoder}.{part}"] for part in ("weight", "bias"))
+        assert self._layers is not None
+        hidden = self._layers(batch.ids, batch.lengths)
+        weight, bias = self._decoder("weight"), self._decoder("bias")
         places = token_places(batch.lengths)
         return pool(hidden, batch.lengths, weight, bias, self._pooling[1], self._screen, places)
 
-    def _layers(self, dtype: torch.dtype) -> PackedLayers:
-        layers = self._prepared
-        if layers is None or layers.dtype != dtype:
-            self._prepared = layers = PackedLayers(self._config["model_type"], self._config, self._weights, dtype)
-        return layers
+    def _decoder(self, part: str) -> Tensor:
+        return self._weights[f"{self._family.decoder}.{part}"]
 
 
 def _json(path: Path) -> dict[str, Any]:

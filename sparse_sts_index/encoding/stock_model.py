@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers import PretrainedConfig
 from sparse_sts_index.encoding.fused_encoder import FusedSparseEncoder, fuse, term_weights
 from sparse_sts_index.encoding.models import check_symmetric, tokenizer_vocabulary
 from sparse_sts_index.encoding.term_weights import TermWeights
-from sparse_sts_index.encoding.tokenization import PackedTokens, SentenceTokenizer, TokenizedSentences
+from sparse_sts_index.encoding.tokenization import Batch, PackedTokens, SentenceTokenizer, TokenizedSentences
 from sparse_sts_index.errors import ModelError
 
 _PREPROCESSED_TOGETHER = 32  # sentences
@@ -154,27 +155,36 @@ class StockModel:
         state: dict[str, Tensor] = self.model.state_dict()
         return state
 
-    def start(self) -> None:
-        """Leave training mode."""
-        self.model.eval()
+    def start(self) -> bool:
+        """Leave training mode, and prepare for inference.
 
-    def tokenize(self, sentences: Sequence[str], batch_tokens: int) -> TokenizedSentences:
-        """Return batches for :meth:`term_weights`."""
+        Returns
+        -------
+        bool
+            Whether batches may be computed side by side.
+        """
+        self.model.eval()
+        return self.fused and isinstance(self.model, FusedSparseEncoder) and self.model.prepare()
+
+    def tokenize(self, sentences: Sequence[str], batch_tokens: int, workers: int) -> TokenizedSentences:
+        """Return batches for :meth:`term_weights`; see :meth:`.SentenceTokenizer.packed_batches`."""
         if self.fused:
-            return self.tokenizer.packed_batches(sentences, batch_tokens)
+            return self.tokenizer.packed_batches(sentences, batch_tokens, workers)
         return self.tokenizer.preprocessed_batches(sentences)
 
-    def term_weights(self, batch: PackedTokens | dict[str, Any]) -> TermWeights:
+    def term_weights(self, batch: Batch) -> TermWeights:
         """Return the term weights of a batch."""
+        if isinstance(batch, str):
+            return self._traced(batch)
         if isinstance(batch, PackedTokens):
             assert isinstance(self.model, FusedSparseEncoder)
             return self.model.encode_tokens(batch.ids, batch.lengths)
         return term_weights(self.model, batch_to_device(dict(batch), self.device))
 
-    def traced(self, sentence: str) -> TermWeights:
+    def _traced(self, sentence: str) -> TermWeights:
         """Return the term weights of a sentence with their positions, from all logits of a model that is not fused."""
         features = self.model.preprocess([sentence], prompt=self.tokenizer.prompt)
         output = self.model(batch_to_device(features, self.device))
         weights = TermWeights.from_dense(output["sentence_embedding"])
         positions = output["token_embeddings"].flatten(0, -2)[:, weights.terms].argmax(dim=0)
-        return TermWeights(weights.values, weights.rows, weights.terms, weights.shape, positions)
+        return replace(weights, positions=positions)

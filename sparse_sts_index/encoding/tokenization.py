@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+_LEAST_TOKENS = 128  # of a batch, where there are several
+_SLACK = 1.02  # by which a batch may be longer than the mean: sentences are not cut
 _TOKENIZED_TOGETHER, _CHARACTERS_TOGETHER = 256, 1 << 20
 
 
@@ -32,6 +34,10 @@ class PackedTokens:
     lengths: list[int]
 
 
+#: Tokens, the features of a model's own preprocessing, or a sentence for a model that takes one at a time.
+Batch = PackedTokens | dict[str, Any] | str
+
+
 @dataclass(frozen=True, slots=True)
 class TokenizedSentences:
     """Hold sentences as the model takes them, in batches of similar length.
@@ -47,7 +53,7 @@ class TokenizedSentences:
     """
 
     count: int
-    batches: Sequence[tuple[NDArray[np.int64], PackedTokens | dict[str, Any]]]
+    batches: Sequence[tuple[NDArray[np.int64], Batch]]
 
 
 class SentenceTokenizer(ABC):
@@ -71,7 +77,7 @@ class SentenceTokenizer(ABC):
     def encodings(self, sentences: Sequence[str]) -> list[Any] | None:
         """Return a ``tokenizers.Encoding`` for each sentence, or None where the tokenizer makes none."""
 
-    def packed_batches(self, sentences: Sequence[str], batch_tokens: int) -> TokenizedSentences:
+    def packed_batches(self, sentences: Sequence[str], batch_tokens: int, workers: int = 1) -> TokenizedSentences:
         """Return batches of similar token counts.
 
         Token counts come first, then batches: the tokens are those of the model's own preprocessing, without padding.
@@ -81,15 +87,18 @@ class SentenceTokenizer(ABC):
         sentences : sequence of str
         batch_tokens : int
             Maximum number of tokens per batch, if it were padded. A longer sentence is a batch of its own.
+        workers : int
+            Number of batches that are computed at a time.
         """
         tokens = self._tokens(sentences)
         lengths = np.fromiter(map(len, tokens), dtype=np.int64, count=len(tokens))
         order = np.argsort(-lengths, kind="stable")
         order = order[~self._are_blank(tokens)[order]]
+        most = _batch_limit(int(lengths[order].sum()), batch_tokens, workers)
         batches, done = [], 0
         while done < len(order):
             longest = max(1, int(lengths[order[done]]))
-            rows = order[done : done + max(1, batch_tokens // longest)]
+            rows = order[done : done + max(1, most // longest)]
             ids = torch.tensor([token for row in rows for token in tokens[row]], dtype=torch.int64)
             batches.append((rows, PackedTokens(ids, lengths[rows].tolist())))
             done += len(rows)
@@ -112,6 +121,14 @@ class SentenceTokenizer(ABC):
     def are_blank(self, sentences: Sequence[str]) -> NDArray[np.bool_]:
         """Return which sentences have no token of their own: white space, controls, characters of no width."""
         return self._are_blank(self._tokens(sentences))
+
+
+def _batch_limit(total: int, batch_tokens: int, workers: int) -> int:
+    """Return the most tokens of a batch, so that all workers have about as much to do."""
+    batches = max(math.ceil(total / batch_tokens), min(workers, total // _LEAST_TOKENS), 1)
+    if batches > 1:
+        batches = workers * math.ceil(batches / workers)
+    return min(batch_tokens, math.ceil(total / batches * _SLACK))
 
 
 def _runs(sentences: Sequence[str]) -> Iterator[Sequence[str]]:

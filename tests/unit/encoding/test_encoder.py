@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +14,10 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SpladePooling
 
 from sparse_sts_index import DataError, Document, ModelError, Quantizer, SparseStsEncoder, load_pairs
+from sparse_sts_index.encoding import encoder as encoder_module
 from sparse_sts_index.encoding.bundled import tiny_folder
 from sparse_sts_index.encoding.documents import encode_documents
+from sparse_sts_index.encoding.inference_model import InferenceModel
 from sparse_sts_index.vectors.quantizer import pairwise_dot
 
 SENTENCES = ["A cat sleeps on the mat.", "", "Quarterly profits rose 12.5 % at Zürich's largest bank 😀.", "a cat"]
@@ -147,3 +152,101 @@ def test_a_default_prompt_is_put_before_each_sentence(tiny: SparseStsEncoder) ->
     found = SparseStsEncoder(prompted, "tiny", precision="float32").encode(["a cat"])
     np.testing.assert_allclose(found.toarray(), tiny.encode(["weather: a cat"]).toarray(), atol=1e-6)
     assert found.nnz != tiny.encode(["a cat"]).nnz
+
+
+def loaded(kind: str) -> SparseStsEncoder:
+    """Return the tiny model, read from its files or loaded by sentence-transformers."""
+    if kind == "files":
+        return SparseStsEncoder.load("tiny", precision="float32", device="cpu")
+    return SparseStsEncoder(SparseEncoder(str(tiny_folder()), device="cpu"), "tiny", precision="float32")
+
+
+@pytest.mark.parametrize("kind", ["files", "sentence-transformers"])
+@pytest.mark.parametrize(("usable", "expected"), [(8, 3), (2, 2), (1, 1)])
+def test_batches_are_computed_side_by_side(
+    kind: str, usable: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentences = [*load_pairs("sample", "train").sentence1, "", "word " * 600] * 2
+    encoder = loaded(kind)
+    alone = encoder.encode(sentences)
+    seen: set[tuple[int, int]] = set()
+    compute = type(encoder._used).term_weights
+
+    def spy(self: Any, batch: Any) -> Any:
+        seen.add((threading.get_ident(), torch.get_num_threads()))
+        return compute(self, batch)
+
+    monkeypatch.setattr(type(encoder._used), "term_weights", spy)
+    monkeypatch.setattr(encoder_module, "cores", lambda: usable)
+    before, done = torch.get_num_threads(), list[int]()
+    try:
+        torch.set_num_threads(3)
+        together = encoder.encode(sentences, progress=done.append)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert len({thread for thread, _ in seen}) == expected
+    assert {threads for _, threads in seen} == {1}
+    assert sum(done) == len(sentences)
+    assert abs(together - alone).max() < 2e-6
+
+
+def test_one_sentence_is_computed_by_all_threads(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    compute = type(tiny._used).term_weights
+
+    def spy(self: Any, batch: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return compute(self, batch)
+
+    monkeypatch.setattr(type(tiny._used), "term_weights", spy)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        for usable, expected in ((8, 3), (2, 2)):
+            monkeypatch.setattr(encoder_module, "cores", lambda usable=usable: usable)
+            tiny.encode(["a cat"])
+            assert seen.pop() == expected
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_an_error_beside_other_batches_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = loaded("files")
+
+    def fail(self: Any, batch: Any) -> Any:
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(type(encoder._used), "term_weights", fail)
+    before = torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="no"):
+        encoder.encode(load_pairs("sample", "train").sentence1)
+    assert torch.get_num_threads() == before
+
+
+def test_the_sparse_encoder_is_loaded_when_asked_for() -> None:
+    encoder = loaded("files")
+    assert isinstance(encoder._used, InferenceModel)
+    before, fingerprint = encoder.encode(SENTENCES), encoder.fingerprint
+    assert isinstance(encoder.model, SparseEncoder)
+    assert not isinstance(encoder._used, InferenceModel)
+    assert encoder.fingerprint == fingerprint
+    assert abs(encoder.encode(SENTENCES) - before).max() == 0
+    with torch.no_grad():
+        for parameter in encoder.model.parameters():
+            parameter.mul_(1.1)
+    assert abs(encoder.encode(SENTENCES) - before).max() > 0.01
+
+
+def test_a_folder_that_has_changed_is_refused(tiny: SparseStsEncoder, tmp_path: Path) -> None:
+    tiny.model.save_pretrained(str(tmp_path / "model"))
+    encoder = SparseStsEncoder.load(tmp_path / "model", device="cpu")
+    other = SparseEncoder(str(tmp_path / "model"))
+    with torch.no_grad():
+        other.transformers_model.cls.predictions.bias += 1
+    other.save_pretrained(str(tmp_path / "other"))
+    shutil.copy(tmp_path / "other" / "model.safetensors", tmp_path / "model" / "new")
+    (tmp_path / "model" / "new").rename(tmp_path / "model" / "model.safetensors")
+    with pytest.raises(ModelError, match="has changed since it was loaded"):
+        _ = encoder.model
