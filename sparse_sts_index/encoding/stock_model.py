@@ -108,7 +108,7 @@ class StockModel:
 
     @property
     def fused(self) -> bool:
-        """Whether the fused head is in use; see :attr:`.encoding.fused_encoder.FusedSparseEncoder.fused`."""
+        """True if the fused head is in use; see :attr:`.encoding.fused_encoder.FusedSparseEncoder.fused`."""
         return isinstance(self.model, FusedSparseEncoder) and self.model.fused
 
     @property
