@@ -2,9 +2,13 @@
 
     python benchmarks/encode.py [--sentences FILE] [--rounds 5]
 
-encodes the same sentences with each engine in turn, in one run (see ``harness.py``), checks that all give the same
-vectors, measures the head alone against plain matrix products of its shape, and writes ``results/encode.json`` and
-``results/encode.svg`` (for the plot: ``pip install matplotlib``).
+encodes the same sentences with each engine in turn, in one run (see ``harness.py``), together and one at a time, checks
+that all give the same vectors, measures the head alone against plain matrix products of its shape, and writes
+``results/encode.json`` and ``results/encode.svg`` (for the plot: ``pip install matplotlib``). The limit of the products
+is the rate at which the model's matrix products alone would encode the sentences: those of the layers in the engine's
+precision, those of the head in int8, by the fastest of torch's products of their shapes on this machine.
+
+With ``--before``, a checkout of an earlier version (see ``conditions.py``), its fused engines take turns, too.
 
 The OpenVINO backend of sentence-transformers needs an older transformers than this package is tested with. With
 ``--backend-python``, the interpreter of an environment of its own (with ``sentence-transformers[openvino]``), it takes
@@ -28,6 +32,7 @@ import torch
 
 STOCK, OPENVINO = "stock", "stock, OpenVINO"
 ENGINES = (STOCK, "stock, bfloat16", "fused", "fused, bfloat16")
+_ALONE = 50  # sentences a round that are encoded one at a time
 
 
 def main() -> None:
@@ -44,6 +49,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=3000, help="Sentences, drawn at random.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--backend-python", type=Path)
+    parser.add_argument("--before", type=Path, help="Checkout of an earlier version.")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--results", type=Path, default=harness.RESULTS, help="Folder for what is written.")
@@ -61,6 +67,8 @@ def main() -> None:
     engines = dict.fromkeys(ENGINES, sys.executable)
     if arguments.backend_python:
         engines[OPENVINO] = str(arguments.backend_python)
+    if arguments.before:
+        engines |= {f"{name}, before": sys.executable for name in ENGINES if name.startswith("fused")}
     with tempfile.TemporaryDirectory() as folder:
         if arguments.shape:
             model = random_bert(*arguments.shape, model, f"{folder}/model")
@@ -68,7 +76,8 @@ def main() -> None:
         file.write_text("\n".join(" ".join(sentence.split()) for sentence in sentences), encoding="utf-8")
         commands = {
             name: [
-                *(python, __file__, "--worker", name, "--model", model, "--sentences", str(file)),
+                *(["env", f"PYTHONPATH={arguments.before.resolve()}"] if name.endswith("before") else []),
+                *(python, "-P", __file__, "--worker", name, "--model", model, "--sentences", str(file)),
                 *("--output", f"{folder}/{number}.npz"),
             ]
             for number, (name, python) in enumerate(engines.items())
@@ -76,6 +85,7 @@ def main() -> None:
         answers = harness.take_turns(commands, arguments.rounds)
         vectors = [_load(Path(folder) / f"{number}.npz") for number in range(len(engines))]
         head_rates = head(model, sentences)
+        limits = products_limit(model, sentences)
     title = "random {}x{} BERT".format(*arguments.shape) if arguments.shape else arguments.model
     file_name = "encode-{}x{}".format(*arguments.shape) if arguments.shape else "encode"
     report: dict[str, Any] = {
@@ -85,14 +95,21 @@ def main() -> None:
         "unit": "sentences/s",
         "engines": {name: harness.summarize(answers[name], "sentences_per_second") for name in engines},
         "head": head_rates,
+        "limit of the products": limits,
         "active_dims": vectors[0].nnz / len(sentences),
     }
     for (name, engine), found in zip(report["engines"].items(), vectors, strict=True):
         engine["times_stock"] = engine["median"] / report["engines"][STOCK]["median"]
+        engine["share_of_limit"] = engine["median"] / limits["bfloat16" if "bfloat16" in name else "float32"]
+        engine["alone_ms"] = {
+            f"p{percent}": float(np.percentile([ms for answer in answers[name][1:] for ms in answer["alone"]], percent))
+            for percent in (50, 99)
+        }
         engine["largest_weight_difference"] = float(np.abs((found - vectors[0]).tocoo().data).max(initial=0))
         engine["least_cosine_with_stock"] = float(np.asarray(found.multiply(vectors[0]).sum(axis=1)).min())
         print(
-            f"{name:<18} {engine['median']:7.0f}/s  x {engine['times_stock']:5.2f}  "
+            f"{name:<24} {engine['median']:7.0f}/s  x {engine['times_stock']:5.2f}  {engine['share_of_limit']:4.0%}  "
+            f"alone {engine['alone_ms']['p50']:6.2f}, p99 {engine['alone_ms']['p99']:6.2f} ms  "
             f"loaded {engine['loaded_mib']:5.0f} MiB, peak {engine['peak_mib']:5.0f} MiB  "
             f"weights differ by {engine['largest_weight_difference']:.1e}, "
             f"cosine {engine['least_cosine_with_stock']:.6f}"
@@ -147,9 +164,14 @@ def work(name: str, model: str, file: Path, output: Path) -> None:
         start = time.perf_counter()
         result = encode(sentences)
         seconds = time.perf_counter() - start
+        alone = []
+        for sentence in sentences[:_ALONE]:
+            begin = time.perf_counter()
+            encode([sentence])
+            alone.append((time.perf_counter() - begin) * 1e3)
         if not output.exists():
             _save(output, result)
-        return {"seconds": seconds, "sentences_per_second": len(sentences) / seconds}
+        return {"seconds": seconds, "sentences_per_second": len(sentences) / seconds, "alone": alone}
 
     harness.serve(round_)
 
@@ -168,6 +190,57 @@ def _load(path: Path) -> Any:
     from scipy import sparse
 
     return sparse.load_npz(path).astype(np.float64)
+
+
+@torch.inference_mode()
+def products_limit(model: str, sentences: list[str]) -> dict[str, float]:
+    """Return the sentences a second that the matrix products alone allow, by the precision of the layers."""
+    from sparse_sts_index import SparseStsEncoder
+    from sparse_sts_index.encoding.packed_layers import FAMILIES
+
+    encoder = SparseStsEncoder.load(model, precision="float32")
+    mlm: Any = encoder.model.transformers_model
+    family = FAMILIES[mlm.config.model_type]
+    tokens = sum(sum(batch.lengths) for _, batch in encoder.tokenize(sentences).batches) / len(sentences)
+    shapes = [
+        tuple(weight.shape) for name, weight in mlm.named_parameters() if weight.ndim == 2 and "embeddings" not in name
+        and not name.startswith(family.decoder)
+    ]  # fmt: skip
+    decoder = tuple(mlm.get_output_embeddings().weight.shape)
+    head_seconds = fastest(decoder, torch.int8)
+    return {
+        precision: 1 / (tokens * (head_seconds + sum(seconds[shape] for shape in shapes)))
+        for precision in ("float32", "bfloat16")
+        if (seconds := {shape: fastest(shape, getattr(torch, precision)) for shape in set(shapes)})
+    }
+
+
+def fastest(shape: tuple[int, ...], dtype: torch.dtype) -> float:
+    """Return the seconds that a product with a matrix takes per row, by the fastest of torch's products."""
+    rows = 1024
+    calls: list[Any]
+    if dtype == torch.int8:
+        left, right = (torch.randint(-127, 127, size, dtype=dtype) for size in ((rows, shape[1]), shape))
+        some = right[:2048]
+        int_mm: Any = torch._int_mm
+        calls, parts = [lambda: int_mm(left, some.T)], shape[0] / len(some)
+    else:
+        left, right, parts = torch.randn(rows, shape[1]).to(dtype), torch.randn(shape).to(dtype), 1.0
+        onednn: Any = torch.ops.mkldnn
+        packed = onednn._reorder_linear_weight(right)
+        calls = [
+            lambda: torch.nn.functional.linear(left, right),
+            lambda: onednn._linear_pointwise(left, packed, None, "none", [], "none"),
+        ]
+    best = []
+    for call in calls:
+        seconds = []
+        for _ in range(12):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+        best.append(statistics.median(seconds))
+    return min(best) * parts / rows
 
 
 @torch.inference_mode()

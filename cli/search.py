@@ -189,7 +189,7 @@ def _by_serving_engine(
 
 
 def _by_service(url: str, token: str | None, queries: Iterable[Document], k: int, mode: Mode, explain: bool) -> Answers:
-    from sparse_sts_index.server.client import ServedIndex
+    from sparse_sts_index.server import ServedIndex
 
     served = ServedIndex(url, token, waiting=lambda seconds: show_message(f"{url} is busy: again in {seconds:.1f} s"))
     for batch in chunks(queries, QUERY_CHUNK):

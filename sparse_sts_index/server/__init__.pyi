@@ -1,0 +1,1 @@
+from .client import ServedIndex as ServedIndex
