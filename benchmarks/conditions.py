@@ -8,7 +8,7 @@ takes the two versions in turns, each in processes of its own, and writes ``resu
 
 - ``cold``: seconds of whole commands, each five times: a search of the sample, and one without an index;
 - ``quiet``: 20 pairs of rounds of encoding, with the 95 % interval of the ratio of their rates;
-- ``busy``: the rate beside two processes that loop at nice 0, what these lose, and the rate beside a second process that
+- ``cold``: seconds of whole commands, each five times: a search of the sample, and a search without an index;
   encodes, too;
 - ``quota``: the rate in a control group that allows one core (needs root and cgroup v1 or v2), and the rate of one
   thread alone.

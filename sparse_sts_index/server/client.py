@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from http.client import HTTPException
+from time import sleep
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -110,7 +110,7 @@ class ServedIndex:
                 raise ServerError(f"{self.url}: the answer is not JSON") from error
             if self._waiting is not None:
                 self._waiting(seconds)
-            time.sleep(seconds)
+            sleep(seconds)
         raise AssertionError
 
 

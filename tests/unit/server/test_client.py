@@ -81,7 +81,7 @@ def test_search_asks_with_the_token_in_parts_that_are_allowed() -> None:
 
 def test_a_busy_service_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(client.time, "sleep", slept.append)
+    monkeypatch.setattr(client, "sleep", slept.append)
     busy = [(429, {"retry-after": "3"}), (503, {"retry-after": "soon"}), (503, {"retry-after": "999"})]
     waited: list[float] = []
     with answering(lambda n, body: (*busy[n - 1], b"{}") if n <= 3 else found(body)) as url:
@@ -90,7 +90,7 @@ def test_a_busy_service_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_service_that_stays_busy_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client.time, "sleep", lambda _: None)
+    monkeypatch.setattr(client, "sleep", lambda _: None)
     with (
         answering(lambda *_: (429, {}, b'{"detail": "come again"}')) as url,
         pytest.raises(ServerError, match=r"come again \(status 429\)"),
