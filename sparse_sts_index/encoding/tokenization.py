@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_LEAST_TOKENS = 128  # of a batch, where there are several
 _SLACK = 1.02  # by which a batch may be longer than the mean: sentences are not cut
 _TOKENIZED_TOGETHER, _CHARACTERS_TOGETHER = 256, 1 << 20
 
@@ -125,7 +124,7 @@ class SentenceTokenizer(ABC):
 
 def _batch_limit(total: int, batch_tokens: int, workers: int) -> int:
     """Return the most tokens of a batch, so that all workers have about as much to do."""
-    batches = max(math.ceil(total / batch_tokens), min(workers, total // _LEAST_TOKENS), 1)
+    batches = max(1, math.ceil(total / batch_tokens))
     if batches > 1:
         batches = workers * math.ceil(batches / workers)
     return min(batch_tokens, math.ceil(total / batches * _SLACK))
