@@ -59,7 +59,7 @@ def main() -> None:
     versions = {"now": ROOT, "before": arguments.before.resolve()}
     options = [word for word in sys.argv[1:] if word != "--worker"]
     commands = {
-        name: ["env", f"PYTHONPATH={root}", sys.executable, "-P", __file__, *options, "--worker"]
+        name: ["env", f"PYTHONPATH={root}", sys.executable, __file__, *options, "--worker"]
         for name, root in versions.items()
     }
     report: dict[str, Any] = {"model": arguments.model, "machine": harness.machine(), "unit": "sentences/s"}

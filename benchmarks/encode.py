@@ -77,7 +77,7 @@ def main() -> None:
         commands = {
             name: [
                 *(["env", f"PYTHONPATH={arguments.before.resolve()}"] if name.endswith("before") else []),
-                *(python, "-P", __file__, "--worker", name, "--model", model, "--sentences", str(file)),
+                *(python, __file__, "--worker", name, "--model", model, "--sentences", str(file)),
                 *("--output", f"{folder}/{number}.npz"),
             ]
             for number, (name, python) in enumerate(engines.items())

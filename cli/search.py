@@ -93,7 +93,7 @@ def search(
     With --engine spark, each shard of a collection is searched by a task of its own, for all queries.
     """
     place: Path | None = None
-    served = url is not None and url.startswith(("http://", "https://"))
+    served = url is not None and url.lower().startswith(("http://", "https://"))
     if url is not None:
         if engine != "local" or (mode is not None and not served):
             raise click.UsageError("--two-step, --approximate and --engine cannot be used with --url of an engine.")

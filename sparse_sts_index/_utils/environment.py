@@ -53,7 +53,10 @@ def processor_quota(proc: Path = Path("/proc/self/cgroup"), mounts: Path = Path(
     """
     quotas = [math.inf]
     for line in _text(proc).splitlines():
-        _, controllers, group = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, colon, group = rest.partition(":")
+        if not colon:
+            continue
         if controllers == "":
             roots, files = [mounts, mounts / "unified"], ["cpu.max"]
         elif "cpu" in controllers.split(","):
@@ -72,7 +75,7 @@ def processor_quota(proc: Path = Path("/proc/self/cgroup"), mounts: Path = Path(
 def _quota(limit: str) -> float:
     """Return the quota of a limit: microseconds, or ``max`` or -1, and the period."""
     match limit.split():
-        case [quota, period] if quota.isdigit() and period.isdigit() and int(quota) and int(period):
+        case [quota, period] if quota.isdecimal() and period.isdecimal() and int(quota) and int(period):
             return int(quota) / int(period)
     return math.inf
 

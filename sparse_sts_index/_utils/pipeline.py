@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 #: What the threads made here are called, before a number.
@@ -15,7 +15,12 @@ R = TypeVar("R")
 
 
 def overlap(
-    function: Callable[[T], R], items: Iterable[T], *, ahead: int = 1, workers: int = 1
+    function: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    ahead: int = 1,
+    workers: int = 1,
+    executor: ThreadPoolExecutor | None = None,
 ) -> Generator[R, None, None]:
     """Apply a function to items in order, in threads of its own, while the caller is busy with earlier results.
 
@@ -31,21 +36,27 @@ def overlap(
         Results to have ready, or under way, beside the one that the caller has.
     workers : int
         Number of threads; with one, the function never runs twice at the same time.
+    executor : ThreadPoolExecutor, optional
+        Threads to use instead of new ones.
 
     Yields
     ------
     The results, in order.
     """
-    executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix=THREAD_NAME)
+    own = None if executor else ThreadPoolExecutor(max_workers=workers, thread_name_prefix=THREAD_NAME)
+    used = executor or own
+    assert used is not None
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:
-            waiting.append(executor.submit(function, item))
+            waiting.append(used.submit(function, item))
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        executor.shutdown(cancel_futures=True)  # waits for what is under way, no more
+        wait([future for future in waiting if not future.cancel()])  # what is under way, no more
+        if own is not None:
+            own.shutdown()
         if isinstance(items, Generator):
             items.close()  # a stage before this one, while an error keeps it alive

@@ -27,6 +27,7 @@ from sparse_sts_index.encoding.inference_model import InferenceModel
 from sparse_sts_index.encoding.precision import encoding_precision
 from sparse_sts_index.encoding.term_weights import TermWeights
 from sparse_sts_index.encoding.tokenization import Batch, TokenizedSentences
+from sparse_sts_index.encoding.workers import torch_workers
 from sparse_sts_index.errors import ModelError
 from sparse_sts_index.vectors.quantizer import keep_largest, l2_normalize, pairwise_dot
 from sparse_sts_index.vectors.spec import Precision, VectorSpec
@@ -274,22 +275,20 @@ class SparseStsEncoder:
         Several batches are computed side by side, each in one thread: threads that share each step of a batch wait for
         one another at its end, for long where other processes want the cores.
         """
-        batches, threads, before = list(batches), self._threads, torch.get_num_threads()
+        batches, threads = list(batches), self._threads
         with self._computing():
             side_by_side = self._used.start() and min(threads, len(batches)) > 1
 
         def compute(batch: tuple[NDArray[np.int64], Batch]) -> tuple[NDArray[np.int64], TermWeights]:
-            torch.set_num_threads(1 if side_by_side else threads)
             with self._computing():
                 return batch[0], self._used.term_weights(batch[1])
 
-        try:
-            if side_by_side:
-                yield from overlap(compute, batches, ahead=threads, workers=threads)
-            else:
-                yield from map(compute, batches)
-        finally:
-            torch.set_num_threads(before)
+        if side_by_side:
+            yield from overlap(compute, batches, ahead=threads, executor=torch_workers(threads, 1))
+        elif self.device.type == "cpu" and threads < torch.get_num_threads():  # a quota
+            yield from overlap(compute, batches, executor=torch_workers(1, threads))
+        else:
+            yield from map(compute, batches)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from sparse_sts_index._utils.fork_guard import TORCH
-from sparse_sts_index.encoding.module_state import Structure, Weights
+from sparse_sts_index.encoding.module_state import Structure, Weights, has_global_hooks, is_as_made
 from sparse_sts_index.encoding.packed_layers import PackedLayers, supports
 from sparse_sts_index.encoding.splade_head import DecoderScreen
 from sparse_sts_index.encoding.term_weights import TermWeights, pool, token_places
@@ -64,12 +64,12 @@ class _Prepared:
 
     structure: Structure
     weights: Weights
-    layers: PackedLayers
     screen: DecoderScreen
+    layers: dict[torch.dtype, PackedLayers]
 
-    def holds(self, structure: Structure, dtype: torch.dtype) -> bool:
-        """Return whether it is what a model of this structure needs to compute in a type."""
-        return self.structure is structure and self.layers.dtype == dtype and self.weights.unchanged()
+    def holds(self, structure: Structure) -> bool:
+        """Return whether the model is still the one that this was made of."""
+        return self.structure is structure and self.weights.unchanged()
 
 
 class FusedSparseEncoder(SparseEncoder):
@@ -202,13 +202,14 @@ class FusedSparseEncoder(SparseEncoder):
         prepared = self._prepare()
         if prepared is None:
             return None, None
+        layers, screen = prepared
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         if all(length == lengths[row] for length, row in zip(lengths, order, strict=True)):
-            return prepared.layers(tokens, lengths), prepared.screen
+            return layers(tokens, lengths), screen
         parts = torch.split(tokens, list(lengths))
-        hidden = prepared.layers(torch.cat([parts[row] for row in order]), [lengths[row] for row in order])
+        hidden = layers(torch.cat([parts[row] for row in order]), [lengths[row] for row in order])
         rows = dict(zip(order, torch.split(hidden, [lengths[row] for row in order]), strict=True))
-        return torch.cat([rows[row] for row in range(len(lengths))]), prepared.screen
+        return torch.cat([rows[row] for row in range(len(lengths))]), screen
 
     def prepare(self) -> bool:
         """Prepare the weights for inference, and return whether that is possible.
@@ -219,34 +220,36 @@ class FusedSparseEncoder(SparseEncoder):
         if prepared is None:
             return False
         model: Any = self.transformers_model
-        prepared.screen.rounded(model.get_output_embeddings().weight, torch.float32)
+        prepared[1].rounded(model.get_output_embeddings().weight, torch.float32)
         return True
 
-    def _prepare(self) -> _Prepared | None:
+    def _prepare(self) -> tuple[PackedLayers, DecoderScreen] | None:
         """Return what is prepared of the present weights, or None where the modules themselves are to be called.
 
         These are called where there are gradients or dropout, where one of them has a hook, on a GPU, and for a model
-        that :func:`.packed_layers.supports` does not know.
+        that is not as its class makes it, or that :func:`.packed_layers.supports` does not know.
         """
         structure = self._structure
-        if structure is None or torch.is_grad_enabled() or structure.training():
+        if structure is None or torch.is_grad_enabled() or structure.training() or has_global_hooks():
             return None
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
         if dtype not in (torch.float32, torch.bfloat16):
             return None
         prepared = self._prepared
-        if prepared is not None and prepared.holds(structure, dtype):
-            return prepared
-        self._prepared = prepared = None  # frees its memory
+        if prepared is not None and prepared.holds(structure) and (layers := prepared.layers.get(dtype)) is not None:
+            return layers, prepared.screen
         model: Any = self.transformers_model
         parameters = dict(model.named_parameters(remove_duplicate=False))
         config = model.config.to_dict()
-        if not supports(model.config.model_type, config, parameters):
+        if not supports(model.config.model_type, config, parameters) or not is_as_made(model):
             return None
-        weights = Weights(model.modules())
+        if prepared is None or not prepared.holds(structure):
+            self._prepared = None  # frees its memory
+            prepared = _Prepared(structure, Weights(model.modules()), DecoderScreen(frozen=True), {})
         layers = PackedLayers(model.config.model_type, config, parameters, dtype)
-        self._prepared = prepared = _Prepared(structure, weights, layers, DecoderScreen(frozen=True))
-        return prepared
+        prepared.layers[dtype] = layers
+        self._prepared = prepared
+        return layers, prepared.screen
 
     def eval(self) -> Self:
         """Leave training mode; nothing is walked through if nothing is in it."""

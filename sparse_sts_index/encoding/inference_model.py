@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -22,10 +21,13 @@ from sparse_sts_index.encoding.splade_head import DecoderScreen
 from sparse_sts_index.encoding.term_weights import TermWeights, pool, token_places
 from sparse_sts_index.encoding.tokenization import Batch, PackedTokens, SentenceTokenizer, TokenizedSentences
 
-#: How sentence-transformers saves the modules of a SPLADE model, and what it says of the first.
+#: How sentence-transformers saves a SPLADE model: its modules, and what it says of the first and the second.
 _MODULES = [
-    "sentence_transformers.base.modules.transformer.Transformer",
-    "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling",
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.base.modules.transformer.Transformer"},
+    {
+        **{"idx": 1, "name": "1", "path": "1_SpladePooling"},
+        "type": "sentence_transformers.sparse_encoder.modules.splade_pooling.SpladePooling",
+    },
 ]
 _TRANSFORMER = {
     "transformer_task": "fill-mask",
@@ -33,16 +35,30 @@ _TRANSFORMER = {
     "module_output_name": "token_embeddings",
 }
 _STATE_PREFIX = "0.model."  # of the names of the transformer's weights in a SparseEncoder
-#: Settings of a ``SparseEncoder``, and of the pooling.
 _MODEL_SETTINGS = {"__version__", "default_prompt_name", "model_type", "prompts", "similarity_fn_name"}
 _POOLING_SETTINGS = {"activation_function", "embedding_dimension", "pooling_strategy"}
+#: Settings of a configuration that are used here, or that change nothing in inference.
+_CONFIG_SETTINGS = {
+    *("model_type", "architectures", "dtype", "torch_dtype", "transformers_version", "_name_or_path"),
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act"),
+    *("max_position_embeddings", "type_vocab_size", "layer_norm_eps", "pad_token_id", "position_embedding_type"),
+    *("dim", "n_layers", "n_heads", "hidden_dim", "activation", "relative_attention_num_buckets", "is_decoder"),
+    *("tie_word_embeddings", "tie_weights_", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"),
+    *("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "classifier_dropout"),
+    *("qa_dropout", "seq_classif_dropout", "sinusoidal_pos_embds", "initializer_range", "use_cache"),
+    *("add_cross_attention", "gradient_checkpointing"),
+}
+_SPECIAL = ("cls_token", "mask_token", "pad_token", "sep_token", "unk_token")
+#: The same for a tokenizer.
+_TOKENIZER_SETTINGS = {
+    *_SPECIAL,
+    *("tokenizer_class", "backend", "model_max_length", "do_lower_case", "strip_accents", "tokenize_chinese_chars"),
+    *("do_basic_tokenize", "clean_up_tokenization_spaces", "is_local", "local_files_only", "max_length", "stride"),
+    *("pad_to_multiple_of", "pad_token_type_id", "padding_side", "truncation_side", "truncation_strategy"),
+    *("model_input_names", "name_or_path", "special_tokens_map_file", "tokenizer_file", "added_tokens_decoder"),
+}
 _RENAMED = {"gamma": "weight", "beta": "bias"}
 _MOST_TOKENS = 1 << 20  # of a sentence; tokenizers without a limit have a greater number
-_SPECIAL = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-
-
-#: What a damaged file raises.
-_UNREADABLE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, SafetensorError)
 
 
 class _UnknownError(Exception):
@@ -133,6 +149,7 @@ class InferenceModel:
         probes : sequence of str
             Texts that :meth:`probe` may be asked for.
         """
+        path = path.absolute()
         try:
             config = _json(path / "config.json")
             prompt, pooling, max_length = _settings(path)
@@ -140,24 +157,19 @@ class InferenceModel:
             tokenizer, longest = _tokenizer(path, max_length)
             if max_length is None:
                 longest = min(longest, config["max_position_embeddings"])
-            ends = len(tokenizer.encode("").ids)
-            if not ends < longest < _MOST_TOKENS:
+            if not len(tokenizer.encode("").ids) < longest < _MOST_TOKENS:
                 return None
             found = {text: tokenizer.encode(text).ids for text in probes}
             vocabulary = tokenizer.get_vocab(with_added_tokens=True)
             file_tokenizer = FileTokenizer(tokenizer, prompt, longest)
-        except (
-            _UnknownError,
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            SafetensorError,
-            RecursionError,
-        ):
+        except BaseException as error:  # whatever is wrong, the stock loader tells; panics of Rust are no Exception
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             return None
         return cls(path, config, weights, pooling, file_tokenizer, vocabulary, found)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_layers": None, "_screen": DecoderScreen(frozen=True)}
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that decide a vector, but for those of the tokenizer."""
@@ -218,20 +230,23 @@ def _json(path: Path) -> dict[str, Any]:
 def _settings(path: Path) -> tuple[str, tuple[str, str], int | None]:
     """Return the prompt, the pooling with its activation, and the maximum length if it is set."""
     files = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
+    if any(path.rglob("pytorch_model*")) or (path / "adapter_config.json").exists():
+        raise _UnknownError
     if not any((path / file).exists() for file in files):
         return "", ("max", "relu"), None  # a masked-language model as such
-    modules = json.loads((path / files[0]).read_text(encoding="utf-8"))
     model, transformer = (_json(path / file) for file in files[1:])
     max_length = transformer.pop("max_seq_length", None)
-    if [module["type"] for module in modules] != _MODULES or modules[0]["path"] or transformer != _TRANSFORMER:
+    if json.loads((path / files[0]).read_text(encoding="utf-8")) != _MODULES or transformer != _TRANSFORMER:
         raise _UnknownError
-    pooling = _json(path / modules[1]["path"] / "config.json")
+    pooling = _json(path / "1_SpladePooling" / "config.json")
     prompts = {name: text or "" for name, text in model["prompts"].items()}
     prompt = prompts[model["default_prompt_name"]] if model["default_prompt_name"] else ""
-    known = model.keys() <= _MODEL_SETTINGS and pooling.keys() <= _POOLING_SETTINGS
+    known = model.keys() <= _MODEL_SETTINGS and pooling.keys() <= _POOLING_SETTINGS and type(prompt) is str
     if not known or model["model_type"] != "SparseEncoder" or set(prompts.values()) - {"", prompt}:
         raise _UnknownError
     if pooling["pooling_strategy"] != "max" or pooling["activation_function"] not in ("relu", "log1p_relu"):
+        raise _UnknownError
+    if max_length is not None and type(max_length) is not int:
         raise _UnknownError
     return prompt, ("max", pooling["activation_function"]), max_length
 
@@ -239,13 +254,17 @@ def _settings(path: Path) -> tuple[str, tuple[str, str], int | None]:
 def _weights(path: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the weights by all their names: those that are tied are in the file once."""
     family = FAMILIES[config["model_type"]]
-    if (path / "adapter_config.json").exists() or not str(config["architectures"]).endswith("ForMaskedLM']"):
+    if not config.keys() <= _CONFIG_SETTINGS or not str(config["architectures"]).endswith("ForMaskedLM']"):
         raise _UnknownError
-    if config.get("dtype", config.get("torch_dtype", "float32")) != "float32":
+    names = family.shapes(config)
+    content = load_file(path / "model.safetensors")
+    # Without a type in the configuration, the one of the file's first tensor counts.
+    if config.get("dtype", config.get("torch_dtype")) is None:
+        if any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in content.values()):
+            raise _UnknownError
+    elif config.get("dtype", config.get("torch_dtype")) != "float32":
         raise _UnknownError
-    found = {_current_name(name): weight for name, weight in load_file(path / "model.safetensors").items()}
-    names = family.parameters(config[family.layers_setting])
-    weights = {name: weight for name, weight in found.items() if name in names}
+    weights = {name: weight for key, weight in content.items() if (name := _current_name(key)) in names}
     if config.get("tie_word_embeddings", True):
         pairs = [(f"{family.decoder}.weight", f"{family.base}.embeddings.word_embeddings.weight")]
         pairs += [(f"{family.decoder}.bias", family.bias)]
@@ -253,8 +272,7 @@ def _weights(path: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
             if one in weights and other in weights and not torch.equal(weights[one], weights[other]):
                 raise _UnknownError
             weights[one] = weights[other] = weights[one] if one in weights else weights[other]
-    shape = weights[f"{family.decoder}.weight"].shape
-    if not supports(config["model_type"], config, weights) or shape[0] != config["vocab_size"]:
+    if not supports(config["model_type"], config, weights):
         raise _UnknownError
     return weights
 
@@ -270,32 +288,63 @@ def _tokenizer(path: Path, max_length: int | None) -> tuple[Tokenizer, int]:
     options = _json(path / "tokenizer_config.json")
     content = _json(path / "tokenizer.json")
     special = {name: options[name] for name in _SPECIAL}
-    added = {token["content"] for token in content["added_tokens"] if token["special"]}
-    normalizer = {
-        "type": "BertNormalizer",
-        "clean_text": True,
-        "handle_chinese_chars": options.get("tokenize_chinese_chars", True),
-        "strip_accents": options.get("strip_accents"),
-        "lowercase": options.get("do_lower_case", True),
-    }
+    added = {str(token["id"]): token for token in content["added_tokens"]}
+    model = content["model"]
     tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-    ends = [tokenizer.token_to_id(special[name]) for name in ("cls_token", "sep_token")]
-    if (
-        options["tokenizer_class"].removesuffix("Fast") not in ("BertTokenizer", "DistilBertTokenizer")
-        or content["normalizer"] != normalizer
-        or content["pre_tokenizer"] != {"type": "BertPreTokenizer"}
-        or content["model"]["type"] != "WordPiece"
-        or content["model"]["unk_token"] != special["unk_token"]
-        or content["model"]["continuing_subword_prefix"] != "##"
-        or content["model"]["max_input_chars_per_word"] != 100
-        or added != set(special.values())
-        or len(content["added_tokens"]) != len(added)
-        or any(options.get(name) for name in ("added_tokens_decoder", "extra_special_tokens", "auto_map"))
-        or options.get("truncation_side", "right") != "right"
-        or options.get("split_special_tokens")
-        or [next(iter(part)) for part in content["post_processor"]["single"]]
-        != ["SpecialToken", "Sequence", "SpecialToken"]
-        or tokenizer.encode("").ids != ends
-    ):
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    expected = [
+        ({name for name, value in options.items() if value not in (None, [], {})} <= _TOKENIZER_SETTINGS, True),
+        (options["tokenizer_class"].removesuffix("Fast") in ("BertTokenizer", "DistilBertTokenizer"), True),
+        (options.get("truncation_side", "right"), "right"),
+        (sorted(token["content"] for token in added.values()), sorted(special.values())),
+        (all(token == _special_token(token) for token in added.values()), True),
+        (_decoded(options.get("added_tokens_decoder", added)), _decoded(added)),
+        ((path / "added_tokens.json").exists(), False),
+        (_special_map(path, special), special),
+        (
+            content["normalizer"],
+            {
+                "type": "BertNormalizer",
+                "clean_text": True,
+                "handle_chinese_chars": options.get("tokenize_chinese_chars", True),
+                "strip_accents": options.get("strip_accents"),
+                "lowercase": options.get("do_lower_case", True),
+            },
+        ),
+        (content["pre_tokenizer"], {"type": "BertPreTokenizer"}),
+        ({name: value for name, value in model.items() if name != "vocab"}, _wordpiece(special["unk_token"])),
+        ([next(iter(part)) for part in content["post_processor"]["single"]], _TEMPLATE),
+        (tokenizer.encode("").ids, [tokenizer.token_to_id(special[name]) for name in ("cls_token", "sep_token")]),
+    ]
+    if any(found != wanted for found, wanted in expected):
         raise _UnknownError
     return tokenizer, int(options["model_max_length"]) if max_length is None else max_length
+
+
+_TEMPLATE = ["SpecialToken", "Sequence", "SpecialToken"]
+
+
+def _wordpiece(unknown: str) -> dict[str, Any]:
+    """Return the settings of the model of BERT's tokenizers."""
+    settings = {"continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+    return {"type": "WordPiece", "unk_token": unknown, **settings}
+
+
+def _special_token(token: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a special token as transformers makes one."""
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    return {"id": token["id"], "content": token["content"], **flags}
+
+
+def _decoded(tokens: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return added tokens by id, without repeating the ids."""
+    return {number: {k: v for k, v in token.items() if k != "id"} for number, token in tokens.items()}
+
+
+def _special_map(path: Path, special: dict[str, str]) -> dict[str, str]:
+    """Return the special tokens that an older file of them names, where there is one."""
+    file = path / "special_tokens_map.json"
+    if not file.exists():
+        return special
+    return {name: token if isinstance(token, str) else token["content"] for name, token in _json(file).items()}

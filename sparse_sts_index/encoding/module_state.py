@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 _SAMPLED = 16  # numbers of a parameter, evenly spread
 
@@ -66,6 +70,43 @@ class Weights:
             and all(w.data_ptr() == address and w._version == version for w, address, version in self._versions)  # noqa: SLF001
             and [sample.tobytes() for sample in self._samples] == self._sampled
         )
+
+
+def has_global_hooks() -> bool:
+    """Return whether torch calls hooks for the modules of all models."""
+    hooks: Any = torch.nn.modules.module
+    return bool(hooks._global_forward_hooks or hooks._global_forward_pre_hooks)  # noqa: SLF001
+
+
+def is_as_made(model: PreTrainedModel) -> bool:
+    """Return whether a model's submodules have the types and settings that its class gives them for its configuration.
+
+    Another type of a submodule, or another epsilon, number of heads or activation function, computes something else
+    from the same parameters.
+    """
+    with torch.device("meta"):
+        made = type(model)(copy.deepcopy(model.config))
+    found, expected = (dict(part.named_modules(remove_duplicate=False)) for part in (model, made))
+    if {name: type(part) for name, part in found.items()} != {name: type(part) for name, part in expected.items()}:
+        return False
+    for name, part in found.items():
+        if not isinstance(part, PreTrainedModel) and _settings(part) != _settings(expected[name]):
+            return False
+        for kind, buffer in part.named_buffers(recurse=False):
+            if kind == "position_ids" and not torch.equal(buffer.flatten(), torch.arange(buffer.numel())):
+                return False
+            if kind != "position_ids" and bool(buffer.any()):  # token types
+                return False
+    return True
+
+
+def _settings(module: nn.Module) -> dict[str, object]:
+    """Return the numbers and functions among a module's attributes."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_") and name != "training" and (isinstance(value, int | float | str) or callable(value))
+    }
 
 
 def _sample(weight: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 _FEW = 64  # tokens are padded to a multiple of 64, or of 4 below it: oneDNN compiles a kernel for each number of rows
 _FEW_STEP = 4
+_MOST_SCORES = 1 << 24  # of attention, that are held at a time
 _BUCKETS, _EXACT_BUCKETS, _MOST_DISTANCE = 16, 8, 128  # MPNet's relative positions, for each direction
 
 
@@ -54,7 +55,7 @@ class Family:
         Of the layer norms, where it is not a setting.
     transform_gelu : bool
         Whether the transform's activation is GELU, and not the layers' one.
-    layers_setting, heads_setting, activation_setting : str
+    layers_setting, heads_setting, hidden_setting, inner_setting, activation_setting : str
         Names in the configuration.
     """
 
@@ -80,20 +81,57 @@ class Family:
     transform_gelu: bool = True
     layers_setting: str = "num_hidden_layers"
     heads_setting: str = "num_attention_heads"
+    hidden_setting: str = "hidden_size"
+    inner_setting: str = "intermediate_size"
     activation_setting: str = "hidden_act"
 
-    def parameters(self, layers: int) -> set[str]:
-        """Return the names of all parameters of a model."""
+    def shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of all parameters of a model by their names.
+
+        Raises
+        ------
+        KeyError, ValueError
+            A setting is missing, or is no size.
+        """
+        hidden, inner = _size(config, self.hidden_setting), _size(config, self.inner_setting)
+        heads, vocabulary = _size(config, self.heads_setting), _size(config, "vocab_size")
+        if hidden % heads:
+            raise ValueError("heads of different sizes")
         norms = [f"{self.base}.embeddings.LayerNorm", self.transform_norm]
-        maps = [self.transform, self.decoder]
-        for number in range(layers):
+        maps = {self.transform: (hidden, hidden), self.decoder: (vocabulary, hidden)}
+        for number in range(_size(config, self.layers_setting)):
             layer = f"{self.base}.{self.layer.format(number)}"
             norms += [layer + self.attention_norm, layer + self.norm]
-            maps += [layer + name for name in (self.query, self.key, self.value, self.output, self.up, self.down)]
-        kinds = ["word", "position", *(["token_type"] if self.token_types else [])]
-        names = {f"{self.base}.embeddings.{kind}_embeddings.weight" for kind in kinds}
-        names |= {f"{name}.{part}" for name in (*norms, *maps) for part in ("weight", "bias")} | {self.bias}
-        return names if self.relative is None else names | {f"{self.base}.{self.relative}"}
+            maps |= {layer + name: (hidden, hidden) for name in (self.query, self.key, self.value, self.output)}
+            maps |= {layer + self.up: (inner, hidden), layer + self.down: (hidden, inner)}
+        embeddings = {"word": vocabulary, "position": _size(config, "max_position_embeddings")}
+        if self.token_types:
+            embeddings["token_type"] = _size(config, "type_vocab_size")
+        shapes: dict[str, tuple[int, ...]] = {self.bias: (vocabulary,)}
+        shapes |= {f"{self.base}.embeddings.{kind}_embeddings.weight": (n, hidden) for kind, n in embeddings.items()}
+        shapes |= {f"{name}.{part}": (hidden,) for name in norms for part in ("weight", "bias")}
+        for name, shape in maps.items():
+            shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+        if self.relative is not None:
+            shapes[f"{self.base}.{self.relative}"] = _size(config, "relative_attention_num_buckets"), heads
+        return shapes
+
+    def epsilon_of(self, config: Mapping[str, Any]) -> float:
+        """Return the epsilon of the layer norms."""
+        return float(config["layer_norm_eps"]) if self.epsilon is None else self.epsilon
+
+    def padding_of(self, config: Mapping[str, Any]) -> int | None:
+        """Return the padding token's id where positions depend on it."""
+        if not self.after_padding or self.pad is not None:
+            return self.pad
+        return _size(config, "pad_token_id", least=0)
+
+
+def _size(config: Mapping[str, Any], setting: str, least: int = 1) -> int:
+    value = config[setting]
+    if type(value) is not int or value < least:
+        raise ValueError(f"{setting} is no size")
+    return value
 
 
 _BERT = Family(
@@ -126,6 +164,8 @@ _DISTILBERT = Family(
     transform_gelu=False,
     layers_setting="n_layers",
     heads_setting="n_heads",
+    hidden_setting="dim",
+    inner_setting="hidden_dim",
     activation_setting="activation",
     epsilon=1e-12,
 )
@@ -162,16 +202,26 @@ def supports(model_type: str, config: Mapping[str, Any], parameters: Mapping[str
         See :class:`PackedLayers`.
     """
     family = FAMILIES.get(model_type)
-    if family is None or config[family.activation_setting] not in _ACTIVATIONS or config.get("is_decoder"):
+    if family is None or config.get("is_decoder") or config.get("position_embedding_type", "absolute") != "absolute":
         return False
-    if config.get("position_embedding_type") not in (None, "absolute"):
+    try:
+        shapes = family.shapes(config)
+        family.padding_of(config)
+        known = config[family.activation_setting] in _ACTIVATIONS
+        numeric = family.epsilon is not None or isinstance(config["layer_norm_eps"], float)
+    except (KeyError, TypeError, ValueError):
         return False
-    return set(parameters) == family.parameters(config[family.layers_setting]) and all(
-        weight.dtype == torch.float32
-        and weight.device.type == "cpu"
-        and weight.is_contiguous()
-        and not weight.is_inference()
-        for weight in parameters.values()
+    return (
+        known
+        and numeric
+        and {name: tuple(weight.shape) for name, weight in parameters.items()} == shapes
+        and all(
+            weight.dtype == torch.float32
+            and weight.device.type == "cpu"
+            and weight.is_contiguous()
+            and not weight.is_inference()
+            for weight in parameters.values()
+        )
     )
 
 
@@ -196,7 +246,7 @@ class PackedLayers:
     ) -> None:
         family = FAMILIES[model_type]
         self.dtype = dtype
-        self._epsilon: float = family.epsilon or config["layer_norm_eps"]
+        self._epsilon = family.epsilon_of(config)
         self._heads: int = config[family.heads_setting]
         base = f"{family.base}."
 
@@ -214,9 +264,7 @@ class PackedLayers:
         if family.token_types:  # all tokens are of type 0
             self._positions = self._positions + embedding("token_type")[0]
         self._embedding_norm = norm(f"{base}embeddings.LayerNorm")
-        self._pad: int | None = None
-        if family.after_padding:
-            self._pad = config["pad_token_id"] if family.pad is None else family.pad
+        self._pad = family.padding_of(config)
         self._relative = None if family.relative is None else weights[base + family.relative].detach().clone()
         activation = config[family.activation_setting]
         self._layers = []
@@ -251,6 +299,10 @@ class PackedLayers:
         -------
         Tensor of float32, shape (tokens, hidden)
         """
+        with torch.autocast("cpu", enabled=False):
+            return self._computed(tokens, lengths)
+
+    def _computed(self, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
         count = len(tokens)
         if not count:
             return self._words.new_empty(0, self._words.shape[1])
@@ -300,7 +352,8 @@ class PackedLayers:
         for (length, sentences), bias in zip(runs, biases, strict=True):
             rows = slice(done, done + length * sentences)
             query, key, value = inputs[rows].view(sentences, length, 3, self._heads, -1).permute(2, 0, 3, 1, 4)
-            if self.dtype == torch.bfloat16 and length * sentences > _FEW:  # faster there than the fused kernel
+            scores_size = sentences * self._heads * length**2
+            if self.dtype == torch.bfloat16 and length * sentences > _FEW and scores_size <= _MOST_SCORES:  # faster
                 scores = query @ key.mT
                 scores = scores.mul_(key.shape[-1] ** -0.5) if bias is None else bias + scores * key.shape[-1] ** -0.5
                 attended = scores.softmax(-1) @ value

@@ -26,6 +26,8 @@ _ATTEMPTS = 5
 _TIMEOUT = 60.0  # seconds
 _LONGEST_ANSWER = 1 << 28  # bytes
 _LONGEST_WAIT = 60.0  # seconds
+_PRINTABLE = re.compile("[!-~]+")
+_SECONDS = re.compile("[0-9]{1,9}")
 _TRY_LATER = (429, 503)
 
 
@@ -50,13 +52,14 @@ class ServedIndex:
     def __init__(self, url: str, token: str | None = None, *, waiting: Callable[[float], None] | None = None) -> None:
         try:
             parts = urlsplit(url)
-            valid = (
-                parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-            )
-        except ValueError:
+            parts.hostname.encode("idna")  # type: ignore[union-attr]  # None is an AttributeError
+            valid = parts.scheme in ("http", "https") and (parts.port is None or parts.port > 0)
+        except (ValueError, AttributeError):
             valid = False
-        if not valid or parts.query or parts.fragment or "@" in parts.netloc or re.search(r"[\s\x00-\x1f\x7f]", url):
+        if not valid or parts.query or parts.fragment or "@" in parts.netloc or not _PRINTABLE.fullmatch(url):
             raise ServerError("not the address of a service; that has the form http://HOST:PORT")
+        if token and not _PRINTABLE.fullmatch(token):
+            raise ServerError("a token is of printable ASCII")
         self.url = url.rstrip("/")
         self._headers = {"content-type": "application/json", "accept": "application/json"}
         if token:
@@ -85,7 +88,7 @@ class ServedIndex:
             answer = self._post("/v1/search", {"queries": some, "k": k, "mode": mode, "explain": explain})
             try:
                 results = [_hits(result) for result in answer["results"]]
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 raise ServerError(f"{self.url}: the answer is not one of sparse-sts serve") from error
             if len(results) != len(some):
                 raise ServerError(f"{self.url}: {len(results)} results for {len(some)} queries")
@@ -97,7 +100,8 @@ class ServedIndex:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with self._opener.open(request, timeout=_TIMEOUT) as answer:
-                    return json.loads(answer.read(_LONGEST_ANSWER))
+                    content = answer.read(_LONGEST_ANSWER)
+                break
             except urllib.error.HTTPError as error:
                 with error:
                     if error.code not in _TRY_LATER or attempt == _ATTEMPTS:
@@ -106,12 +110,13 @@ class ServedIndex:
             except (OSError, HTTPException) as error:
                 reason = getattr(error, "reason", None) or error
                 raise ServerError(f"{self.url} cannot be reached: {printable(str(reason), 200)}") from error
-            except ValueError as error:
-                raise ServerError(f"{self.url}: the answer is not JSON") from error
             if self._waiting is not None:
                 self._waiting(seconds)
             sleep(seconds)
-        raise AssertionError
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise ServerError(f"{self.url}: the answer is not JSON") from error
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -123,14 +128,14 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 def _seconds(asked: str | None, attempt: int) -> float:
     """Return how long to wait: what the service asks for, or longer each time."""
-    return min(_LONGEST_WAIT, float(asked)) if asked is not None and asked.isdigit() else 0.5 * 2**attempt
+    return min(_LONGEST_WAIT, float(asked)) if asked is not None and _SECONDS.fullmatch(asked) else 0.5 * 2**attempt
 
 
 def _problem(error: urllib.error.HTTPError) -> str:
     """Return the detail of a problem (RFC 9457), or the status."""
     try:
         detail = str(json.loads(error.read(1 << 16))["detail"])
-    except (OSError, HTTPException, ValueError, KeyError, TypeError):
+    except (OSError, HTTPException, ValueError, KeyError, TypeError, RecursionError):
         detail = "no service of sparse-sts there"
     return f"{printable(detail, 300)} (status {error.code})"
 

@@ -37,6 +37,7 @@ def quota(tmp_path: Path, groups: str, files: dict[str, str]) -> float:
         ("4:cpuset:/\n", {"cpuset/cpu.cfs_quota_us": "100000", "cpuset/cpu.cfs_period_us": "100000"}, math.inf),
         ("1:cpu:/\n0::/\n", {"cpu.max": "nonsense", "cpu/cpu.cfs_quota_us": "1"}, math.inf),
         ("", {}, math.inf),
+        ("nonsense\n0::/\n", {"cpu.max": "\u00b2 100000"}, math.inf),
     ],
 )  # fmt: skip
 def test_quota_is_the_least_of_all_groups(tmp_path: Path, groups: str, files: dict[str, str], expected: float) -> None:

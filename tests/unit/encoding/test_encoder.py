@@ -212,6 +212,21 @@ def test_one_sentence_is_computed_by_all_threads(tiny: SparseStsEncoder, monkeyp
         torch.set_num_threads(before)
 
 
+def test_other_threads_keep_their_number_of_threads(tiny: SparseStsEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, found = torch.get_num_threads(), list[int]()
+    try:
+        torch.set_num_threads(5)
+        for usable in (8, 1):
+            monkeypatch.setattr(encoder_module, "cores", lambda usable=usable: usable)
+            tiny.encode(load_pairs("sample", "train").sentence1)
+            thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+            thread.start()
+            thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert found == [5, 5]
+
+
 def test_an_error_beside_other_batches_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = loaded("files")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -71,6 +73,29 @@ READ: dict[str, Callable[[Path], object]] = {
     "max_seq_length": lambda folder: edit(folder, "sentence_bert_config.json", max_seq_length=9),
     "length of the tokenizer": lambda folder: edit(folder, "tokenizer_config.json", model_max_length=11),
     "log1p_relu": lambda folder: edit(folder, "1_SpladePooling/config.json", activation_function="log1p_relu"),
+    "truncation left in the tokenizer": lambda folder: tokenizer(
+        folder, truncation={"direction": "Right", "max_length": 5, "strategy": "LongestFirst", "stride": 0}
+    ),
+    "files of an older transformers": lambda folder: (
+        (folder / "special_tokens_map.json").write_text(json.dumps(SPECIAL)),
+        edit(
+            folder,
+            "tokenizer_config.json",
+            additional_special_tokens=[],
+            added_tokens_decoder={
+                str(number): {"content": content, **dict.fromkeys(FLAGS, False), "special": True}
+                for number, content in ((0, "[PAD]"), (100, "[UNK]"), (101, "[CLS]"), (102, "[SEP]"), (103, "[MASK]"))
+            },
+        ),
+    ),
+}
+FLAGS = ("lstrip", "normalized", "rstrip", "single_word")
+SPECIAL = {
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+    "pad_token": {"content": "[PAD]", **dict.fromkeys(FLAGS, False)},
+    "sep_token": "[SEP]",
+    "unk_token": "[UNK]",
 }
 
 
@@ -130,6 +155,45 @@ UNREAD: dict[str, Callable[[Path], object]] = {
         (tiny_folder() / "model.safetensors").read_bytes()[:9_000_000]
     ),
     "no tokenizer": lambda folder: (folder / "tokenizer.json").unlink(),
+    "an older name of tokens of its own": lambda folder: edit(
+        folder, "tokenizer_config.json", additional_special_tokens=["[unused0]"]
+    ),
+    "another special token": lambda folder: edit(folder, "tokenizer_config.json", eos_token="[unused0]"),
+    "a map of special tokens": lambda folder: (folder / "special_tokens_map.json").write_text(
+        json.dumps(SPECIAL | {"cls_token": "[MASK]"})
+    ),
+    "added tokens": lambda folder: (folder / "added_tokens.json").write_text('{"[unused0]": 1}'),
+    "a flag of a special token": lambda folder: edit(
+        folder, "tokenizer_config.json", added_tokens_decoder={"103": {"content": "[MASK]", "lstrip": True}}
+    ),
+    "arguments for the tokenizer": lambda folder: edit(folder, "tokenizer_config.json", init_inputs=[1]),
+    "other weights": lambda folder: edit(folder, "config.json", transformers_weights="other.safetensors"),
+    "a pooling elsewhere": lambda folder: (folder / "modules.json").write_text(
+        (folder / "modules.json").read_text().replace("1_SpladePooling", "../model/1_SpladePooling")
+    ),
+    "other names of modules": lambda folder: (folder / "modules.json").write_text(
+        (folder / "modules.json").read_text().replace('"name": "0"', '"name": "transformer"')
+    ),
+    "how to be loaded": lambda folder: edit(folder, "config.json", use_safetensors=False),
+    "code from the hub": lambda folder: edit(folder, "config.json", attn_implementation="evil/kernel"),
+    "a pickle beside it": lambda folder: (folder / "1_SpladePooling" / "pytorch_model.bin").write_bytes(b""),
+    "quantization": lambda folder: edit(folder, "config.json", quantization_config={"quant_method": "torchao"}),
+    "an unknown pre-tokenizer": lambda folder: tokenizer(folder, pre_tokenizer={"type": "Nonsense"}),
+    "a truncation that panics": lambda folder: (
+        tokenizer(folder, truncation={"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 5}),
+        edit(folder, "tokenizer_config.json", model_max_length=2),
+    ),
+    "heads of other sizes": lambda folder: edit(folder, "config.json", num_attention_heads=3),
+    "heads as a text": lambda folder: edit(folder, "config.json", num_attention_heads="4"),
+    "an epsilon as a text": lambda folder: edit(folder, "config.json", layer_norm_eps="1e-12"),
+    "another size": lambda folder: edit(folder, "config.json", intermediate_size=64),
+    "no epsilon": lambda folder: (folder / "config.json").write_text(
+        (folder / "config.json").read_text().replace("layer_norm_eps", "_name_or_path")
+    ),
+    "no type, and half precision first": lambda folder: (
+        edit(folder, "config.json", dtype=None),
+        weights(folder, lambda state: state.update({"aaa": torch.zeros(2, dtype=torch.float16)})),
+    ),
     "a list for a configuration": lambda folder: (folder / "config.json").write_text("[]"),
     "deep nesting": lambda folder: (folder / "config.json").write_text('{"a":' * 100_000),
 }
@@ -154,3 +218,20 @@ def test_a_query_needs_no_slow_imports(tmp_path: Path) -> None:
         "assert not slow, slow\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+def test_an_encoder_is_copied_and_pickled_after_use() -> None:
+    encoder = SparseStsEncoder.load("tiny", device="cpu")
+    vectors = encoder.encode(ODD)
+    for other in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
+        assert other.fingerprint == encoder.fingerprint
+        assert abs(other.encode(ODD) - vectors).max() == 0
+
+
+def test_a_relative_folder_is_found_from_elsewhere(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(saved.parent)
+    encoder = SparseStsEncoder.load("model", device="cpu")
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(encoder.model, SparseEncoder)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, PreTrainedModel
 
 from sparse_sts_index import SparseStsEncoder, load_pairs
+from sparse_sts_index.encoding import packed_layers
 from sparse_sts_index.encoding.bundled import tiny_folder
 from sparse_sts_index.encoding.fused_encoder import _TRANSFORMS, FusedSparseEncoder, fuse, term_weights
 from sparse_sts_index.encoding.packed_layers import PackedLayers, packs, supports
@@ -76,6 +77,22 @@ def test_layers_without_onednn_are_the_same(dtype: torch.dtype) -> None:
         torch.testing.assert_close(found, expected, atol=3e-5, rtol=3e-5)
     else:
         assert float(torch.cosine_similarity(found, expected).min()) > 0.99
+
+
+def test_the_transform_is_in_float32_under_autocast() -> None:
+    _, config, weights = model_of("bert")
+    with torch.autocast("cpu", torch.bfloat16), torch.backends.mkldnn.flags(enabled=False):
+        found = PackedLayers("bert", config, weights, torch.float32)(tokens_of(LENGTHS), LENGTHS)
+    expected = PackedLayers("bert", config, weights, torch.float32)(tokens_of(LENGTHS), LENGTHS)
+    torch.testing.assert_close(found, expected, atol=3e-5, rtol=3e-5)
+
+
+def test_attention_of_one_long_sentence_holds_few_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, config, weights = model_of("bert")
+    monkeypatch.setattr(packed_layers, "_MOST_SCORES", 100)
+    tokens = tokens_of([130])
+    found = PackedLayers("bert", config, weights, torch.bfloat16)(tokens, [130])
+    assert float(torch.cosine_similarity(found, by_modules(model, tokens, [130])).min()) > 0.99
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -149,7 +166,7 @@ def layers_of(model: SparseEncoder) -> PackedLayers | None:
     assert isinstance(model, FusedSparseEncoder)
     assert model.fused
     prepared = model._prepare()
-    return None if prepared is None else prepared.layers
+    return None if prepared is None else prepared[0]
 
 
 def optimizer_step(model: SparseEncoder) -> None:
@@ -290,6 +307,62 @@ def test_a_gpu_gets_padded_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("rows", "terms", "positions"):
         assert torch.equal(getattr(packed, name), getattr(padded, name))
     assert packed.shape == padded.shape == (2, 30522)
+
+
+class DoubledLinear(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+class DoubledNorm(nn.LayerNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+def other_class(module: nn.Module, kind: type[nn.Module]) -> None:
+    module.__class__ = kind
+
+
+EDITS: dict[str, Callable[[Any], object]] = {
+    "a subclass of Linear": lambda layer: other_class(layer.output.dense, DoubledLinear),
+    "a subclass of LayerNorm": lambda layer: other_class(layer.output.LayerNorm, DoubledNorm),
+    "an epsilon": lambda layer: setattr(layer.output.LayerNorm, "eps", 0.5),
+    "an activation": lambda layer: setattr(layer.intermediate, "intermediate_act_fn", nn.ReLU()),
+    "a scale": lambda layer: setattr(layer.attention.self, "scaling", 3.0),
+    "the number of heads": lambda layer: (
+        setattr(layer.attention.self, "num_attention_heads", 2),
+        setattr(layer.attention.self, "attention_head_size", 24),
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_a_model_of_other_parts_is_left_to_its_modules(edit: str, tmp_path: Path) -> None:
+    model = fuse(stock(save(tmp_path, "bert"))).eval()
+    bert: Any = model.transformers_model
+    EDITS[edit](bert.bert.encoder.layer[1])
+    assert layers_of(model) is None
+    assert_follows(model)
+
+
+def test_hooks_of_all_modules_are_called() -> None:
+    model = fuse(SparseEncoder(str(tiny_folder()))).eval()
+    assert layers_of(model) is not None
+    calls: list[int] = []
+    hook = nn.modules.module.register_module_forward_hook(lambda *_: calls.append(1))
+    try:
+        term_weights(model, features_of(model, SENTENCES))
+    finally:
+        hook.remove()
+    assert len(calls) > 20
+
+
+def test_both_precisions_stay_prepared(tmp_path: Path) -> None:
+    model = fuse(stock(save(tmp_path, "bert"))).eval()
+    exact = layers_of(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = layers_of(model)
+    assert layers_of(model) is exact is not rounded
 
 
 def test_pruned_weights_are_noticed(tmp_path: Path) -> None:

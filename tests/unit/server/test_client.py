@@ -82,7 +82,7 @@ def test_search_asks_with_the_token_in_parts_that_are_allowed() -> None:
 def test_a_busy_service_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(client, "sleep", slept.append)
-    busy = [(429, {"retry-after": "3"}), (503, {"retry-after": "soon"}), (503, {"retry-after": "999"})]
+    busy = [(429, {"retry-after": "3"}), (503, {"retry-after": "\u00b2"}), (503, {"retry-after": "999"})]
     waited: list[float] = []
     with answering(lambda n, body: (*busy[n - 1], b"{}") if n <= 3 else found(body)) as url:
         assert len(ServedIndex(url, waiting=waited.append).search(["a"])) == 1
@@ -105,6 +105,9 @@ def test_a_service_that_stays_busy_is_an_error(monkeypatch: pytest.MonkeyPatch) 
         ((404, {}, b"<html>"), r"no service of sparse-sts there \(status 404\)"),
         ((307, {"location": "http://127.0.0.1:1/v1/search"}, b""), r"status 307"),
         ((200, {}, b"<html>"), "not JSON"),
+        ((200, {}, b"[" * 100_000), "not JSON"),
+        ((400, {}, b"[" * 60_000), r"no service of sparse-sts there \(status 400\)"),
+        ((200, {}, b'{"results": [{"hits": [{"id": "1", "text": "", "cosine": 1%s}]}]}' % (b"0" * 400)), "not one of"),
         ((200, {}, b"[1]"), "not one of sparse-sts serve"),
         ((200, {}, b'{"results": [{"hits": [{"id": "1"}]}]}'), "not one of sparse-sts serve"),
         ((200, {}, b'{"results": []}'), "0 results for 1 queries"),
@@ -134,6 +137,9 @@ def test_a_service_that_is_gone_is_an_error() -> None:
         "http://u:p@host",
         "http://a b",
         "http://h?q",
+        "http://a..b",
+        "http://h/\u00fc",
+        f"http://{'a' * 64}.de",
     ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
@@ -148,3 +154,9 @@ def test_arguments_are_checked_before_the_service_is_asked() -> None:
     with pytest.raises(DataError, match="surrogate"):
         served.search(["\ud800"])
     assert served.search([]) == []
+
+
+@pytest.mark.parametrize("token", ["abc\n", "a b", "\u20ac"])
+def test_a_token_that_no_header_holds_is_refused(token: str) -> None:
+    with pytest.raises(ServerError, match="a token is of printable ASCII"):
+        ServedIndex("http://127.0.0.1:1", token)
