@@ -135,7 +135,7 @@ def random_bert(layers: int, hidden: int, tokenizer: str, folder: str) -> str:
     )
     model = BertForMaskedLM(config)
     with torch.no_grad():
-        model.get_output_embeddings().bias.fill_(-4.2 * 0.02 * hidden**0.5)
+        model.get_output_embeddings().bias.fill_(-3.5 * 0.02 * hidden**0.5)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
     return folder
