@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -43,9 +44,8 @@ def overlap(
     ------
     The results, in order.
     """
-    own = None if executor else ThreadPoolExecutor(max_workers=workers, thread_name_prefix=THREAD_NAME)
-    used = executor or own
-    assert used is not None
+    used = executor or ThreadPoolExecutor(max_workers=workers, thread_name_prefix=THREAD_NAME)
+    process = os.getpid()
     waiting: deque[Future[R]] = deque()
     try:
         for item in items:
@@ -55,8 +55,9 @@ def overlap(
         while waiting:
             yield waiting.popleft().result()
     finally:
-        wait([future for future in waiting if not future.cancel()])  # what is under way, no more
-        if own is not None:
-            own.shutdown()
+        if executor is None:
+            used.shutdown(cancel_futures=True)  # waits for what is under way, no more
+        elif os.getpid() == process:  # in a forked child, nothing is under way
+            wait([future for future in waiting if not future.cancel()])
         if isinstance(items, Generator):
             items.close()  # a stage before this one, while an error keeps it alive

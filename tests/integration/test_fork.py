@@ -128,6 +128,22 @@ with ImpactIndex.open(path + "-new") as built:
     assert built.verify() == 1
 """
 
+_ENCODING = """
+from sparse_sts_index import SparseStsEncoder
+encoder = SparseStsEncoder.load("tiny", device="cpu")
+import torch
+torch.set_num_threads(2)
+
+def progress(_):
+    if len(outcomes) < 5:
+        fork(f"ends beside batches {len(outcomes)}", lambda: None)
+
+sentences = [f"sentence {number} of many words about cats" for number in range(3000)]
+assert encoder.encode(sentences, progress=progress).shape[0] == 3000
+from sparse_sts_index._utils.environment import cores
+assert cores() < 2 or "sparse-sts-encode_1" in {thread.name for thread in threading.enumerate()}
+"""
+
 #: While Java collects garbage: a child that frees a Java object waits for the end of a safepoint that never comes.
 _BUSY = """
 index, stop = ImpactIndex.open(path), threading.Event()
@@ -211,6 +227,12 @@ def test_other_forked_processes_end_normally(outcomes: dict[str, int], case: str
 
 def test_a_child_leaves_the_changes_of_its_parent_alone(index: Path) -> None:
     assert run(_CHANGES, index) == {"ends within an addition": 0, "ends within a build": 0}
+
+
+def test_a_child_of_an_encoding_ends(index: Path) -> None:
+    outcomes = run(_ENCODING, index)
+    assert len(outcomes) == 5
+    assert set(outcomes.values()) == {0}
 
 
 def test_a_child_frees_no_java_objects(index: Path) -> None:
