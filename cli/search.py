@@ -168,7 +168,7 @@ def _by_index(
     explain: bool,
 ) -> Answers:
     with _opened(index, model, precision, memory) as opened:
-        yield from _ask(partial(opened.search, k=k, mode=mode, explain=explain), opened.encoder, queries)
+        yield from _ask_and_warn(partial(opened.search, k=k, mode=mode, explain=explain), opened.encoder, queries)
 
 
 def _by_serving_engine(
@@ -185,17 +185,14 @@ def _by_serving_engine(
 
     back_off = BackOff(waiting=show_wait)
     with RemoteIndex.open(url, model, token=token, precision=precision, back_off=back_off) as remote:
-        yield from _ask(partial(remote.search, k=k, explain=explain), remote.encoder, queries)
+        yield from _ask_and_warn(partial(remote.search, k=k, explain=explain), remote.encoder, queries)
 
 
 def _by_service(url: str, token: str | None, queries: Iterable[Document], k: int, mode: Mode, explain: bool) -> Answers:
     from sparse_sts_index.server import ServedIndex
 
     served = ServedIndex(url, token, waiting=lambda seconds: show_message(f"{url} is busy: again in {seconds:.1f} s"))
-    for batch in chunks(queries, QUERY_CHUNK):
-        yield from zip(
-            batch, served.search([query.text for query in batch], k, mode=mode, explain=explain), strict=True
-        )
+    yield from _ask(partial(served.search, k=k, mode=mode, explain=explain), queries)
 
 
 def _by_spark(
@@ -213,10 +210,17 @@ def _by_spark(
     yield from zip(asked, search_shards(spark, index, asked, k, model=model, mode=mode, explain=explain), strict=True)
 
 
-def _ask(ask: Callable[[list[str]], list[Hits]], encoder: SparseStsEncoder, queries: Iterable[Document]) -> Answers:
-    scripts = ScriptCheck(encoder.vocabulary)
-    for batch in chunks(scripts.pass_through(queries), QUERY_CHUNK):
+def _ask(ask: Callable[[list[str]], list[Hits]], queries: Iterable[Document]) -> Answers:
+    for batch in chunks(queries, QUERY_CHUNK):
         yield from zip(batch, ask([query.text for query in batch]), strict=True)
+
+
+def _ask_and_warn(
+    ask: Callable[[list[str]], list[Hits]], encoder: SparseStsEncoder, queries: Iterable[Document]
+) -> Answers:
+    """Answer queries, and warn of those in scripts that the vocabulary has no words in."""
+    scripts = ScriptCheck(encoder.vocabulary)
+    yield from _ask(ask, scripts.pass_through(queries))
     scripts.warn("queries")
 
 

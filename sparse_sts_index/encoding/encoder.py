@@ -117,21 +117,21 @@ class SparseStsEncoder:
             See :func:`.encoding.models.load_splade`; or the calibration in the folder is another model's.
         """
         TORCH.check()
-        path, found = splade_path(name), None
+        path = splade_path(name)
+        model: SparseEncoder | InferenceModel | None = None
         if path.is_dir() and (device == "cpu" or (device is None and not torch.accelerator.is_available())):
             TORCH.enter()
-            found = InferenceModel.read(path, _PROBE)
-        if found is None:
+            model = InferenceModel.read(path, _PROBE)
+        if model is None:
             from sparse_sts_index.encoding.models import load_splade  # imports sentence-transformers
 
-            encoder = cls(load_splade(name, device=device), str(name), precision=precision)
-        else:
-            encoder = cls(found, str(name), precision=precision)
+            model = load_splade(name, device=device)
+        encoder = cls(model, str(name), precision=precision)
         calibration = None if str(name) in BUNDLED else Calibration.of_folder(name)
         if calibration is not None and calibration.model_fingerprint != encoder.fingerprint:
             raise ModelError(f"the calibration in {name} is of another model; calibrate it again")
         if max_active_dims is not None:  # which changes the cosines: the calibration is not of these
-            return cls(found or encoder.model, encoder.name, precision=precision, max_active_dims=max_active_dims)
+            return cls(model, encoder.name, precision=precision, max_active_dims=max_active_dims)
         encoder.calibration = calibration
         return encoder
 
@@ -280,19 +280,22 @@ class SparseStsEncoder:
             side_by_side = self._used.start() and min(threads, len(batches)) > 1
 
         def compute(batch: tuple[NDArray[np.int64], Batch]) -> tuple[NDArray[np.int64], TermWeights]:
+            return batch[0], self._used.term_weights(batch[1])
+
+        def compute_there(batch: tuple[NDArray[np.int64], Batch]) -> tuple[NDArray[np.int64], TermWeights]:
             with self._computing():
-                return batch[0], self._used.term_weights(batch[1])
+                return compute(batch)
 
         if side_by_side:
-            yield from overlap(compute, batches, ahead=threads, executor=torch_workers(threads, 1))
+            yield from overlap(compute_there, batches, ahead=threads, executor=torch_workers(threads, 1))
         elif self.device.type == "cpu" and threads < torch.get_num_threads():  # a quota
-            yield from overlap(compute, batches, executor=torch_workers(1, threads))
+            yield from overlap(compute_there, batches, executor=torch_workers(1, threads))
         else:
-            yield from map(compute, batches)
+            with self._computing():  # one autocast for all: it keeps the modules' weights in bfloat16 while it lasts
+                yield from map(compute, batches)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:
-        # One autocast for all: it keeps the weights' bfloat16 form while it lasts.
         bfloat16 = self.precision == "bfloat16"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
             yield
@@ -351,8 +354,9 @@ class SparseStsEncoder:
         tokens = dict(zip(zip(of_rows.tolist(), terms.tolist(), strict=True), positions.tolist(), strict=True))
         tokenizer = used.tokenizer
         encodings = tokenizer.encodings(sentences)
+        tokenized = tokenizer.token_ids(sentences) if encodings is None else [found.ids for found in encodings]
         traces = []
-        for row, ids in enumerate(tokenizer.token_ids(sentences)):
+        for row, ids in enumerate(tokenized):
             words: tuple[Span, ...] = ()
             of_tokens: list[int | None] = [None] * len(ids)
             if encodings is not None:

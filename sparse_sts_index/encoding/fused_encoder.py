@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +28,7 @@ from transformers import (
 )
 
 from sparse_sts_index._utils.fork_guard import TORCH
-from sparse_sts_index.encoding.module_state import Structure, Weights, has_global_hooks, is_as_made
+from sparse_sts_index.encoding.module_state import Structure, Weights, has_global_hooks, is_as_made, is_watched
 from sparse_sts_index.encoding.packed_layers import PackedLayers, supports
 from sparse_sts_index.encoding.splade_head import DecoderScreen
 from sparse_sts_index.encoding.term_weights import TermWeights, pool, token_places
@@ -104,8 +105,8 @@ class FusedSparseEncoder(SparseEncoder):
         if self._structure is not None and self._structure.unchanged():
             return True
         self._structure = None
-        watched = {module for module in self.modules() if module is not self and _is_watched(module)}
-        if not watched and not _is_watched(self):
+        watched = {module for module in self.modules() if module is not self and is_watched(module)}
+        if not watched and not is_watched(self):
             self._structure = Structure(self)
         return watched.issubset(model.base_model.modules())
 
@@ -149,15 +150,16 @@ class FusedSparseEncoder(SparseEncoder):
         lengths = mask.sum(dim=1).tolist()
         places = mask.flatten().nonzero().squeeze(1)
         inputs = {name: features[name] for name in _inputs(model.__class__) if name in features}
-        hidden, screen = None, None
+        packed = None
         if _is_plain(inputs, mask):
-            hidden, screen = self._packed(features["input_ids"].flatten().index_select(0, places), lengths)
-        if hidden is None:
+            packed = self._packed(features["input_ids"].flatten().index_select(0, places), lengths)
+        if packed is None:
             hidden = model.base_model(**inputs)[0].flatten(0, 1)
             if len(places) < mask.numel():
                 hidden = hidden.index_select(0, places)
-            hidden = _TRANSFORMS[type(model)](model, hidden)
-        return self._pool(hidden, lengths, places % mask.shape[1], screen)
+            self._screen = self._screen or DecoderScreen()
+            packed = _TRANSFORMS[type(model)](model, hidden), self._screen
+        return self._pool(*packed, lengths, places % mask.shape[1])
 
     def encode_tokens(self, tokens: Tensor, lengths: Sequence[int]) -> TermWeights:
         """Return the term weights of sentences without padding.
@@ -177,36 +179,32 @@ class FusedSparseEncoder(SparseEncoder):
         TORCH.enter()
         if not self.fused:
             raise ValueError("tokens without padding need the fused head")
-        hidden, screen = self._packed(tokens, lengths)
-        if hidden is None:
+        packed = self._packed(tokens, lengths)
+        if packed is None:
             ids = pad_sequence(list(torch.split(tokens, list(lengths))), batch_first=True)
             mask = torch.arange(ids.shape[1]) < torch.tensor(lengths).unsqueeze(1)
             features = batch_to_device({"input_ids": ids, "attention_mask": mask.long()}, self.device)
             return self._term_weights(features, features["attention_mask"] != 0)
-        return self._pool(hidden, lengths, token_places(lengths), screen)
+        return self._pool(*packed, lengths, token_places(lengths))
 
-    def _pool(
-        self, hidden: Tensor, lengths: Sequence[int], places: Tensor, screen: DecoderScreen | None
-    ) -> TermWeights:
+    def _pool(self, hidden: Tensor, screen: DecoderScreen, lengths: Sequence[int], places: Tensor) -> TermWeights:
         model: Any = self.transformers_model
         pooling: Any = self[1]
         decoder = model.get_output_embeddings()
-        if screen is None:
-            screen = self._screen = self._screen or DecoderScreen()
         if pooling.embedding_dimension is None:  # which the stock module finds out in its forward
             pooling.embedding_dimension = len(decoder.weight)
         return pool(hidden, lengths, decoder.weight, decoder.bias, pooling.activation_function, screen, places)
 
-    def _packed(self, tokens: Tensor, lengths: Sequence[int]) -> tuple[Tensor | None, DecoderScreen | None]:
-        """Return what the decoder is applied to, by packed layers, and a screen of the decoder; or twice None."""
+    def _packed(self, tokens: Tensor, lengths: Sequence[int]) -> tuple[Tensor, DecoderScreen] | None:
+        """Return what the decoder is applied to, by packed layers, and a screen of the decoder, if these are used."""
         prepared = self._prepare()
         if prepared is None:
-            return None, None
+            return None
         layers, screen = prepared
-        order = sorted(range(len(lengths)), key=lengths.__getitem__)
-        if all(length == lengths[row] for length, row in zip(lengths, order, strict=True)):
+        if len(list(itertools.groupby(lengths))) == len(set(lengths)):  # those of one length stand together
             return layers(tokens, lengths), screen
         parts = torch.split(tokens, list(lengths))
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
         hidden = layers(torch.cat([parts[row] for row in order]), [lengths[row] for row in order])
         rows = dict(zip(order, torch.split(hidden, [lengths[row] for row in order]), strict=True))
         return torch.cat([rows[row] for row in range(len(lengths))]), screen
@@ -236,18 +234,18 @@ class FusedSparseEncoder(SparseEncoder):
         if dtype not in (torch.float32, torch.bfloat16):
             return None
         prepared = self._prepared
-        if prepared is not None and prepared.holds(structure) and (layers := prepared.layers.get(dtype)) is not None:
+        if prepared is None or not prepared.holds(structure):
+            prepared = self._prepared = None  # frees its memory
+        elif (layers := prepared.layers.get(dtype)) is not None:
             return layers, prepared.screen
         model: Any = self.transformers_model
         parameters = dict(model.named_parameters(remove_duplicate=False))
         config = model.config.to_dict()
         if not supports(model.config.model_type, config, parameters) or not is_as_made(model):
             return None
-        if prepared is None or not prepared.holds(structure):
-            self._prepared = None  # frees its memory
+        if prepared is None:
             prepared = _Prepared(structure, Weights(model.modules()), DecoderScreen(frozen=True), {})
-        layers = PackedLayers(model.config.model_type, config, parameters, dtype)
-        prepared.layers[dtype] = layers
+        layers = prepared.layers[dtype] = PackedLayers(model.config.model_type, config, parameters, dtype)
         self._prepared = prepared
         return layers, prepared.screen
 
@@ -271,11 +269,6 @@ def _is_plain(inputs: Mapping[str, Tensor], mask: Tensor) -> bool:
     if "position_ids" in inputs or bool((mask[:, 1:] > mask[:, :-1]).any()):
         return False
     return "token_type_ids" not in inputs or not bool(inputs["token_type_ids"].any())
-
-
-def _is_watched(module: nn.Module) -> bool:
-    """Whether something happens when a module is called, beyond what its class says."""
-    return bool(module._forward_pre_hooks or module._forward_hooks or "forward" in module.__dict__)  # noqa: SLF001
 
 
 @cache

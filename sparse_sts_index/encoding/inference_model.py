@@ -71,13 +71,12 @@ class FileTokenizer(SentenceTokenizer):
     Parameters
     ----------
     tokenizer : tokenizers.Tokenizer
-        Its truncation and padding are set here.
+        It does not pad. Its truncation is set here.
     prompt : str
     max_length : int
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: str, max_length: int) -> None:
-        tokenizer.no_padding()
         tokenizer.enable_truncation(max_length)
         self._tokenizer, self._prompt, self._max_length = tokenizer, prompt, max_length
 
@@ -259,10 +258,9 @@ def _weights(path: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
     names = family.shapes(config)
     content = load_file(path / "model.safetensors")
     # Without a type in the configuration, the one of the file's first tensor counts.
-    if config.get("dtype", config.get("torch_dtype")) is None:
-        if any(weight.is_floating_point() and weight.dtype != torch.float32 for weight in content.values()):
-            raise _UnknownError
-    elif config.get("dtype", config.get("torch_dtype")) != "float32":
+    dtype = config.get("dtype", config.get("torch_dtype"))
+    floating = {weight.dtype for weight in content.values() if weight.is_floating_point()}
+    if dtype != "float32" and (dtype is not None or floating != {torch.float32}):
         raise _UnknownError
     weights = {name: weight for key, weight in content.items() if (name := _current_name(key)) in names}
     if config.get("tie_word_embeddings", True):

@@ -27,11 +27,7 @@ class Structure:
     def unchanged(self) -> bool:
         """Return whether the submodules are the same, still without hooks."""
         return all(
-            tuple(children.values()) == before
-            and not part._forward_hooks  # noqa: SLF001
-            and not part._forward_pre_hooks  # noqa: SLF001
-            and "forward" not in part.__dict__
-            for part, children, before in self._parts
+            tuple(children.values()) == before and not is_watched(part) for part, children, before in self._parts
         )
 
     def training(self) -> bool:
@@ -70,6 +66,11 @@ class Weights:
             and all(w.data_ptr() == address and w._version == version for w, address, version in self._versions)  # noqa: SLF001
             and [sample.tobytes() for sample in self._samples] == self._sampled
         )
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Return whether something happens when a module is called, beyond what its class says."""
+    return bool(module._forward_pre_hooks or module._forward_hooks or "forward" in module.__dict__)  # noqa: SLF001
 
 
 def has_global_hooks() -> bool:

@@ -34,12 +34,12 @@ class TermWeights:
 
     @classmethod
     def from_dense(cls, dense: Tensor) -> TermWeights:
-        """The non-zero entries of a Tensor of shape (n, vocab)."""
+        """Return the non-zero entries of a Tensor of shape (n, vocab)."""
         rows, terms = dense.nonzero(as_tuple=True)
         return cls(dense[rows, terms], rows, terms, (dense.shape[0], dense.shape[1]))
 
     def to_dense(self) -> Tensor:
-        """As a Tensor of shape (n, vocab)."""
+        """Return a Tensor of shape (n, vocab)."""
         return self.values.new_zeros(self.shape).index_put((self.rows, self.terms), self.values)
 
 

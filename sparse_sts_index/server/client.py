@@ -16,7 +16,7 @@ from sparse_sts_index._utils.text import check_strings, printable
 from sparse_sts_index.errors import ServerError
 from sparse_sts_index.search.certified import check_search
 from sparse_sts_index.search.results import Hit, Hits
-from sparse_sts_index.server.settings import MAX_EXPLAINED, MAX_HITS, MAX_SENTENCES
+from sparse_sts_index.server.settings import MAX_EXPLAINED, MAX_HITS, MAX_SENTENCES, is_loopback
 from sparse_sts_index.vectors.explanations import TermContribution
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class ServedIndex:
         if token:
             self._headers["authorization"] = f"Bearer {token}"
         self._waiting = waiting
-        local = parts.hostname in ("localhost", "127.0.0.1", "::1")  # which no proxy can reach
-        handlers = [_NoRedirects(), *([urllib.request.ProxyHandler({})] if local else [])]
+        no_proxy = [urllib.request.ProxyHandler({})] if is_loopback(str(parts.hostname)) else []  # none can reach it
+        handlers = [_NoRedirects(), *no_proxy]
         self._opener = urllib.request.build_opener(*handlers)
 
     def search(self, texts: Sequence[str], k: int = 10, *, mode: Mode = "exact", explain: bool = False) -> list[Hits]:

@@ -1,4 +1,4 @@
-"""How many cores a process may use, by its affinity and its control groups."""
+"""Test the number of cores that a process may use, by its affinity and its control groups."""
 
 from __future__ import annotations
 
