@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import TextIO
@@ -22,6 +23,7 @@ from .options import Real, Whole, memory_option, model_option, optional_index_ar
 @memory_option
 @click.option("--host", default="127.0.0.1", help="Beyond the loopback a token is needed.")
 @click.option("--port", type=Whole(0, 65535), default=8080, help="0: any that is free.")
+@click.option("--workers", type=Whole(min=1), default=1, help="Processes that serve; each holds all in memory.")
 @click.option("--writable", is_flag=True, help="Let documents be added, updated and deleted.")
 @click.option(
     "--token-file", type=click.File(encoding="utf-8-sig"), help="A file with the token that requests must bring."
@@ -39,6 +41,7 @@ def serve(
     memory: int | None,
     host: str,
     port: int,
+    workers: int,
     writable: bool,
     token_file: TextIO | None,
     max_batch: int,
@@ -56,6 +59,8 @@ def serve(
     from sparse_sts_index.server.run import check_extra, serve
     from sparse_sts_index.server.settings import TOKEN_VARIABLE, ServerSettings
 
+    if writable and workers > 1:
+        raise click.UsageError("one process at a time may change an index: --writable takes --workers 1")
     check_extra()
     index = chosen_index(index)
     token = os.environ.get(TOKEN_VARIABLE) or None
@@ -77,5 +82,12 @@ def serve(
     )
     from sparse_sts_index.index import SparseStsIndex
 
-    opened = SparseStsIndex.open(index, model, precision=precision, writable=writable, memory=memory)
-    serve(opened, settings, level=log_level)
+    open_index = functools.partial(
+        SparseStsIndex.open, index, model, precision=precision, writable=writable, memory=memory
+    )
+    if workers == 1:
+        serve(open_index(), settings, level=log_level)
+    else:
+        from sparse_sts_index.server.workers import serve_workers
+
+        serve_workers(open_index, settings, workers, level=log_level)

@@ -289,22 +289,12 @@ class SparseStsIndex:
             results = Searcher(snapshot, self._in_memory, self._memory).search(vectors, k, mode)
             rows = np.array([row for found in results for row in found.rows], np.int64)
             documents = iter(snapshot.documents(rows))
+            if not explain:
+                return [_hits(found, documents, itertools.repeat(None)) for found in results]
             return [
-                self._hits(snapshot, vectors[[row]], found, documents, explain) for row, found in enumerate(results)
+                _hits(found, documents, _explanations(snapshot, vectors[[row]], found))
+                for row, found in enumerate(results)
             ]
-
-    def _hits(
-        self, snapshot: Snapshot, query: csr_array, found: Neighbours, documents: Iterator[Document], explain: bool
-    ) -> Hits:
-        explanations: Iterable[tuple[TermContribution, ...] | None] = itertools.repeat(None)
-        if explain:
-            vectors, vocabulary = snapshot.store.take(np.array(found.rows, np.int64)), snapshot.vocabulary
-            explanations = (explain_pair(vocabulary, query, vectors[[n]]) for n in range(len(found.rows)))
-        hits = [
-            Hit(document.id, document.text, cosine, explanation=explanation)
-            for cosine, explanation, document in zip(found.cosines, explanations, documents)  # noqa: B905
-        ]
-        return Hits(tuple(hits), found.certified, found.bound)
 
     def score_pairs(self, a: Sequence[str], b: Sequence[str]) -> NDArray[np.float64]:
         """Float cosine of each sentence of `a` with the one of `b` at its side, from the model.
@@ -537,6 +527,21 @@ class SparseStsIndex:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _hits(
+    found: Neighbours, documents: Iterator[Document], explanations: Iterable[tuple[TermContribution, ...] | None]
+) -> Hits:
+    hits = [
+        Hit(document.id, document.text, cosine, explanation=explanation)
+        for cosine, explanation, document in zip(found.cosines, explanations, documents)  # noqa: B905
+    ]
+    return Hits(tuple(hits), found.certified, found.bound)
+
+
+def _explanations(snapshot: Snapshot, query: csr_array, found: Neighbours) -> Iterator[tuple[TermContribution, ...]]:
+    vectors, vocabulary = snapshot.store.take(np.array(found.rows, np.int64)), snapshot.vocabulary
+    return (explain_pair(vocabulary, query, vectors[[row]]) for row in range(len(found.rows)))
 
 
 def describe(encoder: SparseStsEncoder, quantizer: Quantizer) -> Manifest:

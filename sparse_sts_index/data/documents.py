@@ -52,17 +52,28 @@ class Document:
     where: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        where = self.where or f"document {self.id!a:.40}"
+        if type(self.id) is type(self.text) is str and self.id.isascii() and self.text.isascii():
+            length = len(self.id)
+        else:
+            length = self._check_strings()
+        if length > _MAX_ID_BYTES:
+            raise DataError(f"{self._place}: id is longer than {_MAX_ID_BYTES:,} bytes")
+        if not self.id.strip():
+            raise DataError(f"{self._place}: id is empty")
+
+    @property
+    def _place(self) -> str:
+        return self.where or f"document {self.id!a:.40}"
+
+    def _check_strings(self) -> int:
+        """Return the number of bytes of the id."""
         for name, value in (("id", self.id), ("text", self.text)):
             if type(value) is not str:
                 if not isinstance(value, str):
-                    raise ValueError(f"{where}: {name} must be a string, not {type(value).__name__}")
+                    raise ValueError(f"{self._place}: {name} must be a string, not {type(value).__name__}")
                 object.__setattr__(self, name, str(value))  # one of numpy's, which Java does not take
-            check_unicode(value, name, where)
-        if not self.id.strip():
-            raise DataError(f"{where}: id is empty")
-        if len(self.id.encode()) > _MAX_ID_BYTES:
-            raise DataError(f"{where}: id is longer than {_MAX_ID_BYTES:,} bytes")
+            check_unicode(value, name, self._place)
+        return len(self.id.encode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+_PADDED = 2  # times as many tokens may a batch have, if it were padded
+_WORTH = 256  # tokens that a worker is worth having for
 _SLACK = 1.02  # by which a batch may be longer than the mean: sentences are not cut
 _TOKENIZED_TOGETHER, _CHARACTERS_TOGETHER = 256, 1 << 20
 
@@ -85,7 +87,8 @@ class SentenceTokenizer(ABC):
         ----------
         sentences : sequence of str
         batch_tokens : int
-            Maximum number of tokens per batch, if it were padded. A longer sentence is a batch of its own.
+            Maximum number of tokens per batch; twice as many, if it were padded. A longer sentence is a batch of its
+            own.
         workers : int
             Number of batches that are computed at a time.
         """
@@ -94,10 +97,12 @@ class SentenceTokenizer(ABC):
         order = np.argsort(-lengths, kind="stable")
         order = order[~self._are_blank(tokens)[order]]
         most = _batch_limit(int(lengths[order].sum()), batch_tokens, workers)
+        ends = np.cumsum(lengths[order])
         batches, done = [], 0
         while done < len(order):
             longest = max(1, int(lengths[order[done]]))
-            rows = order[done : done + max(1, most // longest)]
+            stop = np.searchsorted(ends, (ends[done - 1] if done else 0) + most, side="right")
+            rows = order[done : max(done + 1, min(stop, done + _PADDED * batch_tokens // longest))]
             ids = torch.tensor([token for row in rows for token in tokens[row]], dtype=torch.int64)
             batches.append((rows, PackedTokens(ids, lengths[rows].tolist())))
             done += len(rows)
@@ -125,7 +130,7 @@ class SentenceTokenizer(ABC):
 def _batch_limit(total: int, batch_tokens: int, workers: int) -> int:
     """Return the most tokens of a batch, so that all workers have about as much to do."""
     batches = max(1, math.ceil(total / batch_tokens))
-    if batches > 1:
+    if batches > 1 or total >= _WORTH * workers:
         batches = workers * math.ceil(batches / workers)
     return min(batch_tokens, math.ceil(total / batches * _SLACK))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
@@ -137,5 +136,7 @@ class Groups:
 def scored(hits: Hits, calibration: Calibration) -> Hits:
     """Hits with the scores that a calibration gives to their cosines."""
     scores = calibration(np.array([hit.cosine for hit in hits])).tolist()
-    scored = tuple(dataclasses.replace(hit, score=score) for hit, score in zip(hits, scores, strict=True))
-    return dataclasses.replace(hits, hits=scored)
+    scored = [
+        Hit(hit.id, hit.text, hit.cosine, score, hit.explanation) for hit, score in zip(hits, scores, strict=True)
+    ]
+    return Hits(tuple(scored), hits.certified, hits.bound)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import AbstractContextManager
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from sparse_sts_index.server.batching import Done
+from sparse_sts_index.server.settings import METRICS_VARIABLE
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -37,10 +43,22 @@ class Metrics:
             "sparse_sts_batch_size", "Sentences, queries or calls that a stage did together.", ("stage",),
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256), registry=self.registry,
         )  # fmt: skip
-        self.queued = Gauge("sparse_sts_queued_sentences", "Sentences waiting to be encoded.", registry=self.registry)
-        self.documents = Gauge("sparse_sts_index_documents", "Documents in the index.", registry=self.registry)
-        self.postings = Gauge("sparse_sts_index_postings", "Postings in the index.", registry=self.registry)
-        self.bytes = Gauge("sparse_sts_index_bytes", "Size of the index's files.", registry=self.registry)
+        self.queued = Gauge(
+            "sparse_sts_queued_sentences", "Sentences waiting to be encoded.", registry=self.registry,
+            multiprocess_mode="livesum",
+        )  # fmt: skip
+        self.documents = self._of_index("documents", "Documents in the index.")
+        self.postings = self._of_index("postings", "Postings in the index.")
+        self.bytes = self._of_index("bytes", "Size of the index's files.")
+
+    def _of_index(self, name: str, help_text: str) -> Gauge:
+        """Return a gauge of the index, of which the last worker that looked knows best."""
+        full_name = f"sparse_sts_index_{name}"
+        return Gauge(full_name, help_text, registry=self.registry, multiprocess_mode="livemostrecent")
+
+    def stage(self, name: str) -> AbstractContextManager[Any]:
+        """Time a stage within a batch."""
+        return self.stage_seconds.labels(name).time()
 
     def batch(self, stage: str, done: Done) -> None:
         """Count a batch of a stage."""
@@ -51,5 +69,9 @@ class Metrics:
             waiting.observe(seconds)
 
     def text(self) -> bytes:
-        """All of them, in Prometheus' text format."""
-        return generate_latest(self.registry)
+        """All of them, in Prometheus' text format; those of all workers together, if there are several."""
+        if METRICS_VARIABLE not in os.environ:
+            return generate_latest(self.registry)
+        together = CollectorRegistry()
+        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        return generate_latest(together)

@@ -130,21 +130,32 @@ class Limits:
             arrived = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        working = asyncio.ensure_future(self._app(scope, replay, send))
-        gone = asyncio.ensure_future(_disconnected(receive))
-        try:
-            remaining = deadline - asyncio.get_running_loop().time()
-            done, _ = await asyncio.wait({working, gone}, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
-            if working in done:
-                working.result()
-            elif gone in done:
-                raise _GoneError
-            else:
-                detail = f"not done within {self._timeout:g} s"
-                raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, detail, **{"retry-after": "1"})
-        finally:
-            gone.cancel()
+        working, has_gone = asyncio.current_task(), False
+        assert working is not None
+
+        async def watch() -> None:
+            nonlocal has_gone
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            has_gone = True
             working.cancel()
+
+        watching = asyncio.ensure_future(watch())
+        limit = asyncio.timeout_at(deadline)
+        try:
+            async with limit:
+                await self._app(scope, replay, send)
+        except asyncio.CancelledError:
+            if has_gone and not working.uncancel():
+                raise _GoneError from None
+            raise
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            detail = f"not done within {self._timeout:g} s"
+            raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, detail, **{"retry-after": "1"}) from error
+        finally:
+            watching.cancel()
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive, deadline: float) -> bytes:
         detail = f"a body may have at most {self._max_body:,} bytes"
@@ -175,11 +186,6 @@ def _check_type(headers: dict[bytes, bytes], body: bytes) -> None:
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if body and kind != b"application/json":
         raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "a body must be application/json")
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _refuse(send: Send, error: RefusedError) -> None:

@@ -1,8 +1,8 @@
 """What the service does, apart from HTTP: an index and its model, and the few threads that they are used in.
 
-One thread runs the model (two would each bring cores' worth of OpenMP threads of their own), one searches, one writes
-and one compares the collection with itself. Each that calls into Java is attached to the virtual machine by its first
-call, and let go when it ends.
+One thread encodes queries and searches for them (two that run the model would each bring cores' worth of OpenMP threads
+of their own), one reads documents, one writes and one compares the collection with itself. Each that calls into Java is
+attached to the virtual machine by its first call, and let go when it ends.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sparse_sts_index.search.certified import Mode
 from sparse_sts_index.search.results import Group, Groups, Hits, scored
 from sparse_sts_index.server.batching import ClosedError, OverloadedError, Worker
 from sparse_sts_index.server.metrics import Metrics
-from sparse_sts_index.server.settings import MAX_SENTENCES, ServerSettings
+from sparse_sts_index.server.settings import ServerSettings
 from sparse_sts_index.storage.lucene.jvm import detach_thread
 from sparse_sts_index.storage.manifest import Manifest
 from sparse_sts_index.vectors.explanations import PairExplanation, explain_traces
@@ -42,7 +42,6 @@ T = TypeVar("T")
 logger = logging.getLogger("sparse_sts_index.server")
 
 _WRITES_WAITING = 32
-_QUERIES_TOGETHER = 64  # searched for
 MEMBERS_SHOWN = 100  # of a group
 _SENTENCES_SHOWN = 2_000  # of all groups
 
@@ -83,10 +82,9 @@ class _Encode:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """Queries to search for, encoded by the model with that fingerprint."""
+    """Queries to encode, and to search for."""
 
-    vectors: csr_array
-    fingerprint: str
+    texts: Sequence[str]
     k: int
     mode: Mode
     explain: bool
@@ -130,23 +128,17 @@ class Service:
         self._joining: asyncio.Task[None] | None = None
         self._joined = 0
         batch = self.metrics.batch
-        self._encoder_thread: Worker[Any, Any] = Worker(
-            "encode",
-            self._encode,
+        self._query_thread: Worker[Any, Any] = Worker(
+            "query",
+            self._answer,
             most=settings.max_batch,
             limit=settings.max_queue,
-            size=lambda job: len(job.texts) if isinstance(job, _Encode) else 1,
-            done=functools.partial(batch, "encode"),
-        )
-        searches = _QUERIES_TOGETHER if settings.max_batch > 1 else 1
-        self._search_thread: Worker[Any, Any] = Worker(
-            "search",
-            self._search,
-            most=searches,
-            limit=max(settings.max_queue, MAX_SENTENCES),
-            size=lambda job: job.vectors.shape[0] if isinstance(job, _Search) else 0,
-            done=functools.partial(batch, "search"),
+            size=lambda job: len(job.texts) if isinstance(job, _Encode | _Search) else 1,
+            done=functools.partial(batch, "query"),
             at_end=detach_thread,
+        )
+        self._read_thread: Worker[Callable[[], Any], Any] = Worker(
+            "read", _calls, done=functools.partial(batch, "read"), at_end=detach_thread
         )
         self._write_thread: Worker[Callable[[], Any], Any] = Worker(
             "write", _calls, limit=_WRITES_WAITING, done=functools.partial(batch, "write"), at_end=detach_thread
@@ -154,7 +146,7 @@ class Service:
         self._join_thread: Worker[Callable[[], Any], Any] = Worker(
             "join", _calls, done=functools.partial(batch, "join"), at_end=detach_thread
         )
-        self._threads = (self._encoder_thread, self._search_thread, self._write_thread, self._join_thread)
+        self._threads = (self._query_thread, self._read_thread, self._write_thread, self._join_thread)
         self._refresher: asyncio.Task[None] | None = None
 
     async def load(self) -> None:
@@ -165,11 +157,11 @@ class Service:
         ModelMismatchError, ModelError
             See :attr:`.index.SparseStsIndex.encoder`.
         """
-        self.encoder = await self._encoder_thread.do(lambda: self.index.encoder)
-        await self._search_thread.do(self.index.prepare)
+        self.encoder = await self._query_thread.do(lambda: self.index.encoder)
+        await self._read_thread.do(self.index.prepare)
         await self.search(["a sentence to warm up with"], 10, "exact", explain=True)
         await self.explain([("a sentence", "another one")])
-        await self._search_thread.do(self._measure)
+        await self._read_thread.do(self._measure)
 
     def start(self) -> None:
         """Begin to look for changes, in the running event loop."""
@@ -199,17 +191,14 @@ class Service:
     @property
     def waiting(self) -> int:
         """Sentences that wait to be encoded."""
-        return self._encoder_thread.pending
+        return self._query_thread.pending
 
     # --- queries
 
     async def search(self, texts: Sequence[str], k: int, mode: Mode, *, explain: bool) -> list[Hits]:
         """See :meth:`.index.SparseStsIndex.search`."""
-        encoded = await self._encoded(_Encode(texts))
-        job = _Search(encoded.vectors, encoded.encoder.fingerprint, k, mode, explain)
-        found: list[Hits] = await self._search_thread.do(job)
-        calibration = encoded.encoder.calibration
-        return found if calibration is None else [scored(hits, calibration) for hits in found]
+        found: list[Hits] = await self._query(_Search(texts, k, mode, explain))
+        return found
 
     async def cosines(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float | None]]:
         """Cosine, and score if the model is calibrated, of each pair."""
@@ -232,16 +221,19 @@ class Service:
         return list(zip(explained, scores, strict=True))
 
     async def _encoded(self, job: _Encode) -> Encoded:
+        encoded: Encoded = await self._query(job)
+        return encoded
+
+    async def _query(self, job: _Encode | _Search) -> Any:
         if self._broken:
             raise UnavailableError(self._broken)
-        encoded: Encoded = await self._encoder_thread.do(job)
-        return encoded
+        return await self._query_thread.do(job)
 
     # --- documents
 
     async def get(self, doc_id: str) -> Document | None:
         """The document with this id, or None."""
-        return await self._call(self._search_thread, lambda: self.index.get(doc_id))
+        return await self._call(self._read_thread, lambda: self.index.get(doc_id))
 
     async def write(self, documents: Sequence[Document], *, replace: bool) -> int:
         """Add documents, or with `replace` update them; durable when this returns how many took others' place.
@@ -305,7 +297,7 @@ class Service:
                 break
             shown.append(group)
         ids = [doc_id for group in shown for doc_id in group.ids[:MEMBERS_SHOWN]]
-        found = iter(await self._call(self._search_thread, lambda: self.index.get_many(ids)))
+        found = iter(await self._call(self._read_thread, lambda: self.index.get_many(ids)))
         members = [[document for _ in group.ids[:MEMBERS_SHOWN] if (document := next(found))] for group in shown]
         present = [(group, some) for group, some in zip(shown, members, strict=True) if len(some) > 1]
         return FoundGroups(groups, present, current)
@@ -337,52 +329,55 @@ class Service:
         result: T = await thread.do(function)
         return result
 
-    def _encode(self, jobs: list[_Encode | Callable[[], Any]]) -> list[Any]:
+    def _answer(self, jobs: list[_Encode | _Search | Callable[[], Any]]) -> list[Any]:
         results: list[Any] = [None] * len(jobs)
-        together: list[tuple[int, _Encode]] = []
+        rows: dict[int, slice] = {}  # by place
+        searches: defaultdict[tuple[int, Mode, bool], list[int]] = defaultdict(list)
+        texts: list[str] = []
         for place, job in enumerate(jobs):
-            if not isinstance(job, _Encode):
+            if not isinstance(job, _Encode | _Search):
                 results[place] = _called(job)
-            elif job.trace:
+            elif isinstance(job, _Encode) and job.trace:
                 results[place] = _called(functools.partial(self._trace, job))
             else:
-                together.append((place, job))
-        if together:
-            encoder = self.encoder
-            vectors = encoder.encode([text for _, job in together for text in job.texts])
-            start = 0
-            for place, job in together:
-                results[place] = Encoded(vectors[start : start + len(job.texts)], encoder)
-                start += len(job.texts)
+                rows[place] = slice(len(texts), len(texts) + len(job.texts))
+                texts += job.texts
+                if isinstance(job, _Search):
+                    searches[job.k, job.mode, job.explain].append(place)
+        if not rows:
+            return results
+        encoder = self.encoder
+        with self.metrics.stage("encode"):
+            vectors = encoder.encode(texts)
+        for place, own in rows.items():
+            if isinstance(jobs[place], _Encode):
+                results[place] = Encoded(vectors[own], encoder)
+        for alike, places in searches.items():
+            with self.metrics.stage("search"):
+                found = self._search(vectors, [rows[place] for place in places], encoder, *alike)
+            for place, hits in zip(places, found, strict=True):
+                results[place] = hits
         return results
 
     def _trace(self, job: _Encode) -> Encoded:
         traces = self.encoder.trace(job.texts)
         return Encoded(csr_array(vstack([trace.vector for trace in traces])), self.encoder, traces)
 
-    def _search(self, jobs: list[_Search | Callable[[], Any]]) -> list[Any]:
-        results: list[Any] = [None] * len(jobs)
-        alike: defaultdict[tuple[int, Mode, bool], list[int]] = defaultdict(list)
-        for place, job in enumerate(jobs):  # calls first: one may be a refresh
-            if not isinstance(job, _Search):
-                results[place] = _called(job)
-        for place, job in enumerate(jobs):
-            if not isinstance(job, _Search):
-                continue
-            if job.fingerprint != self.index.manifest.model_fingerprint:
-                results[place] = UnavailableError("the index has been replaced by one of another model; try again")
-            else:
-                alike[job.k, job.mode, job.explain].append(place)
-        for (k, mode, explain), places in alike.items():
-            blocks = [jobs[place].vectors for place in places]  # type: ignore[union-attr]
-            try:
-                found = iter(self.index.search_vectors(csr_array(vstack(blocks)), k, mode=mode, explain=explain))
-                for place, block in zip(places, blocks, strict=True):
-                    results[place] = list(itertools.islice(found, block.shape[0]))
-            except Exception as error:  # it is of these alone
-                for place in places:
-                    results[place] = error
-        return results
+    def _search(
+        self, vectors: csr_array, rows: list[slice], encoder: SparseStsEncoder, k: int, mode: Mode, explain: bool
+    ) -> list[list[Hits] | Exception]:
+        """Return the hits of some rows at a time."""
+        if encoder.fingerprint != self.index.manifest.model_fingerprint:
+            return [UnavailableError("the index has been replaced by one of another model; try again")] * len(rows)
+        try:
+            some = vectors[np.concatenate([np.arange(own.start, own.stop) for own in rows])]
+            found = self.index.search_vectors(some, k, mode=mode, explain=explain)
+        except Exception as error:  # it is of these alone
+            return [error] * len(rows)
+        if encoder.calibration is not None:
+            found = [scored(hits, encoder.calibration) for hits in found]
+        each = iter(found)
+        return [list(itertools.islice(each, own.stop - own.start)) for own in rows]
 
     def _measure(self) -> None:
         manifest = self.index.manifest
@@ -395,11 +390,11 @@ class Service:
             await asyncio.sleep(self.settings.refresh)
             try:
                 if await self._call(self._write_thread, self.index.refresh):  # searches go on meanwhile
-                    await self._call(self._search_thread, self._measure)
+                    await self._call(self._read_thread, self._measure)
                     logger.info("refreshed", extra={"documents": len(self.index)})
                 if self._broken or self.index.manifest.model_fingerprint != self.encoder.fingerprint:
                     self._broken = "the index has been replaced by one of another model"
-                    self.encoder = await self._encoder_thread.do(lambda: self.index.encoder)
+                    self.encoder = await self._query_thread.do(lambda: self.index.encoder)
                     self._broken = None
             except OverloadedError:
                 continue  # the model is busy: later

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ MAX_K = 1000
 MAX_HITS, MAX_EXPLAINED = 10_000, 1_000  # that a request may ask for
 LOWEST_THRESHOLD = 0.5  # of groups
 TOKEN_VARIABLE = "SPARSE_STS_TOKEN"
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's: where processes count together
 _SHORTEST_TOKEN = 16
 
 
@@ -81,6 +83,7 @@ class ServerSettings:
             )
 
 
+@functools.lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Whether an address (or ``localhost``) is this machine's own, out of others' reach."""
     if host == "localhost":

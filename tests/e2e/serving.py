@@ -17,12 +17,13 @@ import httpx
 
 
 class Server:
-    """A running ``sparse-sts serve``: its process, its address, and the lines that it has logged so far."""
+    """A running ``sparse-sts serve``: its process, its address, what it has logged so far, how it is to end."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.lines: list[dict[str, Any]] = []
         self.url = ""
+        self.status = 0
         self._listening = threading.Event()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -70,7 +71,7 @@ def serving(index: Path, *options: object, **environment: str) -> Iterator[Serve
     try:
         server.wait()
         yield server
-        assert server.stop() == 0
+        assert server.stop() == server.status
         assert not [line for line in server.lines if "exception" in line]
     finally:
         process.kill()

@@ -165,8 +165,8 @@ def test_many_at_once_get_each_their_own(server: Server, sample_index: SparseSts
     with server.client() as client:
         metrics = client.get("/metrics").text
     sizes = {line.split()[0]: float(line.split()[1]) for line in metrics.splitlines() if not line.startswith("#")}
-    batches = sizes['sparse_sts_batch_size_count{stage="encode"}']
-    assert sizes['sparse_sts_batch_size_sum{stage="encode"}'] > 1.2 * batches  # they were encoded together
+    batches = sizes['sparse_sts_batch_size_count{stage="query"}']
+    assert sizes['sparse_sts_batch_size_sum{stage="query"}'] > 1.2 * batches  # they were encoded together
     assert sizes["sparse_sts_index_documents"] == 1000
     assert sizes["sparse_sts_index_bytes"] > 10_000
     assert sizes['sparse_sts_requests_total{method="POST",route="/v1/search",status="200"}'] >= 120

@@ -14,6 +14,7 @@ from sparse_sts_index.server.problems import ALWAYS, problems
 from sparse_sts_index.server.service import UnavailableError
 from sparse_sts_index.server.settings import LOWEST_THRESHOLD
 
+_VERSION = metadata.version("sparse-sts-index")
 router = APIRouter(tags=["operations"])
 
 
@@ -31,7 +32,7 @@ async def index(service: ServiceOf) -> dict[str, Any]:
         "writable": service.settings.writable,
         "updated": manifest.updated,
         "scale": None if calibration is None else calibration.scale,
-        "version": metadata.version("sparse-sts-index"),
+        "version": _VERSION,
         "lowest_threshold": LOWEST_THRESHOLD,
     }
 

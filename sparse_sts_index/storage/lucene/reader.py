@@ -207,17 +207,23 @@ class ImpactReader:
 
     def search(self, queries: Sequence[str], limit: int) -> list[Matches]:
         """Run queries in Lucene's syntax; see :meth:`search_impacts`."""
+        return [self._matches(line) for line in self._lines(queries, limit)]
+
+    def _lines(self, queries: Sequence[str], limit: int) -> Iterator[str]:
+        """Score, row and document number of each hit, all separated by commas, a line for each query."""
         if not queries:
-            return []
-        found: list[Matches] = []
+            return
         with crossing(self.directory):
             limit = min(limit, max(1, self.index_reader.maxDoc()))
         some = max(1, _HITS_AT_A_TIME // limit)
         for start in range(0, len(queries), some):
             with crossing(self.directory):
-                lines = self._search(str(limit), "\n".join(queries[start : start + some])).split("\n")
-            found.extend(map(_matches, lines))
-        return found
+                lines = self._search(str(limit), "\n".join(queries[start : start + some]))
+            yield from lines.split("\n")
+
+    def _matches(self, line: str) -> Matches:
+        fields = np.array(list(map(float, line.split(",") if line else [])))
+        return Matches(fields[1::3].astype(np.int64), fields[2::3].astype(np.int64), fields[0::3])
 
     def texts(self, docids: Sequence[int]) -> list[str]:
         """Sentences of documents."""
@@ -235,8 +241,10 @@ class ImpactReader:
 
     def find(self, ids: Sequence[str]) -> list[tuple[int, int] | None]:
         """Row and Lucene's document number of each id, or None where there is no such document."""
-        found = self.search([id_query(doc_id) for doc_id in ids], 1)
-        return [(int(match.rows[0]), int(match.docids[0])) if len(match) else None for match in found]
+        lines = list(self._lines([id_query(doc_id) for doc_id in ids], 1))
+        found = self._matches(",".join(filter(None, lines)))
+        places = iter(zip(found.rows.tolist(), found.docids.tolist(), strict=True))
+        return [next(places) if line else None for line in lines]
 
 
 class ImpactShards(ImpactReader):
@@ -275,15 +283,20 @@ class ImpactShards(ImpactReader):
 
     def search(self, queries: Sequence[str], limit: int) -> list[Matches]:
         """As of one reader."""
-        return [self._numbered_on(matches) for matches in super().search(queries, limit)]
+        found = super().search(queries, limit)
+        orders = [np.lexsort((matches.rows, -matches.scores)) for matches in found]
+        return [
+            Matches(matches.rows[order], matches.docids[order], matches.scores[order])
+            for matches, order in zip(found, orders, strict=True)
+        ]
 
-    def _numbered_on(self, matches: Matches) -> Matches:
+    def _matches(self, line: str) -> Matches:
+        matches = super()._matches(line)
         shards = np.searchsorted(self._ends, matches.docids, side="right")
         rows = matches.rows + self._first_rows[shards]
         if (matches.rows < 0).any() or (rows >= np.append(self._first_rows[1:], 1 << 62)[shards]).any():
             raise ImpactIndexError(f"{self.directory}: a shard asks for another row than it has")
-        order = np.lexsort((rows, -matches.scores))
-        return Matches(rows[order], matches.docids[order], matches.scores[order])
+        return Matches(rows, matches.docids, matches.scores)
 
 
 def lucene_version() -> str:
@@ -303,12 +316,6 @@ def _other_lucene(directory: Path, *, old: bool) -> str:
     by = "another version of Lucene" if stale else printable(writer)
     remedy = "sparse-sts upgrade it with a Lucene between the two" if old else _NEWER_LUCENE
     return f"written by {by}, which Lucene {lucene_version()} does not read: {remedy}, or build it in another folder"
-
-
-def _matches(line: str) -> Matches:
-    fields = np.array(list(map(float, line.split(",") if line else [])))
-    rows, docids = fields[1::3].astype(np.int64), fields[2::3].astype(np.int64)
-    return Matches(rows, docids, fields[0::3])
 
 
 def open_directory(path: Path) -> Any:

@@ -29,11 +29,22 @@ def test_batches_are_of_similar_length_within_the_budget(tiny: SparseStsEncoder)
         assert len(positions) == len(packed.lengths)
         assert len(packed.ids) == sum(packed.lengths)
         padded = len(positions) * packed.lengths[0]
-        assert len(positions) == 1 or padded <= 300
+        assert len(positions) == 1 or (len(packed.ids) <= 300 and padded <= 2 * 300)
         padding += padded - len(packed.ids)
         total += padded
     assert padding < 0.1 * total
     assert max(packed.lengths[0] for _, packed in tokenized.batches if isinstance(packed, PackedTokens)) == 512
+
+
+@pytest.mark.parametrize(("words", "batches"), [(300, 1), (600, 2), (1200, 2)])
+def test_as_many_batches_as_workers_where_there_is_enough_to_do(
+    tiny: SparseStsEncoder, words: int, batches: int
+) -> None:
+    sentences = ["word " * (words // 20)] * 20 + ["x"]
+    tokenized = tiny._used.tokenize(sentences, 1024, 2)
+    sizes = [len(packed.ids) for _, packed in tokenized.batches if isinstance(packed, PackedTokens)]
+    assert len(sizes) == batches
+    assert max(sizes) <= 1.2 * min(sizes)
 
 
 @given(st.lists(st.text("ab", max_size=12), max_size=40))
