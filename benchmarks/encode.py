@@ -11,8 +11,10 @@ precision, those of the head in int8, by the fastest of torch's products of thei
 With ``--before``, a checkout of an earlier version (see ``conditions.py``), its fused engines take turns, too.
 
 The OpenVINO backend of sentence-transformers needs an older transformers than this package is tested with. With
-``--backend-python``, the interpreter of an environment of its own (with ``sentence-transformers[openvino]``), it takes
-its turns too. (The ONNX backend does not install with sentence-transformers 6.2: optimum-onnx wants one older still.)
+``--backend-python``, the interpreter of an environment of its own (with ``sentence-transformers[openvino] nncf onnx
+onnxscript onnxruntime``), it takes its turns, too: as it is (in bfloat16 where the processor has that), and with 8-bit
+integers (nncf, calibrated with a hundred of the sentences). So does ONNX Runtime, which packages such as fastembed run
+SPLADE with: the model with its pooling in one graph, in float32 and with 8-bit integers (``quantize_dynamic``).
 """
 
 from __future__ import annotations
@@ -30,8 +32,11 @@ import harness
 import numpy as np
 import torch
 
-STOCK, OPENVINO = "stock", "stock, OpenVINO"
+STOCK, OPENVINO, ONNX = "stock", "stock, OpenVINO", "ONNX Runtime"
+IN_FLOAT32 = (STOCK, "fused", "fused, before", ONNX)
+BACKENDS = (OPENVINO, f"{OPENVINO} int8", ONNX, f"{ONNX} int8")
 ENGINES = (STOCK, "stock, bfloat16", "fused", "fused, bfloat16")
+_CALIBRATION = 100  # sentences
 _ALONE = 50  # sentences a round that are encoded one at a time
 
 
@@ -66,7 +71,7 @@ def main() -> None:
     model = str(tiny_folder()) if arguments.model == "tiny" else arguments.model
     engines = dict.fromkeys(ENGINES, sys.executable)
     if arguments.backend_python:
-        engines[OPENVINO] = str(arguments.backend_python)
+        engines |= dict.fromkeys(BACKENDS, str(arguments.backend_python))
     if arguments.before:
         engines |= {f"{name}, before": sys.executable for name in ENGINES if name.startswith("fused")}
     with tempfile.TemporaryDirectory() as folder:
@@ -100,7 +105,7 @@ def main() -> None:
     }
     for (name, engine), found in zip(report["engines"].items(), vectors, strict=True):
         engine["times_stock"] = engine["median"] / report["engines"][STOCK]["median"]
-        engine["share_of_limit"] = engine["median"] / limits["bfloat16" if "bfloat16" in name else "float32"]
+        engine["share_of_limit"] = engine["median"] / limits["float32" if name in IN_FLOAT32 else "bfloat16"]
         engine["alone_ms"] = {
             f"p{percent}": float(np.percentile([ms for answer in answers[name][1:] for ms in answer["alone"]], percent))
             for percent in (50, 99)
@@ -149,13 +154,17 @@ def work(name: str, model: str, file: Path, output: Path) -> None:
 
         ours = SparseStsEncoder.load(model, precision="bfloat16" if "bfloat16" in name else "float32")
         encode = ours.encode
+    elif name.startswith(ONNX):
+        encode = onnx_encoder(model, int8="int8" in name)
     else:
         from sentence_transformers import SparseEncoder
 
-        options: dict[str, Any] = {"backend": "openvino"} if name == OPENVINO else {}
+        options: dict[str, Any] = {"backend": "openvino"} if name.startswith(OPENVINO) else {}
         if "bfloat16" in name:
             options = {"model_kwargs": {"dtype": torch.bfloat16}}
         stock = SparseEncoder(model, **options)
+        if name == f"{OPENVINO} int8":
+            quantize_openvino(stock, sentences[:_CALIBRATION])
 
         def encode(sentences: list[str]) -> Any:
             return stock.encode(sentences, batch_size=32)
@@ -174,6 +183,65 @@ def work(name: str, model: str, file: Path, output: Path) -> None:
         return {"seconds": seconds, "sentences_per_second": len(sentences) / seconds, "alone": alone}
 
     harness.serve(round_)
+
+
+def quantize_openvino(model: Any, sentences: list[str]) -> None:
+    """Quantize weights and activations in place, as ``export_static_quantized_openvino_model`` does."""
+    import nncf
+
+    inner = model[0].auto_model
+    names = [each.get_any_name() for each in inner.model.inputs]
+
+    def features(sentence: str) -> dict[str, Any]:
+        return {name: value.numpy() for name, value in model.preprocess([sentence]).items() if name in names}
+
+    data = nncf.Dataset(sentences, features)
+    inner.model = nncf.quantize(inner.model, data, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(sentences))
+    inner.request = None
+    inner.compile()
+
+
+def onnx_encoder(model: str, *, int8: bool) -> Any:
+    """Return a function that encodes with ONNX Runtime, in batches of 32 of similar length."""
+    import onnxruntime
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from scipy import sparse
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    class Splade(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mlm = AutoModelForMaskedLM.from_pretrained(model).eval()
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            logits = self.mlm(input_ids=input_ids, attention_mask=attention_mask).logits
+            return (torch.log1p(torch.relu(logits)) * attention_mask.unsqueeze(-1)).amax(1)
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    example = tokenizer(["a cat", "a cat sleeps"], padding=True, return_tensors="pt")
+    axes = {0: torch.export.Dim("sentences", min=1, max=4096), 1: torch.export.Dim("tokens", min=2, max=512)}
+    names = ["input_ids", "attention_mask"]
+    with tempfile.TemporaryDirectory() as folder:
+        file, small = f"{folder}/splade.onnx", f"{folder}/splade-int8.onnx"
+        inputs = tuple(example[name] for name in names)
+        torch.onnx.export(Splade(), inputs, file, dynamo=True, dynamic_shapes=(axes, axes), input_names=names)
+        if int8:
+            quantize_dynamic(file, small, weight_type=QuantType.QInt8)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(small if int8 else file, options, providers=["CPUExecutionProvider"])
+
+    def encode(sentences: list[str]) -> Any:
+        order = sorted(range(len(sentences)), key=lambda row: -len(sentences[row]))
+        parts = []
+        for start in range(0, len(order), 32):
+            some = tokenizer([sentences[row] for row in order[start : start + 32]], padding=True, return_tensors="np")
+            (weights,) = session.run(None, {name: some[name].astype(np.int64) for name in names})
+            parts.append(sparse.csr_array(weights))
+        vectors = sparse.vstack(parts).tocsr()[np.argsort(order)]
+        return sparse.diags_array(1 / sparse.linalg.norm(vectors, axis=1)) @ vectors
+
+    return encode
 
 
 def _save(path: Path, vectors: Any) -> None:

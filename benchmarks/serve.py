@@ -1,13 +1,14 @@
 """How many searches a second does ``sparse-sts serve`` answer, how soon, and what does it do when there are too many?
 
     python benchmarks/serve.py --collection glosses.jsonl.gz --model tiny
-    python benchmarks/serve.py --collection glosses.jsonl.gz --index glosses-idx --seconds 120
+    python benchmarks/serve.py --collection glosses.jsonl.gz --index glosses-idx --seconds 120 --before EARLIER
 
-starts the installed command on a free port of 127.0.0.1 and puts load on it with ``wrk`` (Debian's package of that
+starts the command on a free port of 127.0.0.1 and puts load on it with ``wrk`` (Debian's package of that
 name): POST /v1/search of one sentence a request, drawn at random from sentences of the collection that have lost their
 last word. It writes ``results/serve.json`` and ``results/serve.svg`` (for the plot: ``pip install matplotlib``).
 
-- Batching, and no batching (``--max-batch 1``): two servers that take turns, two each, with queues that never fill.
+- Batching, as many workers as there are cores, no batching (``--max-batch 1``), an earlier version (``--before``: its
+  checkout, see ``conditions.py``): servers that take turns, two each, with queues that never fill.
 - Overload: a server with a short queue gets ``--overload`` times the requests that batching could answer. What the
   rest gets is 429. wrk does not tell latencies by status; those of the accepted come from a client of good manners,
   which asks five times a second meanwhile and waits for as long as Retry-After says.
@@ -38,13 +39,17 @@ from typing import Any
 
 import harness
 
+from sparse_sts_index._utils.environment import cores
 from sparse_sts_index.data.documents import read_corpus
 
 K = 10
-BATCHING, ONE_BY_ONE = "batching", "no batching"
+BATCHING, WORKERS, ONE_BY_ONE, BEFORE = "batching", "workers", "no batching", "before"
+COLOURS = {BATCHING: "C0", WORKERS: "C3", ONE_BY_ONE: "0.6", BEFORE: "C4", "overload": "C1"}
+COMPARED = ((BATCHING, ONE_BY_ONE), (WORKERS, BATCHING), (BATCHING, BEFORE), (WORKERS, BEFORE))
+ROOT = Path(__file__).resolve().parent.parent
 PERCENTILES = ("p50_ms", "p90_ms", "p99_ms", "p99.9_ms", "max_ms")
 FIGURES = ("requests_per_second", *PERCENTILES)
-_WARM_UP = 5  # seconds
+_WARM_UP = 15  # seconds, in which Java compiles what it runs
 _FEW, _FEW_SECONDS = 8, 10  # connections, and for how long, before and after the overload
 _POLITE_RATE = 5  # requests a second of the client of good manners
 _START, _STOP = 180, 60  # seconds that a server may take
@@ -124,6 +129,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--overload", type=float, default=3.0, help="Times the measured rate; 0: without any pause.")
     parser.add_argument("--overload-connections", type=int, default=512)
     parser.add_argument("--overload-queue", type=int, default=32, help="--max-queue of the server that is overloaded.")
+    parser.add_argument("--before", type=Path, help="Checkout of an earlier version.")
     parser.add_argument("--output", type=Path, default=harness.RESULTS, help="Folder for what is written.")
     return parser.parse_args()
 
@@ -148,8 +154,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "wrk": subprocess.run(["wrk", "-v"], capture_output=True, text=True).stdout.splitlines()[0].split(" [")[0],
         "machine": harness.machine(),
         "settings": modes,
-        "batching_to_no_batching": {
-            key: modes[BATCHING][key]["median"] / modes[ONE_BY_ONE][key]["median"] for key in FIGURES
+        "ratios": {
+            f"{name} to {other}": {key: modes[name][key]["median"] / modes[other][key]["median"] for key in FIGURES}
+            for name, other in COMPARED
+            if other in modes
         },
         **overload,
         "checks": checks(modes, overload),
@@ -165,13 +173,13 @@ def sentences(collection: str, wanted: int) -> tuple[int, list[str]]:
 
 
 def build(collection: str, model: str, index: Path) -> Path:
-    subprocess.run([command(), "index", collection, "--model", model, "--output", str(index)], check=True)
+    subprocess.run([*command(), "index", collection, "--model", model, "--output", str(index)], check=True)
     return index
 
 
-def command() -> str:
-    """The command that is installed beside this interpreter."""
-    return str(Path(sys.executable).with_name("sparse-sts"))
+def command(root: Path = ROOT) -> list[str]:
+    """The command of a checkout."""
+    return ["env", f"PYTHONPATH={root}", sys.executable, "-P", "-m", "sparse_sts_index"]
 
 
 # The server
@@ -189,11 +197,10 @@ class Server:
     def watched(self) -> Iterator[None]:
         """Note the resident set each second, until the block ends."""
         ended = threading.Event()
-        status = Path(f"/proc/{self.process.pid}/status")
 
         def watch() -> None:
             while True:
-                self.rss_mib.append(int(status.read_text().split("VmRSS:")[1].split()[0]) / 1024)
+                self.rss_mib.append(sum(map(resident_mib, family(self.process.pid))))
                 if ended.wait(1):
                     return
 
@@ -206,11 +213,23 @@ class Server:
             watcher.join()
 
 
+def family(pid: int) -> list[int]:
+    """A process and its children."""
+    return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+
+def resident_mib(pid: int) -> float:
+    try:
+        return int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+    except (OSError, IndexError):  # it has ended
+        return 0.0
+
+
 @contextmanager
-def served(index: Path, folder: Path, *options: str) -> Iterator[Server]:
+def served(index: Path, folder: Path, *options: str, root: Path = ROOT) -> Iterator[Server]:
     """A server on a free port of 127.0.0.1; it has to end well."""
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".log") as log:
-        arguments = [command(), "serve", str(index), "--host", "127.0.0.1", "--port", "0", *options]
+        arguments = [*command(root), "serve", str(index), "--host", "127.0.0.1", "--port", "0", *options]
         process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             yield Server(process, listening(process, Path(log.name)))
@@ -254,12 +273,18 @@ def load(server: Server, folder: Path, seconds: int, connections: int, pause_ms:
 
 
 def steady(arguments: argparse.Namespace, index: Path, folder: Path) -> dict[str, dict[str, Any]]:
-    """With and without batching, in turns, at the given number of connections."""
+    """All settings in turns, at the given number of connections."""
     queue = ("--max-queue", str(max(256, 4 * arguments.connections)))
-    options = {BATCHING: queue, ONE_BY_ONE: (*queue, "--max-batch", "1")}
+    workers = ("--workers", str(cores()))
+    options = {BATCHING: queue, WORKERS: (*queue, *workers), ONE_BY_ONE: (*queue, "--max-batch", "1")}
+    roots = dict.fromkeys(options, ROOT)
+    if arguments.before:
+        options[BEFORE], roots[BEFORE] = queue, arguments.before.resolve()
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in options}
     with ExitStack() as stack:
-        servers = {name: stack.enter_context(served(index, folder, *options[name])) for name in options}
+        servers = {
+            name: stack.enter_context(served(index, folder, *options[name], root=roots[name])) for name in options
+        }
         for server in servers.values():
             load(server, folder, _WARM_UP, arguments.connections)
         for number in (1, 2):
@@ -442,7 +467,7 @@ def plot(path: Path, report: dict[str, Any]) -> Path:
     bars = {name: mode["requests_per_second"]["median"] for name, mode in modes.items()}
     bars["overload"] = during["accepted_per_second"]
     shed = during["statuses"].get("429", 0) / during["seconds"]
-    drawn = rates.bar(list(bars), list(bars.values()), color=["C0", "0.6", "C1"])
+    drawn = rates.bar(list(bars), list(bars.values()), color=[COLOURS[name] for name in bars])
     rates.bar_label(drawn, fmt="{:,.0f}", padding=3)
     rates.set_ylabel("answered searches a second")
     rates.set_title(f"{connections} connections; overload: {shed:,.0f}/s more got 429", fontsize=9)
@@ -450,10 +475,10 @@ def plot(path: Path, report: dict[str, Any]) -> Path:
 
     shown = ("p50", "p90", "p99")
     lines = [(name, [mode[f"{key}_ms"]["median"] for key in shown]) for name, mode in modes.items()]
-    looks = [("C0", "-"), ("0.6", "-")]
+    looks = [(COLOURS[name], "-") for name in modes]
     if accepted := during["polite_client"]["accepted_ms"]:
         lines.append(("overload, accepted", [accepted[key] for key in shown]))
-        looks.append(("C1", "-"))
+        looks.append((COLOURS["overload"], "-"))
     for name, dashes in (("before", "--"), ("after", "-")):
         label = f"{name} it, {recovery['connections']} connections"
         lines.append((label, [recovery[name][f"{key}_ms"] for key in shown]))
@@ -463,8 +488,8 @@ def plot(path: Path, report: dict[str, Any]) -> Path:
     latencies.set(yscale="log", ylabel="latency, ms")
     latencies.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
 
-    for name, mode, colour in zip([*modes, "overload"], [*modes.values(), during], ("C0", "0.6", "C1"), strict=True):
-        memories.plot(mode["memory"]["rss_mib"], color=colour, label=name)
+    for name, mode in {**modes, "overload": during}.items():
+        memories.plot(mode["memory"]["rss_mib"], color=COLOURS[name], label=name)
     memories.set(xlabel="seconds under load", ylabel="resident set, MiB")
     memories.set_ylim(bottom=0)
     memories.legend(frameon=False, fontsize=8)

@@ -5,7 +5,7 @@
 makes the same steps of the published sparse STS recipe (batches of 16 pairs: tokenize, forward, ``SpladeLoss`` over
 ``SparseCosineSimilarityLoss``, backward, clip, AdamW) with each engine in turn, in one run (see ``harness.py``), and
 writes ``results/train.json`` and ``results/train.svg`` (for the plot: ``pip install matplotlib``). What a whole run
-gives is asked by ``recipe.py``.
+gives is asked by ``recipe.py``. Those in bfloat16 do as ``sparse-sts train --precision bfloat16`` does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 STOCK = "stock"
-ENGINES = (STOCK, "fused, stock loss", "fused")
+ENGINES = (STOCK, "stock, bfloat16", "fused, stock loss", "fused", "fused, bfloat16")
 BATCH = 16  # pairs
 
 
@@ -81,9 +81,10 @@ def work(arguments: argparse.Namespace) -> None:
     order = np.random.default_rng(0).permutation(len(pairs))
     torch.manual_seed(0)
     model = SparseEncoder(str(tiny_folder()) if arguments.base_model == "tiny" else arguments.base_model)
-    if arguments.worker != STOCK:
+    if not arguments.worker.startswith(STOCK):
         fuse(model)
-    kind = SparseSpladeLoss if arguments.worker == "fused" else SpladeLoss
+    kind = SparseSpladeLoss if arguments.worker in ("fused", "fused, bfloat16") else SpladeLoss
+    bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled="bfloat16" in arguments.worker)
     loss = kind(
         model,
         loss=SparseCosineSimilarityLoss(model),
@@ -99,7 +100,8 @@ def work(arguments: argparse.Namespace) -> None:
         batch = [order[(done + i) % len(order)] for i in range(BATCH)]
         done += BATCH
         columns = [model.preprocess([column[i] for i in batch]) for column in (pairs.sentence1, pairs.sentence2)]
-        total: Any = sum(loss(columns, torch.tensor(pairs.gold[batch], dtype=torch.float32)).values())
+        with bfloat16:
+            total: Any = sum(loss(columns, torch.tensor(pairs.gold[batch], dtype=torch.float32)).values())
         total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -8,6 +8,8 @@ import click
 
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.reading import FileOptions
+from sparse_sts_index.errors import ModelError
+from sparse_sts_index.training.model_folder import refuse_model_target
 
 from .options import Real, Whole, overwrite_option, reading_options
 from .progress import progress
@@ -43,6 +45,7 @@ def grow(corpus: str, output: Path, reading: FileOptions, overwrite: bool, **set
     Dense models come without the head that gives weights to terms. CORPUS wants tens of thousands of sentences of any
     kind; nobody needs to have graded them.
     """
+    refuse_model_target(output, error=ModelError, overwrite=overwrite)
     sentences = list(dict.fromkeys(document.text for document in read_corpus(corpus, **reading)))
 
     from sparse_sts_index.training import splade_from_dense

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -118,7 +119,7 @@ def search(
     if explain and format == "trec":
         raise click.UsageError("A TREC run has no room for --explain.")
     wanted: Iterable[Document] = (
-        check_ids(read_corpus(queries, **reading))
+        _begun(check_ids(read_corpus(queries, **reading)))
         if queries
         else (Document(str(number), text, f"query {number}") for number, text in enumerate(texts, 1))
     )
@@ -155,6 +156,12 @@ def _opened(index: str, model: str | None, precision: Precision | None, memory: 
 def _prompt(index: str, model: str | None, precision: Precision | None, memory: int | None, settings: Settings) -> None:
     with _opened(index, model, precision, memory) as opened:
         prompt(opened, settings, _show_hits)
+
+
+def _begun(documents: Iterable[Document]) -> Iterator[Document]:
+    """Read the first, so that a file that cannot be read is refused before a model is loaded."""
+    rest = iter(documents)
+    return itertools.chain(list(itertools.islice(rest, 1)), rest)
 
 
 def _by_index(

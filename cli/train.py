@@ -10,7 +10,8 @@ import click
 from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.pairs import Pairs, load_pairs
 from sparse_sts_index.data.reading import TableOptions
-from sparse_sts_index.errors import DataError
+from sparse_sts_index.errors import DataError, TrainingError
+from sparse_sts_index.training.model_folder import refuse_model_target
 from sparse_sts_index.training.settings import DEFAULT_RECIPE, RECIPES, TrainingSettings
 from sparse_sts_index.vectors.spec import PRECISIONS
 
@@ -135,7 +136,8 @@ def train(
         raise DataError(f"{dataset} is a single file: give the dev pairs with --dev-dataset")
 
     output = chosen_model_output(output, dataset)
-
+    if not resume:
+        refuse_model_target(output, error=TrainingError, overwrite=overwrite)
     of_pairs, of_corpus = split_reading(reading)
 
     def pairs(source: str, split: str) -> Pairs:

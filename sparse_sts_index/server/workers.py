@@ -96,6 +96,8 @@ def _reserved(settings: ServerSettings) -> socket.socket:
     with listen(settings) as alone:  # an address that others share with each other is taken all the same
         family, address = alone.family, alone.getsockname()
     reserved = socket.socket(family)
+    if family == socket.AF_INET6:
+        reserved.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as create_server has it
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     reserved.bind(address)
@@ -104,7 +106,7 @@ def _reserved(settings: ServerSettings) -> socket.socket:
 
 @dataclass(frozen=True)
 class _Task:
-    """What a worker is to do: where it counts for the metrics, too, and in how many threads it computes."""
+    """Tell a worker what to do, in which folder to count for the metrics, and in how many threads to compute."""
 
     open_index: Callable[[], SparseStsIndex]
     settings: ServerSettings
@@ -193,7 +195,7 @@ def _start_first(task: _Task) -> _Worker:
             if worker.problem:
                 raise ServerError(worker.problem)
     except BaseException:
-        worker.stop()
+        _stop([worker], _TO_STOP)
         raise
     return worker
 
@@ -220,7 +222,6 @@ def _stop(team: Sequence[_Worker], seconds: float) -> None:
 
 def _forget(metrics: str, pid: int | None) -> None:
     """Take the gauges of a process that has died out of the metrics."""
-    os.environ[METRICS_VARIABLE] = metrics
     from prometheus_client.multiprocess import mark_process_dead
 
     mark_process_dead(pid, metrics)  # type: ignore[no-untyped-call]
@@ -251,7 +252,7 @@ def _work(task: _Task, reports: Connection) -> None:
 def _end_with_parent(reports: Connection) -> None:
     try:
         reports.recv()  # nothing ever comes
-    except EOFError:
+    except (EOFError, OSError):
         os.kill(os.getpid(), signal.SIGTERM)
 
 

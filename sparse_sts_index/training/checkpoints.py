@@ -20,14 +20,14 @@ from sparse_sts_index._utils.files import (
     from_sealed_json,
     os_errors_as,
     read_plain,
-    refuse_replacing,
     sync_tree,
     tensors_written,
     to_sealed_json,
 )
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoding.model_safety import check_model
-from sparse_sts_index.errors import SparseStsError, TrainingError
+from sparse_sts_index.errors import TrainingError
+from sparse_sts_index.training.model_folder import is_model, refuse_model_target
 
 _REMOVED = ".removed-{}"
 _SEAL_FILE = "sha256.json"  # of a checkpoint: written last
@@ -72,7 +72,7 @@ class Checkpoints:
         ------
         TrainingError
         """
-        if resume and _is_model(output) and not self.folder.exists():
+        if resume and is_model(output) and not self.folder.exists():
             raise TrainingError(f"nothing to resume: {output} is complete")
         refuse_model_target(output, error=TrainingError, overwrite=overwrite)
         if self.folder.exists() and not (self.folder / _IDENTITY_FILE).is_file():
@@ -165,15 +165,6 @@ def seal(checkpoint: Path) -> None:
     sums = {path.relative_to(checkpoint).as_posix(): _sha256(path) for path in files if path.name != _SEAL_FILE}
     with atomic_writer(checkpoint / _SEAL_FILE) as file:
         file.write(to_sealed_json(sums))
-
-
-def refuse_model_target(output: Path, *, error: type[SparseStsError], overwrite: bool) -> None:
-    """Refuse to write a model where something else is, or over a model unless `overwrite`."""
-    refuse_replacing(output, "a model", error=error, complete=_is_model(output), overwrite=overwrite)
-
-
-def _is_model(folder: Path) -> bool:
-    return (folder / "modules.json").is_file()
 
 
 def _sealed(checkpoint: Path) -> dict[str, str] | None:

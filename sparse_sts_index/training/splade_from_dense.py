@@ -35,7 +35,7 @@ from sparse_sts_index.encoding.bundled import MINILM, TINY
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.encoding.models import load_dense, no_progress_bars, tokenizer_vocabulary
 from sparse_sts_index.errors import DataError, ModelError
-from sparse_sts_index.training.checkpoints import refuse_model_target
+from sparse_sts_index.training.model_folder import refuse_model_target
 
 _NORM = 4.0  # of the term weights that are aimed at
 _BIAS = -1.0  # of all logits at the beginning: most terms are to have no weight

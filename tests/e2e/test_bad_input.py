@@ -162,3 +162,33 @@ def test_usage(sparse_sts: Run, arguments: list[str]) -> None:
     assert run.returncode == 2
     assert "Traceback" not in run.stderr
     assert "Error: " in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "part"),
+    [
+        ("train --dataset sample --output {taken}", "already holds a model"),
+        ("grow {corpus} --encoder minilm --output {taken}", "already holds a model"),
+        ("search {index} --queries {taken}/none.jsonl", "no such file"),
+        ("search {taken}/none x", "no index at"),
+        ("index {corpus} --model tiny --output {index}", "already"),
+    ],
+)
+def test_what_can_be_known_is_known_before_slow_imports(
+    write: Write, tiny: SparseStsEncoder, tmp_path: Path, command: str, part: str
+) -> None:
+    corpus, taken = write("c.txt", "a cat\n"), tmp_path / "taken"
+    taken.mkdir()
+    (taken / "modules.json").write_text("[]")
+    index = tmp_path / "index"
+    SparseStsIndex.build(index, ["a cat"], tiny)
+    words = command.format(corpus=corpus, taken=taken, index=index).split()
+    code = (
+        "import sys\nfrom sparse_sts_index.cli.main import main\n"
+        f"try: main({words!r})\n"
+        "finally:\n"
+        "    slow = {'torch', 'transformers', 'sentence_transformers', 'datasets'} & set(sys.modules)\n"
+        "    if slow: print(*slow, file=sys.stderr)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert_refused(run, part)
