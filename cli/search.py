@@ -100,6 +100,8 @@ def search(
             raise click.UsageError("--two-step, --approximate and --engine cannot be used with --url of an engine.")
         if served and (model is not None or precision is not None):
             raise click.UsageError("--model and --precision cannot be used with --url of a service, which has its own.")
+        if index is not None and texts and Path(index).is_dir():
+            raise click.UsageError("INDEX cannot be used with --url.")
         texts = (*filter(None, [index]), *texts)
     elif index is not None and names_index(index, alone=not texts and queries is None):
         place = Path(index)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 _PADDED = 2  # times as many tokens may a batch have, if it were padded
 _WORTH = 256  # tokens that a worker is worth having for
-_SLACK = 1.02  # by which a batch may be longer than the mean: sentences are not cut
 _TOKENIZED_TOGETHER, _CHARACTERS_TOGETHER = 256, 1 << 20
 
 
@@ -96,7 +95,7 @@ class SentenceTokenizer(ABC):
         lengths = np.fromiter(map(len, tokens), dtype=np.int64, count=len(tokens))
         order = np.argsort(-lengths, kind="stable")
         order = order[~self._are_blank(tokens)[order]]
-        most = _batch_limit(int(lengths[order].sum()), batch_tokens, workers)
+        most = _batch_limit(lengths[order], batch_tokens, workers)
         ends = np.cumsum(lengths[order])
         batches, done = [], 0
         while done < len(order):
@@ -127,12 +126,12 @@ class SentenceTokenizer(ABC):
         return self._are_blank(self._tokens(sentences))
 
 
-def _batch_limit(total: int, batch_tokens: int, workers: int) -> int:
-    """Return the most tokens of a batch, so that all workers have about as much to do."""
-    batches = max(1, math.ceil(total / batch_tokens))
-    if batches > 1 or total >= _WORTH * workers:
-        batches = workers * math.ceil(batches / workers)
-    return min(batch_tokens, math.ceil(total / batches * _SLACK))
+def _batch_limit(lengths: NDArray[np.int64], batch_tokens: int, workers: int) -> int:
+    """Return the most tokens of a batch, so that all workers worth having have about as much to do."""
+    total = int(lengths.sum())
+    workers = max(1, min(workers, total // _WORTH))
+    batches = workers * max(1, math.ceil(total / batch_tokens / workers))
+    return min(batch_tokens, math.ceil(total / batches) + int(lengths.max(initial=0)) // 2)  # sentences are not cut
 
 
 def _runs(sentences: Sequence[str]) -> Iterator[Sequence[str]]:

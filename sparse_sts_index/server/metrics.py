@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from sparse_sts_index.server.batching import Done
 from sparse_sts_index.server.settings import METRICS_VARIABLE
@@ -73,5 +77,18 @@ class Metrics:
         if METRICS_VARIABLE not in os.environ:
             return generate_latest(self.registry)
         together = CollectorRegistry()
-        MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+        together.register(_OfAllWorkers(Path(os.environ[METRICS_VARIABLE])))
         return generate_latest(together)
+
+
+class _OfAllWorkers(Collector):
+    """Metrics that several processes write to files of a folder, but for files in which there is nothing yet."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        """See :class:`prometheus_client.registry.Collector`."""
+        files = [str(file) for file in self._folder.glob("*.db") if file.stat().st_size]
+        found: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+        return found

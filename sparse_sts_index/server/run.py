@@ -152,7 +152,7 @@ def serve_at(
         timeout_graceful_shutdown=int(settings.timeout) + 1,
         limit_concurrency=_CONNECTIONS,
     )
-    before = signal.signal(signal.SIGTERM, interrupt)  # uvicorn raises it again once it has stopped
+    before = signal.signal(signal.SIGTERM, _interrupt)  # uvicorn raises it again once it has stopped
     try:
         asyncio.run(service.load())
         gc.freeze()  # collections would walk through torch's million objects each time: a quarter of a second
@@ -170,8 +170,7 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def interrupt(*_: object) -> None:
-    """Handle a signal as Ctrl-C."""
+def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 

@@ -25,7 +25,7 @@ from sparse_sts_index.errors import SparseStsError
 from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.search.certified import Mode
 from sparse_sts_index.search.results import Group, Groups, Hits, scored
-from sparse_sts_index.server.batching import ClosedError, OverloadedError, Worker
+from sparse_sts_index.server.batching import ClosedError, Done, OverloadedError, Worker
 from sparse_sts_index.server.metrics import Metrics
 from sparse_sts_index.server.settings import ServerSettings
 from sparse_sts_index.storage.lucene.jvm import detach_thread
@@ -134,7 +134,7 @@ class Service:
             most=settings.max_batch,
             limit=settings.max_queue,
             size=lambda job: len(job.texts) if isinstance(job, _Encode | _Search) else 1,
-            done=functools.partial(batch, "query"),
+            done=self._count_queries,
             at_end=detach_thread,
         )
         self._read_thread: Worker[Callable[[], Any], Any] = Worker(
@@ -347,8 +347,13 @@ class Service:
         if not rows:
             return results
         encoder = self.encoder
-        with self.metrics.stage("encode"):
-            vectors = encoder.encode(texts)
+        try:
+            with self.metrics.stage("encode"):
+                vectors = encoder.encode(texts)
+        except Exception as error:  # it is of these alone
+            for place in rows:
+                results[place] = error
+            return results
         for place, own in rows.items():
             if isinstance(jobs[place], _Encode):
                 results[place] = Encoded(vectors[own], encoder)
@@ -378,6 +383,10 @@ class Service:
             found = [scored(hits, encoder.calibration) for hits in found]
         each = iter(found)
         return [list(itertools.islice(each, own.stop - own.start)) for own in rows]
+
+    def _count_queries(self, done: Done) -> None:
+        self.metrics.batch("query", done)
+        self.metrics.queued.set(self.waiting)
 
     def _measure(self) -> None:
         manifest = self.index.manifest

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -22,11 +23,12 @@ from pathlib import Path
 from sparse_sts_index._utils.environment import cores
 from sparse_sts_index.errors import ServerError, SparseStsError
 from sparse_sts_index.index import SparseStsIndex
-from sparse_sts_index.server.run import check_extra, interrupt, listen, log_json, serve_at, url_of
+from sparse_sts_index.server.run import check_extra, listen, log_json, serve_at, url_of
 from sparse_sts_index.server.settings import METRICS_VARIABLE, ServerSettings
 
 _LONGEST_PAUSE = 60.0  # seconds before a worker that could not start is started again
 _LOOK = 1.0  # seconds from look to look, where nothing happens
+_SOON = 0.1  # seconds until it is known that a worker has ended, or that it takes too long
 _THREADS = "OMP_NUM_THREADS"
 _TO_STOP = 5.0  # seconds beyond those of a request
 _spawn = get_context("spawn")  # threads of Java and OpenMP do not survive a fork
@@ -63,7 +65,8 @@ def serve_workers(
     if settings.writable:
         raise ValueError("one process at a time may change an index: writable takes one worker")
     check_extra()
-    before = signal.signal(signal.SIGTERM, interrupt)
+    signals = _Signals()
+    before = {number: signal.signal(number, signals) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with _reserved(settings) as address, tempfile.TemporaryDirectory(prefix="sparse-sts-") as metrics:
             log_json(level)
@@ -71,16 +74,19 @@ def serve_workers(
             task = _Task(open_index, replace(settings, port=port), level, metrics, max(1, cores() // workers))
             team: list[_Worker] = []
             try:
-                team.append(_start_first(task))
+                team.append(_Worker(task))
+                _wait_for(team[0])
+                logger.info("listening", extra={"url": url_of(address)})
                 team += (_Worker(task) for _ in range(workers - 1))
-                _watch(team, url_of(address))
+                _watch(team)
             except KeyboardInterrupt:
                 logger.info("stopping")
             finally:
-                _stop(team, settings.timeout + _TO_STOP)
+                _stop(team, settings.timeout + _TO_STOP, signals)
             logger.info("stopped")
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _reserved(settings: ServerSettings) -> socket.socket:
@@ -100,7 +106,11 @@ def _reserved(settings: ServerSettings) -> socket.socket:
         reserved.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as create_server has it
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    reserved.bind(address)
+    try:
+        reserved.bind(address)
+    except OSError as error:  # another process was faster
+        reserved.close()
+        raise ServerError(f"cannot listen at {settings.host}, port {address[1]}: {error.strerror}") from error
     return reserved
 
 
@@ -113,6 +123,24 @@ class _Task:
     level: str
     metrics: str
     threads: int
+
+
+class _Signals:
+    """Interrupt at the first signal, and count the others.
+
+    Attributes
+    ----------
+    count : int
+        Number of signals so far.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, *_: object) -> None:
+        self.count += 1
+        if self.count == 1:
+            raise KeyboardInterrupt
 
 
 class _Worker:
@@ -137,7 +165,11 @@ class _Worker:
         self._due: float | None = None  # when another one is to take its place
         self._reports, theirs = _spawn.Pipe()
         self._process = _spawn.Process(target=_work, args=(self._task, theirs), daemon=True)
-        self._process.start()
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: a terminal sends it to all processes
+        try:
+            self._process.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
         theirs.close()
 
     @property
@@ -172,52 +204,44 @@ class _Worker:
         if self._process.is_alive():
             self._process.terminate()
 
-    def join(self, deadline: float) -> None:
-        """Wait for its end, and end it if it is not there by then, by :func:`time.monotonic`."""
-        self._process.join(max(0.0, deadline - time.monotonic()))
+    def join(self, too_long: Callable[[], bool]) -> None:
+        """Wait for its end, and end it if that takes too long."""
+        while self._process.is_alive() and not too_long():
+            self._process.join(_SOON)
         self._process.kill()
         self._process.join()
 
 
-def _start_first(task: _Task) -> _Worker:
-    """Return a worker that serves.
+def _wait_for(worker: _Worker) -> None:
+    """Wait until a worker serves.
 
     Raises
     ------
     ServerError
         It does not start.
     """
-    worker = _Worker(task)
-    try:
-        while not worker.ready:
-            connection.wait(worker.events)
-            worker.look()
-            if worker.problem:
-                raise ServerError(worker.problem)
-    except BaseException:
-        _stop([worker], _TO_STOP)
-        raise
-    return worker
+    while not worker.ready:
+        connection.wait(worker.events)
+        worker.look()
+        if worker.problem:
+            raise ServerError(worker.problem)
 
 
-def _watch(team: Sequence[_Worker], url: str) -> None:
-    """Keep the team complete, until a signal; say where it listens once all serve."""
-    told = False
+def _watch(team: Sequence[_Worker]) -> None:
+    """Keep the team complete, until a signal."""
     while True:
         connection.wait([event for worker in team for event in worker.events], _LOOK)
         for worker in team:
             worker.look()
-        if not told and all(worker.ready for worker in team):
-            logger.info("listening", extra={"url": url})
-            told = True
 
 
-def _stop(team: Sequence[_Worker], seconds: float) -> None:
+def _stop(team: Sequence[_Worker], seconds: float, signals: _Signals) -> None:
+    """End the team within some seconds, or at a second signal."""
     for worker in team:
         worker.stop()
     deadline = time.monotonic() + seconds
     for worker in team:
-        worker.join(deadline)
+        worker.join(lambda: time.monotonic() > deadline or signals.count > 1)
 
 
 def _forget(metrics: str, pid: int | None) -> None:
@@ -232,13 +256,13 @@ def _forget(metrics: str, pid: int | None) -> None:
 
 def _work(task: _Task, reports: Connection) -> None:
     """Serve; report None when ready, or what prevents it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent ends the others
-    threading.Thread(target=_end_with_parent, args=(reports,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(reports, task.metrics), daemon=True).start()
     os.environ[METRICS_VARIABLE] = task.metrics
     os.environ.setdefault(_THREADS, str(task.threads))
     log_json(task.level, worker=os.getpid())
 
     def tell() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # uvicorn has set its own
         reports.send(None)
         logger.info("worker ready", extra={"resident_mib": _resident_mib()})
 
@@ -249,10 +273,11 @@ def _work(task: _Task, reports: Connection) -> None:
         raise SystemExit(1) from None
 
 
-def _end_with_parent(reports: Connection) -> None:
+def _end_with_parent(reports: Connection, metrics: str) -> None:
     try:
         reports.recv()  # nothing ever comes
     except (EOFError, OSError):
+        shutil.rmtree(metrics, ignore_errors=True)
         os.kill(os.getpid(), signal.SIGTERM)
 
 

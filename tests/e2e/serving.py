@@ -65,6 +65,7 @@ def serving(index: Path, *options: object, **environment: str) -> Iterator[Serve
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # a terminal's signals are for a group
         env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
     )
     server = Server(process)

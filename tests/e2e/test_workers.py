@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ def is_there(pid: int) -> bool:
 
 
 def test_all_workers_answer_and_count_together(server: Server, sample_index: SparseStsIndex) -> None:
-    assert len(server.events("worker ready")) == 2
+    until(lambda: len(server.events("worker ready")) == 2)
     assert all(event["resident_mib"] > 100 for event in server.events("worker ready"))
     before, seen = counted(server), len(server.events("request"))
     (expected,) = sample_index.search(QUERY["queries"], 5)  # type: ignore[arg-type]
@@ -79,13 +80,50 @@ def test_a_worker_that_dies_is_replaced(server: Server) -> None:
     assert "sparse_sts_queued_sentences 0.0" in metrics
 
 
-def test_workers_end_with_the_one_that_started_them(sample_index: SparseStsIndex) -> None:
-    with serving(sample_index.path, "--workers", 2) as running:
+def test_workers_end_with_the_one_that_started_them(sample_index: SparseStsIndex, tmp_path: Path) -> None:
+    with serving(sample_index.path, "--workers", 2, TMPDIR=str(tmp_path)) as running:
+        until(lambda: len(running.events("worker ready")) == 2)
         workers = [event["worker"] for event in running.events("worker ready")]
         assert all(map(is_there, workers))
         running.status = -signal.SIGKILL
         running.process.kill()
         until(lambda: not any(map(is_there, workers)))
+        assert not list(tmp_path.glob("sparse-sts-*"))
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.1, 1.0])
+def test_signals_of_a_terminal_end_all_workers_once(sample_index: SparseStsIndex, pause: float) -> None:
+    with serving(sample_index.path, "--workers", 2) as running:
+        if pause == 1.0:  # both serve; otherwise the second is still starting
+            until(lambda: len(running.events("worker ready")) == 2)
+        for _ in range(2):
+            os.killpg(running.process.pid, signal.SIGINT)
+            time.sleep(pause)
+        running.process.wait(60)
+    assert running.events("stopped")
+    assert {line["level"] for line in running.lines} == {"info"}
+
+
+def test_metrics_are_of_the_present(server: Server, tmp_path: Path) -> None:
+    (folder,) = {
+        Path(line.split()[-1]).parent
+        for worker in server.events("worker ready")
+        if is_there(worker["worker"])
+        for line in Path(f"/proc/{worker['worker']}/maps").read_text().splitlines()
+        if line.endswith(".db")
+    }
+    (folder / "counter_99999.db").touch()  # as a worker leaves it that has just begun
+
+    def ask(number: int) -> int:
+        with server.client() as client:
+            body = {"queries": [f"sentence {number} {n} " + "of many words " * 9 for n in range(100)], "k": 1}
+            return client.post("/v1/search", json=body).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(ask, range(8))) <= {200, 429}
+    for _ in range(8):  # by each of the workers
+        with server.client() as client:
+            assert "sparse_sts_queued_sentences 0.0" in client.get("/metrics").text
 
 
 @pytest.mark.parametrize(
