@@ -121,7 +121,7 @@ def search(
     if explain and format == "trec":
         raise click.UsageError("A TREC run has no room for --explain.")
     wanted: Iterable[Document] = (
-        _begun(check_ids(read_corpus(queries, **reading)))
+        check_ids(read_corpus(queries, **reading))
         if queries
         else (Document(str(number), text, f"query {number}") for number, text in enumerate(texts, 1))
     )
@@ -177,6 +177,7 @@ def _by_index(
     explain: bool,
 ) -> Answers:
     with _opened(index, model, precision, memory) as opened:
+        queries = _begun(queries)
         yield from _ask_and_warn(partial(opened.search, k=k, mode=mode, explain=explain), opened.encoder, queries)
 
 
@@ -194,6 +195,7 @@ def _by_serving_engine(
 
     back_off = BackOff(waiting=show_wait)
     with RemoteIndex.open(url, model, token=token, precision=precision, back_off=back_off) as remote:
+        queries = _begun(queries)
         yield from _ask_and_warn(partial(remote.search, k=k, explain=explain), remote.encoder, queries)
 
 

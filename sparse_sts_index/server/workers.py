@@ -75,11 +75,11 @@ def serve_workers(
             team: list[_Worker] = []
             try:
                 team.append(_Worker(task))
-                _wait_for(team[0])
-                logger.info("listening", extra={"url": url_of(address)})
-                team += (_Worker(task) for _ in range(workers - 1))
-                _watch(team)
-            except KeyboardInterrupt:
+                _wait_for(team[0], signals)
+                if not signals.count:
+                    logger.info("listening", extra={"url": url_of(address)})
+                    team += (_Worker(task) for _ in range(workers - 1))
+                _watch(team, signals)
                 logger.info("stopping")
             finally:
                 _stop(team, settings.timeout + _TO_STOP, signals)
@@ -126,21 +126,24 @@ class _Task:
 
 
 class _Signals:
-    """Interrupt at the first signal, and count the others.
+    """Count signals. An exception instead could come while a process is being started.
 
     Attributes
     ----------
     count : int
         Number of signals so far.
+    arrived : Connection
+        To wait for one.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self.arrived, self._told = _spawn.Pipe(duplex=False)
 
     def __call__(self, *_: object) -> None:
         self.count += 1
         if self.count == 1:
-            raise KeyboardInterrupt
+            self._told.send_bytes(b".")
 
 
 class _Worker:
@@ -165,11 +168,11 @@ class _Worker:
         self._due: float | None = None  # when another one is to take its place
         self._reports, theirs = _spawn.Pipe()
         self._process = _spawn.Process(target=_work, args=(self._task, theirs), daemon=True)
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: a terminal sends it to all processes
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: a terminal sends it to all
         try:
             self._process.start()
         finally:
-            signal.signal(signal.SIGINT, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
 
     @property
@@ -212,25 +215,25 @@ class _Worker:
         self._process.join()
 
 
-def _wait_for(worker: _Worker) -> None:
-    """Wait until a worker serves.
+def _wait_for(worker: _Worker, signals: _Signals) -> None:
+    """Wait until a worker serves, or for a signal.
 
     Raises
     ------
     ServerError
         It does not start.
     """
-    while not worker.ready:
-        connection.wait(worker.events)
+    while not (worker.ready or signals.count):
+        connection.wait([*worker.events, signals.arrived])
         worker.look()
         if worker.problem:
             raise ServerError(worker.problem)
 
 
-def _watch(team: Sequence[_Worker]) -> None:
+def _watch(team: Sequence[_Worker], signals: _Signals) -> None:
     """Keep the team complete, until a signal."""
-    while True:
-        connection.wait([event for worker in team for event in worker.events], _LOOK)
+    while not signals.count:
+        connection.wait([signals.arrived, *(event for worker in team for event in worker.events)], _LOOK)
         for worker in team:
             worker.look()
 
@@ -256,6 +259,7 @@ def _forget(metrics: str, pid: int | None) -> None:
 
 def _work(task: _Task, reports: Connection) -> None:
     """Serve; report None when ready, or what prevents it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(reports, task.metrics), daemon=True).start()
     os.environ[METRICS_VARIABLE] = task.metrics
     os.environ.setdefault(_THREADS, str(task.threads))
