@@ -31,7 +31,6 @@ import harness
 from scipy.sparse import csr_array
 from search import build_ours, load, save, save_documents, shuffled, vectors
 
-ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ("first_ms", "next_ms", "warm_ms", "found_ms", "batch_per_second")
 _QUERIES = 2500
 
@@ -61,12 +60,11 @@ def compare(arguments: argparse.Namespace, folder: Path) -> None:
     save(folder / "queries", shuffled(queries, _QUERIES))
     save_documents(folder / "documents", documents[: min(count, documents.shape[0])], count)
     build_ours(load(folder / "documents"), folder / "now")
-    versions = {"now": ROOT, **({"before": arguments.before.resolve()} if arguments.before else {})}
+    versions = {"now": harness.ROOT, **({"before": arguments.before.resolve()} if arguments.before else {})}
     if arguments.before:
         shutil.copytree(folder / "now", folder / "before")
     commands = {
-        name: ["env", f"PYTHONPATH={root}", sys.executable, __file__, "--worker", str(folder / name)]
-        for name, root in versions.items()
+        name: [*harness.of_checkout(root), __file__, "--worker", str(folder / name)] for name, root in versions.items()
     }
     answers = harness.take_turns(commands, arguments.rounds)
     engines = {name: {key: harness.summarize(answers[name], key) for key in FIGURES} for name in versions}

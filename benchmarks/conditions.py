@@ -31,7 +31,6 @@ from typing import Any
 
 import harness
 
-ROOT = Path(__file__).resolve().parents[1]
 _PERIOD = 100_000  # microseconds
 _LOOP = """
 import time
@@ -56,12 +55,9 @@ def main() -> None:
     if arguments.worker:
         work(arguments)
         return
-    versions = {"now": ROOT, "before": arguments.before.resolve()}
+    versions = {"now": harness.ROOT, "before": arguments.before.resolve()}
     options = [word for word in sys.argv[1:] if word != "--worker"]
-    commands = {
-        name: ["env", f"PYTHONPATH={root}", sys.executable, __file__, *options, "--worker"]
-        for name, root in versions.items()
-    }
+    commands = {name: [*harness.of_checkout(root), __file__, *options, "--worker"] for name, root in versions.items()}
     report: dict[str, Any] = {"model": arguments.model, "machine": harness.machine(), "unit": "sentences/s"}
     report["cold"] = cold(versions)
     report["quiet"] = quiet(commands, arguments.pairs)

@@ -81,8 +81,8 @@ def main() -> None:
         file.write_text("\n".join(" ".join(sentence.split()) for sentence in sentences), encoding="utf-8")
         commands = {
             name: [
-                *(["env", f"PYTHONPATH={arguments.before.resolve()}"] if name.endswith("before") else []),
-                *(python, __file__, "--worker", name, "--model", model, "--sentences", str(file)),
+                *(harness.of_checkout(arguments.before) if name.endswith("before") else [python]),
+                *(__file__, "--worker", name, "--model", model, "--sentences", str(file)),
                 *("--output", f"{folder}/{number}.npz"),
             ]
             for number, (name, python) in enumerate(engines.items())

@@ -19,8 +19,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
 _PACKAGES = ("torch", "sentence-transformers", "transformers", "optimum-intel", "openvino")
+
+
+def of_checkout(root: Path) -> list[str]:
+    """The beginning of a command that runs the package of a checkout."""
+    return ["env", f"PYTHONPATH={root.resolve()}", sys.executable]
 
 
 def serve(round_: Callable[[], dict[str, Any]]) -> None:

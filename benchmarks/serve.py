@@ -25,7 +25,6 @@ import json
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -46,7 +45,6 @@ K = 10
 BATCHING, WORKERS, ONE_BY_ONE, BEFORE = "batching", "workers", "no batching", "before"
 COLOURS = {BATCHING: "C0", WORKERS: "C3", ONE_BY_ONE: "0.6", BEFORE: "C4", "overload": "C1"}
 COMPARED = ((BATCHING, ONE_BY_ONE), (WORKERS, BATCHING), (BATCHING, BEFORE), (WORKERS, BEFORE))
-ROOT = Path(__file__).resolve().parent.parent
 PERCENTILES = ("p50_ms", "p90_ms", "p99_ms", "p99.9_ms", "max_ms")
 FIGURES = ("requests_per_second", *PERCENTILES)
 _WARM_UP = 15  # seconds, in which Java compiles what it runs
@@ -177,9 +175,9 @@ def build(collection: str, model: str, index: Path) -> Path:
     return index
 
 
-def command(root: Path = ROOT) -> list[str]:
+def command(root: Path = harness.ROOT) -> list[str]:
     """The command of a checkout."""
-    return ["env", f"PYTHONPATH={root}", sys.executable, "-P", "-m", "sparse_sts_index"]
+    return [*harness.of_checkout(root), "-P", "-m", "sparse_sts_index"]
 
 
 # The server
@@ -226,7 +224,7 @@ def resident_mib(pid: int) -> float:
 
 
 @contextmanager
-def served(index: Path, folder: Path, *options: str, root: Path = ROOT) -> Iterator[Server]:
+def served(index: Path, folder: Path, *options: str, root: Path = harness.ROOT) -> Iterator[Server]:
     """A server on a free port of 127.0.0.1; it has to end well."""
     with tempfile.NamedTemporaryFile(dir=folder, suffix=".log") as log:
         arguments = [*command(root), "serve", str(index), "--host", "127.0.0.1", "--port", "0", *options]
@@ -277,9 +275,9 @@ def steady(arguments: argparse.Namespace, index: Path, folder: Path) -> dict[str
     queue = ("--max-queue", str(max(256, 4 * arguments.connections)))
     workers = ("--workers", str(cores()))
     options = {BATCHING: queue, WORKERS: (*queue, *workers), ONE_BY_ONE: (*queue, "--max-batch", "1")}
-    roots = dict.fromkeys(options, ROOT)
+    roots = dict.fromkeys(options, harness.ROOT)
     if arguments.before:
-        options[BEFORE], roots[BEFORE] = queue, arguments.before.resolve()
+        options[BEFORE], roots[BEFORE] = queue, arguments.before
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in options}
     with ExitStack() as stack:
         servers = {

@@ -34,7 +34,7 @@ from .prompt import Settings, on_terminal, prompt
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from sparse_sts_index.encoding.encoder import SparseStsEncoder
+    from sparse_sts_index.engines import RemoteIndex
     from sparse_sts_index.index import SparseStsIndex
     from sparse_sts_index.search.certified import Mode
     from sparse_sts_index.search.results import Hits
@@ -160,12 +160,6 @@ def _prompt(index: str, model: str | None, precision: Precision | None, memory: 
         prompt(opened, settings, _show_hits)
 
 
-def _begun(documents: Iterable[Document]) -> Iterator[Document]:
-    """Read the first, so that a file that cannot be read is refused before a model is loaded."""
-    rest = iter(documents)
-    return itertools.chain(list(itertools.islice(rest, 1)), rest)
-
-
 def _by_index(
     index: str,
     queries: Iterable[Document],
@@ -177,8 +171,7 @@ def _by_index(
     explain: bool,
 ) -> Answers:
     with _opened(index, model, precision, memory) as opened:
-        queries = _begun(queries)
-        yield from _ask_and_warn(partial(opened.search, k=k, mode=mode, explain=explain), opened.encoder, queries)
+        yield from _ask_and_warn(partial(opened.search, k=k, mode=mode, explain=explain), opened, queries)
 
 
 def _by_serving_engine(
@@ -195,8 +188,7 @@ def _by_serving_engine(
 
     back_off = BackOff(waiting=show_wait)
     with RemoteIndex.open(url, model, token=token, precision=precision, back_off=back_off) as remote:
-        queries = _begun(queries)
-        yield from _ask_and_warn(partial(remote.search, k=k, explain=explain), remote.encoder, queries)
+        yield from _ask_and_warn(partial(remote.search, k=k, explain=explain), remote, queries)
 
 
 def _by_service(url: str, token: str | None, queries: Iterable[Document], k: int, mode: Mode, explain: bool) -> Answers:
@@ -227,11 +219,13 @@ def _ask(ask: Callable[[list[str]], list[Hits]], queries: Iterable[Document]) ->
 
 
 def _ask_and_warn(
-    ask: Callable[[list[str]], list[Hits]], encoder: SparseStsEncoder, queries: Iterable[Document]
+    ask: Callable[[list[str]], list[Hits]], index: SparseStsIndex | RemoteIndex, queries: Iterable[Document]
 ) -> Answers:
     """Answer queries, and warn of those in scripts that the vocabulary has no words in."""
-    scripts = ScriptCheck(encoder.vocabulary)
-    yield from _ask(ask, scripts.pass_through(queries))
+    rest = iter(queries)
+    first = list(itertools.islice(rest, 1))  # a file that cannot be read is refused before the model is loaded
+    scripts = ScriptCheck(index.encoder.vocabulary)
+    yield from _ask(ask, scripts.pass_through(itertools.chain(first, rest)))
     scripts.warn("queries")
 
 

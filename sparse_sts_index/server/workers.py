@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from sparse_sts_index._utils.environment import cores
+from sparse_sts_index._utils.files import os_errors_as
 from sparse_sts_index.errors import ServerError, SparseStsError
 from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.server.run import check_extra, listen, log_json, serve_at, url_of
@@ -106,11 +107,8 @@ def _reserved(settings: ServerSettings) -> socket.socket:
         reserved.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # as create_server has it
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
+    with os_errors_as(ServerError, f"cannot listen at {settings.host}, port {address[1]}"):  # another was faster
         reserved.bind(address)
-    except OSError as error:  # another process was faster
-        reserved.close()
-        raise ServerError(f"cannot listen at {settings.host}, port {address[1]}: {error.strerror}") from error
     return reserved
 
 
@@ -285,10 +283,7 @@ def _end_with_parent(reports: Connection, metrics: str) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _resident_mib() -> int | None:
-    """Return the memory of this process, where the system tells."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    except OSError:
-        return None
+def _resident_mib() -> int:
+    """Return the memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") >> 20

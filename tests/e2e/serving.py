@@ -48,6 +48,12 @@ class Server:
     def events(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line["event"] == event]
 
+    def metrics(self) -> dict[str, float]:
+        """Return the values of the metrics by name and labels."""
+        with self.client() as client:
+            lines = client.get("/metrics").text.splitlines()
+        return {name: float(value) for name, value in (line.split() for line in lines if not line.startswith("#"))}
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(how)

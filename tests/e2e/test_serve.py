@@ -162,9 +162,7 @@ def test_many_at_once_get_each_their_own(server: Server, sample_index: SparseSts
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(ask, range(len(texts))))
-    with server.client() as client:
-        metrics = client.get("/metrics").text
-    sizes = {line.split()[0]: float(line.split()[1]) for line in metrics.splitlines() if not line.startswith("#")}
+    sizes = server.metrics()
     batches = sizes['sparse_sts_batch_size_count{stage="query"}']
     assert sizes['sparse_sts_batch_size_sum{stage="query"}'] > 1.2 * batches  # they were encoded together
     assert sizes["sparse_sts_index_documents"] == 1000

@@ -28,11 +28,8 @@ def server(sample_index: SparseStsIndex) -> Iterator[Server]:
 
 
 def counted(server: Server) -> float:
-    """How many searches the metrics have, of all workers."""
-    with server.client() as client:
-        lines = client.get("/metrics").text.splitlines()
-    name = 'sparse_sts_requests_total{method="POST",route="/v1/search",status="200"}'
-    return sum(float(line.split()[1]) for line in lines if line.split()[0] == name)
+    """Return the number of searches that the workers have counted."""
+    return server.metrics().get('sparse_sts_requests_total{method="POST",route="/v1/search",status="200"}', 0)
 
 
 def until(true: Callable[[], bool], seconds: float = 60) -> None:
@@ -75,9 +72,9 @@ def test_a_worker_that_dies_is_replaced(server: Server) -> None:
     for _ in range(20):
         with server.client() as client:
             assert client.post("/v1/search", json=QUERY).status_code == 200
-            metrics = client.get("/metrics").text
-    assert "sparse_sts_index_documents 1000.0" in metrics
-    assert "sparse_sts_queued_sentences 0.0" in metrics
+    metrics = server.metrics()
+    assert metrics["sparse_sts_index_documents"] == 1000
+    assert metrics["sparse_sts_queued_sentences"] == 0
 
 
 def test_workers_end_with_the_one_that_started_them(sample_index: SparseStsIndex, tmp_path: Path) -> None:
@@ -104,7 +101,7 @@ def test_signals_of_a_terminal_end_all_workers_once(sample_index: SparseStsIndex
     assert {line["level"] for line in running.lines} == {"info"}
 
 
-def test_metrics_are_of_the_present(server: Server, tmp_path: Path) -> None:
+def test_metrics_are_of_the_present(server: Server) -> None:
     (folder,) = {
         Path(line.split()[-1]).parent
         for worker in server.events("worker ready")
@@ -122,8 +119,7 @@ def test_metrics_are_of_the_present(server: Server, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         assert set(pool.map(ask, range(8))) <= {200, 429}
     for _ in range(8):  # by each of the workers
-        with server.client() as client:
-            assert "sparse_sts_queued_sentences 0.0" in client.get("/metrics").text
+        assert server.metrics()["sparse_sts_queued_sentences"] == 0
 
 
 @pytest.mark.parametrize(
