@@ -10,6 +10,7 @@ from sparse_sts_index.data.documents import read_corpus
 from sparse_sts_index.data.reading import FileOptions
 from sparse_sts_index.errors import ModelError
 from sparse_sts_index.training.model_folder import refuse_model_target
+from sparse_sts_index.training.settings import GrowthSettings
 
 from .options import Real, Whole, overwrite_option, reading_options
 from .progress import progress
@@ -50,7 +51,7 @@ def grow(corpus: str, output: Path, reading: FileOptions, overwrite: bool, **set
 
     from sparse_sts_index.training import splade_from_dense
 
-    chosen = splade_from_dense.GrowthSettings(**settings)  # type: ignore[arg-type]
+    chosen = GrowthSettings(**settings)  # type: ignore[arg-type]
     with progress(chosen.steps, unit=" steps", desc="growing") as bar:
 
         def show(step: int, loss: float) -> None:

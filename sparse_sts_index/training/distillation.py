@@ -38,13 +38,14 @@ from transformers import PrinterCallback
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoding.calibration import isotonic
 from sparse_sts_index.errors import DataError
+from sparse_sts_index.training.settings import TrainingSettings
 
-#: Sentences that join a pair, and pairs in a row whose companions are a group of neighbours.
-COMPANIONS, GROUP_ROWS = 2, 4
-_GROUP = COMPANIONS * GROUP_ROWS
+GROUP = 8  # sentences that are near each other
+_BUCKET = 16  # batches whose groups are sorted by length together
 _NEIGHBOURS = 30  # of a sentence, out of which the others of its group are drawn
 _CHUNK = 512  # sentences compared with all others at a time
-_TUNING_BATCH, _TUNING_RATE, _TUNING_WARM_UP = 32, 5e-5, 0.1
+_TUNING_BATCH, _TUNING_WARM_UP = 32, 0.1
+_TUNING_RATE, _TUNING_WIDTH = 5e-5, 384  # for other widths in inverse proportion
 _ORDER_WEIGHT = 0.05
 
 
@@ -55,10 +56,10 @@ class Lessons:
     Attributes
     ----------
     columns : dict
-        Of a data set, to be taken in order: ``sentence1``, ``sentence2``, ``companion1``, ``companion2``; and
-        ``label``, six numbers a row: the gold score, where the four are in `vectors`, and the companions' group.
-    vectors : Tensor of float32, shape (sentences, dims)
-        Of unit length.
+        Of a data set, to be taken in order: ``sentence1``, ``sentence2``, ``companion1``, ``companion2``, ...; and
+        ``label``, with for each row the gold score, where its sentences are in `vectors`, and its companions' group.
+    vectors : Tensor of float16, shape (sentences, dims)
+        Of unit length, but for rounding.
     cosines, scores : Tensor of float32, shape (corners,)
         The map from the teacher's cosine to the scale of the gold scores; see
         :func:`~sparse_sts_index.encoding.calibration.isotonic`.
@@ -70,56 +71,63 @@ class Lessons:
     scores: Tensor
 
 
+def distinct_sentences(pairs: Pairs, unlabelled: Sequence[str]) -> list[str]:
+    """Return all sentences to learn from, each once: those of the pairs first."""
+    return list(dict.fromkeys((*pairs.sentence1, *pairs.sentence2, *unlabelled)))
+
+
 def prepare_lessons(
-    teacher: SentenceTransformer, pairs: Pairs, unlabelled: Sequence[str], epochs: float, seed: int, *, tuned: bool
+    vectors: Tensor,
+    sentences: Sequence[str],
+    pairs: Pairs,
+    settings: TrainingSettings,
 ) -> Lessons:
-    """Rows of so many passes over the pairs, one after the other.
+    """Return the rows of all passes over the pairs.
+
+    Groups of about the same length stand in one batch, which spares padding.
 
     Parameters
     ----------
-    teacher : SentenceTransformer
+    vectors : Tensor of float16, shape (n, dims)
+        The teacher's, of unit length.
+    sentences : sequence of str, length n
+        All that :func:`distinct_sentences` gives.
     pairs : Pairs
         With scores.
-    unlabelled : sequence of str
-        More sentences to draw companions from.
-    epochs : float
-    seed : int
-    tuned : bool
-        Whether the teacher was fine-tuned on the pairs: then its cosines are taken as they are, below 0 as 0. A map
-        fitted to pairs that it knows by heart would be too steep for others.
+    settings : TrainingSettings
+        Of a teacher that was fine-tuned on the pairs (``teacher_epochs``), the cosines are taken as they are, below 0
+        as 0. A map fitted to pairs that it knows by heart would be too steep for others.
 
     Raises
     ------
     DataError
         Fewer than eight different sentences.
     """
-    places: dict[str, int] = {}
-    for sentence in (*pairs.sentence1, *pairs.sentence2, *unlabelled):
-        places.setdefault(sentence, len(places))
-    sentences = list(places)
-    if len(sentences) < _GROUP:
-        raise DataError(f"a teacher needs at least {_GROUP} different sentences, not {len(sentences)}")
-    vectors = torch.tensor(
-        teacher.encode(sentences, normalize_embeddings=True, show_progress_bar=False, convert_to_numpy=True)
-    ).float()
+    if len(sentences) < GROUP:
+        raise DataError(f"a teacher needs at least {GROUP} different sentences, not {len(sentences)}")
+    places = {sentence: place for place, sentence in enumerate(sentences)}
     first = np.array([places[sentence] for sentence in pairs.sentence1])
     second = np.array([places[sentence] for sentence in pairs.sentence2])
-    rng = np.random.default_rng(seed)
-    rows = _passes(rng, len(pairs), max(1, round(epochs * len(pairs))))
-    groups = np.arange(len(rows)) // GROUP_ROWS
+    rng = np.random.default_rng(settings.seed)
+    rows = _passes(rng, len(pairs), max(1, round(settings.epochs * len(pairs))))
+    groups = np.arange(len(rows)) * settings.companions // GROUP
     seeds = _passes(rng, len(sentences), int(groups[-1]) + 1)
     near = _neighbours(vectors, seeds)
-    drawn = rng.random(near.shape).argsort(axis=1)[:, : _GROUP - 1]
+    drawn = rng.random(near.shape).argsort(axis=1)[:, : GROUP - 1]
     members = np.column_stack([seeds, np.take_along_axis(near, drawn, axis=1)])
-    companions = members.reshape(-1, COMPANIONS)[: len(rows)]
-    four = np.column_stack([first[rows], second[rows], companions])
+    lengths = np.array([len(sentence) for sentence in sentences])[members].max(axis=1)
+    members = members[_bucketed(lengths, max(1, settings.batch_size * settings.companions // GROUP), rng)]
+    companions = members.reshape(-1, settings.companions)[: len(rows)]
+    together = np.column_stack([first[rows], second[rows], companions])
+    names = ("sentence1", "sentence2", *(f"companion{n + 1}" for n in range(settings.companions)))
     columns: dict[str, list[Any]] = {
-        name: [sentences[place] for place in four[:, number].tolist()]
-        for number, name in enumerate(("sentence1", "sentence2", *(f"companion{n + 1}" for n in range(COMPANIONS))))
+        name: [sentences[place] for place in together[:, number].tolist()] for number, name in enumerate(names)
     }
-    columns["label"] = np.column_stack([pairs.gold[rows], four, groups]).tolist()
-    graded = (vectors[first] * vectors[second]).sum(dim=1).double().numpy()
-    corners = ((0.0, 1.0), (0.0, 1.0)) if tuned else isotonic(graded, pairs.gold, (0.0, 1.0))
+    columns["label"] = np.column_stack([pairs.gold[rows], together, groups]).tolist()
+    corners: tuple[Any, Any] = ((0.0, 1.0), (0.0, 1.0))
+    if not settings.teacher_epochs:
+        graded = (vectors[first].float() * vectors[second].float()).sum(dim=1).double().numpy()
+        corners = isotonic(graded, pairs.gold, (0.0, 1.0))
     return Lessons(columns, vectors, *(torch.tensor(values) for values in corners))
 
 
@@ -137,6 +145,17 @@ def _passes(rng: np.random.Generator, count: int, length: int) -> NDArray[np.int
     return np.concatenate([rng.permutation(count) for _ in range(math.ceil(length / count))])[:length]
 
 
+def _bucketed(lengths: NDArray[np.int64], size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return an order of rows that are in random order, with rows of about the same length in each batch."""
+    order = np.arange(len(lengths))
+    for start in range(0, len(lengths), size * _BUCKET):
+        some = order[start : start + size * _BUCKET]
+        whole = len(some) // size * size
+        ascending = np.argsort(lengths[some[:whole]], kind="stable").reshape(-1, size)
+        some[:whole] = some[rng.permutation(ascending).ravel()]
+    return order
+
+
 def sequential_batches(dataset: Dataset, batch_size: int, drop_last: bool, **_: Any) -> DefaultBatchSampler:
     """Batches in the order of the rows, for sentence-transformers' trainer: they are shuffled already."""
     return DefaultBatchSampler(SequentialSampler(dataset), batch_size, drop_last)
@@ -144,7 +163,7 @@ def sequential_batches(dataset: Dataset, batch_size: int, drop_last: bool, **_: 
 
 def _neighbours(vectors: Tensor, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The sentences nearest to each of some, themselves left out: ndarray of int64, shape (n, 7 to 30)."""
-    count = min(_NEIGHBOURS, len(vectors) - 1)
+    count, vectors = min(_NEIGHBOURS, len(vectors) - 1), vectors.float()
     found = [np.empty((0, count), dtype=np.int64)]
     for start in range(0, len(rows), _CHUNK):
         some = torch.from_numpy(rows[start : start + _CHUNK])
@@ -154,7 +173,9 @@ def _neighbours(vectors: Tensor, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate(found)
 
 
-def tune_teacher(teacher: SentenceTransformer, pairs: Pairs, epochs: float, seed: int, folder: Path) -> None:
+def tune_teacher(
+    teacher: SentenceTransformer, pairs: Pairs, epochs: float, seed: int, folder: Path, *, bfloat16: bool = False
+) -> None:
     """Fine-tune a dense model on graded pairs, in place, before others learn from it.
 
     The loss is the squared error of the cosine, and CoSENT's for its order (Su 2022), both sentence-transformers'.
@@ -168,14 +189,17 @@ def tune_teacher(teacher: SentenceTransformer, pairs: Pairs, epochs: float, seed
     seed : int
     folder : Path
         Where sentence-transformers may put what it needs.
+    bfloat16 : bool
+        Train under bfloat16 autocast.
     """
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder),
         num_train_epochs=epochs,
         per_device_train_batch_size=_TUNING_BATCH,
-        learning_rate=_TUNING_RATE,
+        learning_rate=_TUNING_RATE * _TUNING_WIDTH / (teacher.get_embedding_dimension() or _TUNING_WIDTH),
         warmup_steps=_TUNING_WARM_UP,
         seed=seed,
+        bf16=bfloat16,
         use_cpu=teacher.device.type == "cpu",
         save_strategy="no",
         eval_strategy="no",

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shutil
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.sparse_encoder import (
     SparseEncoder,
@@ -38,20 +36,20 @@ from transformers import (
 )
 from transformers.integrations import integration_utils
 
-from sparse_sts_index._utils.files import sync_tree
 from sparse_sts_index.data.pairs import Pairs
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.encoding.model_safety import no_questions
-from sparse_sts_index.encoding.models import load_dense, load_splade, no_progress_bars
+from sparse_sts_index.encoding.models import load_splade, no_progress_bars
 from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.evaluation.correlation import check_pairs
 from sparse_sts_index.evaluation.quality import evaluate_cosine
 from sparse_sts_index.training.checkpoints import Checkpoints, pairs_sha256, seal
-from sparse_sts_index.training.distillation import prepare_lessons, sequential_batches, tune_teacher
+from sparse_sts_index.training.distillation import distinct_sentences, prepare_lessons, sequential_batches
 from sparse_sts_index.training.losses import DistillationLoss, SparseSpladeLoss
 from sparse_sts_index.training.model_card import TrainingReport, card_metrics, describe, save
-from sparse_sts_index.training.progress import BEST_METRIC, Progress, TrainingProgress
+from sparse_sts_index.training.progress import BEST_METRIC, Progress, ScoringProgress, TrainingProgress
 from sparse_sts_index.training.settings import TrainingSettings
+from sparse_sts_index.training.teachers import TeacherCache
 from sparse_sts_index.training.weight_averaging import AveragedWeights
 
 _PUBLISHED_RATE, _PUBLISHED_WIDTH = 5e-5, 768  # of the published recipe, and of the base model it is for
@@ -65,6 +63,7 @@ def train(
     settings: TrainingSettings | None = None,
     *,
     unlabelled: Sequence[str] = (),
+    cache: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     dataset: str | None = None,
@@ -88,6 +87,9 @@ def train(
     settings : TrainingSettings, optional
     unlabelled : sequence of str
         Sentences that the teacher grades beside those of the pairs.
+    cache : str or Path, optional
+        Folder for the fine-tuned teacher and its vectors, where other runs with the same pairs and sentences find them
+        again. Default: beside the checkpoints, and removed with them.
     resume : bool
         Go on from the last checkpoint of an interrupted run with the same settings and pairs.
     overwrite : bool
@@ -126,7 +128,8 @@ def train(
     model, settings = _load(settings)
     describe(model, settings, train_pairs)
     with checkpoints.run(identity, checkpoint):
-        loss, columns = _loss(model, settings, train_pairs, unlabelled, checkpoints)
+        teachers = TeacherCache(Path(cache) if cache is not None else checkpoints.folder / "teacher")
+        loss, columns = _loss(model, settings, train_pairs, unlabelled, teachers, bfloat16, progress)
         trainer = _Trainer(
             model=model,
             args=_arguments(checkpoints, settings, len(train_pairs), bfloat16, model.device.type == "cpu", reporting),
@@ -177,6 +180,8 @@ def _load(settings: TrainingSettings) -> tuple[SparseEncoder, TrainingSettings]:
         if settings.max_length > model.max_seq_length:
             raise TrainingError(f"max length {settings.max_length} is beyond the base model's {model.max_seq_length}")
         model.max_seq_length = settings.max_length
+    if settings.max_active_dims is not None:
+        model.max_active_dims = settings.max_active_dims
     if settings.freeze_vocabulary:
         _freeze_vocabulary(model)
     return model, dataclasses.replace(settings, learning_rate=settings.learning_rate or _learning_rate(model))
@@ -187,7 +192,9 @@ def _loss(
     settings: TrainingSettings,
     train_pairs: Pairs,
     unlabelled: Sequence[str],
-    checkpoints: Checkpoints,
+    teachers: TeacherCache,
+    bfloat16: bool,
+    progress: Callable[[TrainingProgress], None] | None,
 ) -> tuple[SpladeLoss, dict[str, Any]]:
     """Return the loss of a recipe and the columns that it learns from."""
     if settings.teacher is None:
@@ -197,11 +204,16 @@ def _loss(
             document_regularizer_weight=settings.regularizer_weight,
             use_document_regularizer_only=True,
         )
+        loss.max_active_dims = settings.max_active_dims
         return loss, train_pairs.columns()
-    teacher, tuned = _teacher(settings, train_pairs, checkpoints), settings.teacher_epochs > 0
-    lessons = prepare_lessons(teacher, train_pairs, unlabelled, settings.epochs, settings.seed, tuned=tuned)
-    loss_of_lessons = DistillationLoss(model, lessons, settings.teacher_weight, settings.regularizer_weight)
-    return loss_of_lessons, lessons.columns
+    teacher = teachers.teacher(
+        settings.teacher, train_pairs, settings.teacher_epochs, device=settings.device, bfloat16=bfloat16
+    )
+    sentences = distinct_sentences(train_pairs, unlabelled)
+    scoring = None if progress is None else ScoringProgress(progress, len(sentences))
+    vectors = torch.from_numpy(teachers.vectors(teacher, sentences, bfloat16=bfloat16, progress=scoring))
+    lessons = prepare_lessons(vectors, sentences, train_pairs, settings)
+    return DistillationLoss(model, lessons, settings), lessons.columns
 
 
 def _check_device(settings: TrainingSettings) -> bool:
@@ -304,26 +316,6 @@ class _Evaluator(SparseEmbeddingSimilarityEvaluator):
         metrics = card_metrics(self.name, evaluate_cosine(encoder, self._pairs))
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics
-
-
-def _teacher(settings: TrainingSettings, pairs: Pairs, checkpoints: Checkpoints) -> SentenceTransformer:
-    """The dense model to learn from, fine-tuned if that is asked for; a resumed run finds the one it had."""
-    assert settings.teacher is not None
-    tuned = checkpoints.folder / "teacher"
-    if not settings.teacher_epochs:
-        return load_dense(settings.teacher, device=settings.device)
-    if tuned.is_dir():
-        return load_dense(tuned, device=settings.device)
-    teacher = load_dense(settings.teacher, device=settings.device)
-    partial = checkpoints.folder / "teacher.partial"
-    with no_progress_bars():
-        tune_teacher(teacher, pairs, settings.teacher_epochs, settings.seed, partial)
-        shutil.rmtree(partial, ignore_errors=True)
-        with checkpoints.writing():
-            teacher.save_pretrained(str(partial), create_model_card=False)
-            sync_tree(partial)
-            partial.rename(tuned)
-    return teacher
 
 
 def _learning_rate(model: SparseEncoder) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor
 from sparse_sts_index.encoding.fused_encoder import term_weights
 from sparse_sts_index.encoding.term_weights import TermWeights
 from sparse_sts_index.training.distillation import Lessons, interpolate
+from sparse_sts_index.training.settings import TrainingSettings
 
 _EPSILON = 1e-8  # of torch.cosine_similarity
 
@@ -25,7 +26,14 @@ class SparseSpladeLoss(SpladeLoss):
     to ``SpladeLoss``.
 
     Parameters are those of ``sentence_transformers.sparse_encoder.losses.SpladeLoss``.
+
+    Attributes
+    ----------
+    max_active_dims : int or None
+        Number of terms of a sentence that count in its cosines, those of most weight. The regulariser sees all.
     """
+
+    max_active_dims: int | None = None
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> dict[str, Tensor]:
         """The cosine loss and the regulariser's, by name; see ``SpladeLoss``."""
@@ -36,7 +44,7 @@ class SparseSpladeLoss(SpladeLoss):
             return losses
         base_loss: Any = self.loss
         weights = term_weights(self.model, merged)
-        cosines = base_loss.cos_score_transformation(pair_cosines(weights))
+        cosines = base_loss.cos_score_transformation(pair_cosines(_kept(weights, self.max_active_dims)))
         return {
             "base_loss": base_loss.loss_fct(cosines, labels.float().view(-1)),
             "document_regularizer_loss": flops(weights) * self.document_regularizer_weight,
@@ -62,25 +70,24 @@ class DistillationLoss(SpladeLoss):
     ----------
     model : SparseEncoder
     lessons : Lessons
-    teacher_weight : float
-        Of the companions' errors, in a group and between groups, against those of the pairs.
-    regularizer_weight : float
-        Of the FLOPS regulariser.
+    settings : TrainingSettings
+        ``teacher_weight``: of the companions' errors, in a group and between groups, against those of the pairs.
+        ``regularizer_weight``: of the FLOPS regulariser. ``max_active_dims``: see ``SparseSpladeLoss``.
     """
 
-    def __init__(self, model: Any, lessons: Lessons, teacher_weight: float, regularizer_weight: float) -> None:
+    def __init__(self, model: Any, lessons: Lessons, settings: TrainingSettings) -> None:
         super().__init__(
             model,
             loss=SparseCosineSimilarityLoss(model),
-            document_regularizer_weight=regularizer_weight,
+            document_regularizer_weight=settings.regularizer_weight,
             use_document_regularizer_only=True,
         )
-        self.teacher_weight = teacher_weight
+        self.teacher_weight, self.max_active_dims = settings.teacher_weight, settings.max_active_dims
         for name in ("vectors", "cosines", "scores"):  # which go to the model's device, and are no part of it
             self.register_buffer(name, getattr(lessons, name), persistent=False)
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> dict[str, Tensor]:
-        """The losses by name; see ``SpladeLoss``. `labels` has rows of six, see ``Lessons``."""
+        """Return the losses by name; see ``SpladeLoss``. For the rows of `labels`, see ``Lessons``."""
         if labels is None:
             raise ValueError("distillation needs labels")
         columns = list(sentence_features)
@@ -89,10 +96,11 @@ class DistillationLoss(SpladeLoss):
             raise ValueError("the columns cannot be encoded together")
         weights = term_weights(self.model, merged)  # column by column
         count, vectors = len(labels), cast(Tensor, self.vectors)
-        theirs = vectors[labels[:, 1:-1].long().T.reshape(-1)]
-        pairs = pair_cosines(_rows(weights, 0, 2 * count))
+        theirs = vectors[labels[:, 1:-1].long().T.reshape(-1)].float()
+        kept = _kept(weights, self.max_active_dims)
+        pairs = pair_cosines(_rows(kept, 0, 2 * count))
         grades = self._grade((theirs[:count] * theirs[count : 2 * count]).sum(dim=1))
-        companions = all_cosines(_rows(weights, 2 * count, weights.shape[0]))
+        companions = all_cosines(_rows(kept, 2 * count, kept.shape[0]))
         errors = (companions - self._grade(theirs[2 * count :] @ theirs[2 * count :].T)) ** 2
         group = labels[:, -1].repeat(len(errors) // count)
         together = group[:, None] == group[None, :]
@@ -126,6 +134,34 @@ def _rows(weights: TermWeights, low: int, high: int) -> TermWeights:
     return TermWeights(
         weights.values[part], weights.rows[part] - low, weights.terms[part], (high - low, weights.shape[1])
     )
+
+
+def _kept(weights: TermWeights, count: int | None) -> TermWeights:
+    return weights if count is None else heaviest(weights, count)
+
+
+def heaviest(weights: TermWeights, count: int) -> TermWeights:
+    """Keep the terms of most weight in each row; of equal weights, the first terms.
+
+    Parameters
+    ----------
+    weights : TermWeights
+    count : int
+        Largest number of terms to keep in a row, at least 1.
+
+    Returns
+    -------
+    TermWeights
+        Differentiable in the values that are left.
+    """
+    lengths = torch.bincount(weights.rows, minlength=weights.shape[0])
+    if not len(lengths) or int(lengths.max()) <= count:
+        return weights
+    order = torch.argsort(weights.values.detach(), descending=True, stable=True)
+    order = order[torch.argsort(weights.rows[order], stable=True)]  # row by row, the heaviest first
+    rank = torch.arange(len(order), device=order.device) - (lengths.cumsum(0) - lengths)[weights.rows[order]]
+    kept = torch.sort(order[rank < count]).values
+    return TermWeights(weights.values[kept], weights.rows[kept], weights.terms[kept], weights.shape)
 
 
 def pair_cosines(weights: TermWeights) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -19,17 +19,42 @@ class TrainingProgress:
     Attributes
     ----------
     step, total_steps : int
-        Optimizer steps done, and in all.
+        Optimizer steps done, and in all; of the teacher, sentences.
     loss : float or None
         Training loss of the last logging interval.
     dev_spearman : float or None
         Spearman's rho on the dev pairs at the last evaluation.
+    stage : {"teacher", "training"}
+        Whether the teacher encodes sentences, or the model is trained.
+    part : str
+        Which part of a recipe of several this is; empty for one of a single part.
     """
 
     step: int
     total_steps: int
     loss: float | None = None
     dev_spearman: float | None = None
+    stage: Literal["teacher", "training"] = "training"
+    part: str = ""
+
+
+class ScoringProgress:
+    """Report how many sentences the teacher has encoded.
+
+    Parameters
+    ----------
+    report : callable
+    total : int
+        Number of sentences.
+    """
+
+    def __init__(self, report: Callable[[TrainingProgress], None], total: int) -> None:
+        self._report, self._total, self._done = report, total, 0
+
+    def __call__(self, count: int) -> None:
+        """Report that more sentences are encoded."""
+        self._done += count
+        self._report(TrainingProgress(self._done, self._total, stage="teacher"))
 
 
 class Progress(TrainerCallback):

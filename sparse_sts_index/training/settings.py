@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from sparse_sts_index._utils.hub import DEFAULT_BASE_MODEL
 from sparse_sts_index._utils.numbers import check_real, check_whole
+from sparse_sts_index.data.mixture import Mixture
+from sparse_sts_index.encoding.bundled import MINILM, TINY
 from sparse_sts_index.vectors.spec import Precision
 
 
@@ -42,6 +44,10 @@ class TrainingSettings:
         Passes over the training pairs by which the teacher itself is fine-tuned first.
     teacher_weight : float
         Weight of the teacher's grades against the gold scores.
+    companions : int
+        Sentences beside each pair that the teacher grades: 1, 2, 4 or 8.
+    max_active_dims : int, optional
+        Keep this many terms of a sentence, those of most weight, in training and in the saved model. Default: all.
     max_length : int, optional
         Longest input in tokens; longer sentences are cut. Default: the base model's own.
     seed : int
@@ -72,6 +78,8 @@ class TrainingSettings:
     teacher: str | None = None
     teacher_epochs: float = 0.0
     teacher_weight: float = 1.5
+    companions: int = 2
+    max_active_dims: int | None = None
     max_length: int | None = None
     seed: int = 42
     device: str | None = None
@@ -90,9 +98,68 @@ class TrainingSettings:
             check_real("learning_rate", self.learning_rate, 0, above=True)
         check_whole("batch_size", self.batch_size, 1)
         check_whole("seed", self.seed, 0, 2**32 - 1)
-        for name in ("max_length", "eval_steps", "patience"):
+        if self.companions not in (1, 2, 4, 8):
+            raise ValueError(f"companions must be 1, 2, 4 or 8, not {self.companions}")
+        for name in ("max_length", "max_active_dims", "eval_steps", "patience"):
             if (value := getattr(self, name)) is not None:
                 check_whole(name, value, 3 if name == "max_length" else 1)
+
+
+@dataclass(frozen=True)
+class GrowthSettings:
+    """Everything that decides what :func:`~.training.splade_from_dense.grow` gives, apart from the sentences.
+
+    Attributes
+    ----------
+    encoder : str
+        Dense sentence-transformers model of the BERT kind: folder, hub id or ``"minilm"``.
+    teacher : str
+        SPLADE model with the same vocabulary: folder, hub id or ``"tiny"``.
+    steps, batch_size : int
+        Optimizer steps, and sentences in each.
+    learning_rate, encoder_learning_rate : float
+        Peaks of the linear schedule for the new head, and for the encoder under it.
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        A number is out of its range, or not finite.
+    """
+
+    encoder: str = MINILM
+    teacher: str = TINY
+    steps: int = 800
+    batch_size: int = 64
+    learning_rate: float = 3e-4
+    encoder_learning_rate: float = 5e-5
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        check_whole("steps", self.steps, 1)
+        check_whole("batch_size", self.batch_size, 1)
+        check_whole("seed", self.seed, 0, 2**32 - 1)
+        check_real("learning_rate", self.learning_rate, 0, above=True)
+        check_real("encoder_learning_rate", self.encoder_learning_rate, 0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A base model, and the stages that train it, one after the other.
+
+    Attributes
+    ----------
+    mixture : Mixture
+        Sentences to take from each source of the data.
+    growth : GrowthSettings, optional
+        Make the base model of a dense encoder. Default: the base model is that of the first stage.
+    stages : tuple of TrainingSettings
+        Each stage but the first has the model of the one before it for base model.
+    """
+
+    mixture: Mixture
+    growth: GrowthSettings | None
+    stages: tuple[TrainingSettings, ...]
 
 
 #: Settings by name; see ``docs/recipes.md`` for what each gives.
@@ -111,3 +178,45 @@ RECIPES: Mapping[str, TrainingSettings] = MappingProxyType(
     }
 )
 DEFAULT_RECIPE = "sts-distilled"
+
+#: Sources that are large and uniform, or unlike the sentences that people compare.
+_MIXTURE = Mixture(
+    {
+        "clinc_wiki_sentences": 10_000,
+        "common_voice_en": 20_000,
+        "comve_sentences": 20_000,
+        "esnli_explanation_pairs": 0,
+        "esnli_explanations": 8_000,
+        "gsm8k": 5_000,
+        "intents_clinc_banking_snips": 8_000,
+        "movie_review_sentences": 12_000,
+        "opentriviaqa": 12_000,
+        "sgd_dialogue": 8_000,
+        "squad_sentences_questions": 18_000,
+        "state_union": 5_000,
+        "tatoeba_en": 25_000,
+        "vsr_captions": 2_000,
+        "wikisplit": 12_000,
+        "wikisplit_pairs": 8_000,
+        "wordnet_glosses_examples": 30_000,
+    },
+    count=250_000,
+)
+_FROM_SENTENCES = TrainingSettings(
+    epochs=5.7,
+    batch_size=8,
+    companions=8,
+    warmup=0.05,
+    regularizer_weight=1e-4,
+    averaging=0.999,
+    teacher="sentence-transformers/all-mpnet-base-v2",
+    teacher_epochs=2,
+    teacher_weight=4,
+)
+#: Recipes of several stages by name; see ``docs/recipes.md`` for what each gives.
+STAGED_RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "sts-micro": Recipe(_MIXTURE, None, (replace(_FROM_SENTENCES, base_model=TINY, max_active_dims=40),)),
+        "sts-mini": Recipe(_MIXTURE, GrowthSettings(), (replace(_FROM_SENTENCES, max_active_dims=64),)),
+    }
+)

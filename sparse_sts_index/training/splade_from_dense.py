@@ -14,7 +14,6 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,11 @@ from torch.nn.functional import softplus
 from transformers import BertForMaskedLM, BertModel, set_seed
 
 from sparse_sts_index._utils.files import folder_writer, os_errors_as, tensors_written
-from sparse_sts_index._utils.numbers import check_real, check_whole
-from sparse_sts_index.encoding.bundled import MINILM, TINY
 from sparse_sts_index.encoding.encoder import SparseStsEncoder
 from sparse_sts_index.encoding.models import load_dense, no_progress_bars, tokenizer_vocabulary
 from sparse_sts_index.errors import DataError, ModelError
 from sparse_sts_index.training.model_folder import refuse_model_target
+from sparse_sts_index.training.settings import GrowthSettings
 
 _NORM = 4.0  # of the term weights that are aimed at
 _BIAS = -1.0  # of all logits at the beginning: most terms are to have no weight
@@ -46,44 +44,6 @@ _SAMPLED = 2000  # terms, at random
 _WARM_UP = 0.1  # share of the steps
 _BUCKET = 8  # batches whose sentences are sorted by length together
 _MAX_LENGTH = 64  # tokens
-
-
-@dataclass(frozen=True)
-class GrowthSettings:
-    """Everything that decides what :func:`grow` gives, apart from the sentences.
-
-    Attributes
-    ----------
-    encoder : str
-        Dense sentence-transformers model of the BERT kind: folder, hub id or ``"minilm"``.
-    teacher : str
-        SPLADE model with the same vocabulary: folder, hub id or ``"tiny"``.
-    steps, batch_size : int
-        Optimizer steps, and sentences in each.
-    learning_rate, encoder_learning_rate : float
-        Peaks of the linear schedule for the new head, and for the encoder under it.
-    seed : int
-
-    Raises
-    ------
-    ValueError
-        A number is out of its range, or not finite.
-    """
-
-    encoder: str = MINILM
-    teacher: str = TINY
-    steps: int = 800
-    batch_size: int = 64
-    learning_rate: float = 3e-4
-    encoder_learning_rate: float = 5e-5
-    seed: int = 42
-
-    def __post_init__(self) -> None:
-        check_whole("steps", self.steps, 1)
-        check_whole("batch_size", self.batch_size, 1)
-        check_whole("seed", self.seed, 0, 2**32 - 1)
-        check_real("learning_rate", self.learning_rate, 0, above=True)
-        check_real("encoder_learning_rate", self.encoder_learning_rate, 0)
 
 
 def grow(

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 from sentence_transformers import SparseEncoder
 from sentence_transformers.sparse_encoder.losses import (
     FlopsLoss,
@@ -17,7 +19,8 @@ from sparse_sts_index import load_pairs
 from sparse_sts_index.encoding.bundled import tiny_folder
 from sparse_sts_index.encoding.fused_encoder import fuse
 from sparse_sts_index.encoding.term_weights import TermWeights
-from sparse_sts_index.training.losses import SparseSpladeLoss, flops, pair_cosines
+from sparse_sts_index.training.losses import SparseSpladeLoss, flops, heaviest, pair_cosines
+from sparse_sts_index.vectors.quantizer import keep_largest, l2_normalize
 
 WEIGHT = 3e-3
 
@@ -107,3 +110,32 @@ def test_the_sparse_sums_are_the_dense_ones(density: float) -> None:
             (found,) = torch.autograd.grad(pair_cosines(weights).sum() + flops(weights), dense)
             # The dense gradient reaches zeros as well; behind the head, those come from a relu that lets none through.
             torch.testing.assert_close(found, expected * (dense != 0))
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 100])
+def test_heaviest_keeps_what_encoding_keeps(count: int) -> None:
+    torch.manual_seed(count)
+    dense = torch.rand(6, 30).round(decimals=1) * (torch.rand(6, 30) < 0.4)  # with ties
+    dense[2] = 0
+    dense.requires_grad_()
+    kept = heaviest(TermWeights.from_dense(dense), count)
+    expected = keep_largest(csr_array(dense.detach().numpy()), count).toarray()
+    np.testing.assert_array_equal(kept.to_dense().detach().numpy(), expected)
+    kept.values.sum().backward()
+    np.testing.assert_array_equal(dense.grad, expected > 0)
+
+
+def test_only_the_kept_terms_are_in_the_cosine(models: tuple[SparseEncoder, SparseEncoder]) -> None:
+    _, model = models
+    columns = [["A cat sleeps.", "It rains."], ["A cat is asleep.", "The weather is wet."]]
+    loss = SparseSpladeLoss(model, SparseCosineSimilarityLoss(model), WEIGHT, use_document_regularizer_only=True)
+    labels, features = torch.tensor([1.0, 0.0]), [model.preprocess(column) for column in columns]
+    whole = loss(features, labels)
+    loss.max_active_dims = 5
+    found = loss([model.preprocess(column) for column in columns], labels)
+    rows = csr_array(model.encode([*columns[0], *columns[1]], convert_to_sparse_tensor=False).cpu().numpy())
+    unit = l2_normalize(keep_largest(rows, 5)).toarray()
+    cosines = torch.from_numpy((unit[:2] * unit[2:]).sum(axis=1))
+    torch.testing.assert_close(found["base_loss"], torch.nn.functional.mse_loss(cosines, labels), atol=1e-5, rtol=1e-4)
+    assert found["base_loss"] != whole["base_loss"]
+    torch.testing.assert_close(found["document_regularizer_loss"], whole["document_regularizer_loss"])

@@ -7,8 +7,8 @@ import pytest
 from sentence_transformers import SparseEncoder
 
 from sparse_sts_index import DataError, ModelError, SparseStsEncoder, load_pairs, read_corpus, train
-from sparse_sts_index.training.settings import TrainingSettings
-from sparse_sts_index.training.splade_from_dense import GrowthSettings, grow
+from sparse_sts_index.training.settings import GrowthSettings, TrainingSettings
+from sparse_sts_index.training.splade_from_dense import grow
 from sparse_sts_index.vectors.quantizer import pairwise_dot
 
 
