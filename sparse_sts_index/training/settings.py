@@ -98,6 +98,7 @@ class TrainingSettings:
             check_real("learning_rate", self.learning_rate, 0, above=True)
         check_whole("batch_size", self.batch_size, 1)
         check_whole("seed", self.seed, 0, 2**32 - 1)
+        check_whole("companions", self.companions, 1, 8)
         if self.companions not in (1, 2, 4, 8):
             raise ValueError(f"companions must be 1, 2, 4 or 8, not {self.companions}")
         for name in ("max_length", "max_active_dims", "eval_steps", "patience"):
