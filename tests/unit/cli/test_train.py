@@ -30,6 +30,7 @@ def test_train_refuses_options_of_other_recipes(arguments: tuple[str, ...], mess
 
 @pytest.mark.slow
 def test_train_runs_a_recipe_of_several_stages(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     pairs, data = tmp_path / "pairs", tmp_path / "data" / "unlabelled"
     pairs.mkdir()
     data.mkdir(parents=True)
