@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -426,11 +426,23 @@ def _fingerprint(model: StockModel | InferenceModel, vocabulary: Vocabulary) -> 
         "probe": [model.probe(text) for text in _PROBE],
     }
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for name, tensor in sorted(model.state().items()):
+    add_weights(digest, model.state())
+    return digest.hexdigest()
+
+
+def add_weights(digest: hashlib._Hash, state: Mapping[str, torch.Tensor]) -> None:
+    """Add the weights of a model to a checksum.
+
+    Parameters
+    ----------
+    digest
+        A hash object of :mod:`hashlib`.
+    state : mapping of str to Tensor
+    """
+    for name, tensor in sorted(state.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         content: Any = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         digest.update(content)
-    return digest.hexdigest()
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

@@ -18,8 +18,9 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from sparse_sts_index._utils.files import os_errors_as, sync_folder, sync_tree, tensors_written
+from sparse_sts_index._utils.files import folder_writer, os_errors_as, sync_folder, tensors_written
 from sparse_sts_index.data.pairs import Pairs
+from sparse_sts_index.encoding.encoder import add_weights
 from sparse_sts_index.encoding.models import load_dense, no_progress_bars
 from sparse_sts_index.errors import TrainingError
 from sparse_sts_index.training.distillation import tune_teacher
@@ -70,15 +71,15 @@ class TeacherCache:
         tuned = self._folder / f"teacher-{_digest(fingerprint(model), epochs, bfloat16, pairs.columns())}"
         if tuned.is_dir():
             return load_dense(tuned, device=device)
-        partial = tuned.with_suffix(".partial")
-        with no_progress_bars(), os_errors_as(TrainingError, f"cannot write {self._folder}"), tensors_written():
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            tune_teacher(model, pairs, epochs, _SEED, partial / "trainer", bfloat16=bfloat16)
-            shutil.rmtree(partial / "trainer", ignore_errors=True)
-            model.save_pretrained(str(partial), create_model_card=False)
-            sync_tree(partial)
-            partial.rename(tuned)
+        with (
+            os_errors_as(TrainingError, f"cannot write {self._folder}"),
+            folder_writer(tuned) as folder,
+            no_progress_bars(),
+            tensors_written(),
+        ):
+            tune_teacher(model, pairs, epochs, _SEED, folder / "trainer", bfloat16=bfloat16)
+            shutil.rmtree(folder / "trainer", ignore_errors=True)
+            model.save_pretrained(str(folder), create_model_card=False)
         return model
 
     def vectors(
@@ -128,9 +129,7 @@ class TeacherCache:
 def fingerprint(model: SentenceTransformer) -> str:
     """Return a checksum of a model's weights and settings of its tokenizer."""
     digest = hashlib.sha256(f"{model.max_seq_length} {model.default_prompt_name} {model.prompts}".encode())
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    add_weights(digest, model.state_dict())
     return digest.hexdigest()
 
 
