@@ -91,6 +91,11 @@ _BY_RECIPE = "[default: by the recipe]"
     help=f"Whether the embeddings of the vocabulary stay as they are. {_BY_RECIPE}",
 )
 @click.option(
+    "--dropout",
+    type=Real(0, 1, max_open=True),
+    help="Probability of dropout in training. [default: by the recipe, or the base model's own]",
+)
+@click.option(
     "--averaging",
     type=Real(0, 1, max_open=True),
     help=f"Decay of the moving average of the weights, which is then the model; 0: none. {_BY_RECIPE}",

@@ -82,6 +82,7 @@ class FusedSparseEncoder(SparseEncoder):
 
     _screen: DecoderScreen | None = None
     _structure: Structure | None = None
+    _as_made: Structure | None = None  # for which that was found
     _prepared: _Prepared | None = None
 
     @property
@@ -224,14 +225,16 @@ class FusedSparseEncoder(SparseEncoder):
     def _prepare(self) -> tuple[PackedLayers, DecoderScreen] | None:
         """Return what is prepared of the present weights, or None where the modules themselves are to be called.
 
-        These are called where there are gradients or dropout, where one of them has a hook, on a GPU, and for a model
-        that is not as its class makes it, or that :func:`.packed_layers.supports` does not know.
+        These are called where there is dropout, or a gradient outside training mode, where one of them has a hook, on a
+        GPU, and for a model that is not as its class makes it, or that :func:`.packed_layers.supports` does not know.
         """
         structure = self._structure
-        if structure is None or torch.is_grad_enabled() or structure.training() or has_global_hooks():
-            return None
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
-        if dtype not in (torch.float32, torch.bfloat16):
+        if structure is None or has_global_hooks() or dtype not in (torch.float32, torch.bfloat16):
+            return None
+        if structure.training():
+            return self._with_gradients(structure, dtype) if torch.is_grad_enabled() else None
+        if torch.is_grad_enabled():
             return None
         prepared = self._prepared
         if prepared is None or not prepared.holds(structure):
@@ -249,6 +252,22 @@ class FusedSparseEncoder(SparseEncoder):
         self._prepared = prepared
         return layers, prepared.screen
 
+    def _with_gradients(self, structure: Structure, dtype: torch.dtype) -> tuple[PackedLayers, DecoderScreen] | None:
+        """Return layers for one step of training, or None; see :meth:`_prepare`."""
+        model: Any = self.transformers_model
+        if any(isinstance(part, nn.Dropout) and part.p for part in model.modules()):
+            return None
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        config = model.config.to_dict()
+        if not supports(model.config.model_type, config, parameters):
+            return None
+        if self._as_made is not structure:
+            if not is_as_made(model):
+                return None
+            self._as_made = structure
+        self._screen = self._screen or DecoderScreen()
+        return PackedLayers(model.config.model_type, config, parameters, dtype, trainable=True), self._screen
+
     def eval(self) -> Self:
         """Leave training mode; nothing is walked through if nothing is in it."""
         structure = self._structure
@@ -261,7 +280,11 @@ class FusedSparseEncoder(SparseEncoder):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        return {name: value for name, value in state.items() if name not in ("_prepared", "_screen", "_structure")}
+        return {
+            name: value
+            for name, value in state.items()
+            if name not in ("_as_made", "_prepared", "_screen", "_structure")
+        }
 
 
 def _is_plain(inputs: Mapping[str, Tensor], mask: Tensor) -> bool:

@@ -83,7 +83,7 @@ def is_as_made(model: PreTrainedModel) -> bool:
     """Return whether a model's submodules have the types and settings that its class gives them for its configuration.
 
     Another type of a submodule, or another epsilon, number of heads or activation function, computes something else
-    from the same parameters.
+    from the same parameters. Another probability of dropout does not, but in training.
     """
     with torch.device("meta"):
         made = type(model)(copy.deepcopy(model.config))
@@ -91,7 +91,7 @@ def is_as_made(model: PreTrainedModel) -> bool:
     if {name: type(part) for name, part in found.items()} != {name: type(part) for name, part in expected.items()}:
         return False
     for name, part in found.items():
-        if not isinstance(part, PreTrainedModel) and _settings(part) != _settings(expected[name]):
+        if not isinstance(part, PreTrainedModel | nn.Dropout) and _settings(part) != _settings(expected[name]):
             return False
         for kind, buffer in part.named_buffers(recurse=False):
             if kind == "position_ids" and not torch.equal(buffer.flatten(), torch.arange(buffer.numel())):

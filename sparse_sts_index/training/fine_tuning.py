@@ -182,6 +182,10 @@ def _load(settings: TrainingSettings) -> tuple[SparseEncoder, TrainingSettings]:
         model.max_seq_length = settings.max_length
     if settings.max_active_dims is not None:
         model.max_active_dims = settings.max_active_dims
+    if settings.dropout is not None:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = settings.dropout
     if settings.freeze_vocabulary:
         _freeze_vocabulary(model)
     return model, dataclasses.replace(settings, learning_rate=settings.learning_rate or _learning_rate(model))

@@ -35,6 +35,8 @@ class TrainingSettings:
     freeze_vocabulary : bool
         Train all but the embeddings of the vocabulary, which hold most of a small model's parameters: pairs move the
         words that they hold away from those that they do not.
+    dropout : float, optional
+        Probability of dropout in training, 0..1. Default: the base model's own.
     averaging : float
         Decay of the moving average of the weights, 0..1, which is then the model; 0: no average.
     teacher : str, optional
@@ -74,6 +76,7 @@ class TrainingSettings:
     warmup: float = 0.0
     regularizer_weight: float = 3e-3
     freeze_vocabulary: bool = False
+    dropout: float | None = None
     averaging: float = 0.0
     teacher: str | None = None
     teacher_epochs: float = 0.0
@@ -96,6 +99,8 @@ class TrainingSettings:
         check_real("teacher_weight", self.teacher_weight, 0, above=True)
         if self.learning_rate is not None:
             check_real("learning_rate", self.learning_rate, 0, above=True)
+        if self.dropout is not None:
+            check_real("dropout", self.dropout, 0, 1)
         check_whole("batch_size", self.batch_size, 1)
         check_whole("seed", self.seed, 0, 2**32 - 1)
         check_whole("companions", self.companions, 1, 8)
@@ -209,10 +214,11 @@ _FROM_SENTENCES = TrainingSettings(
     companions=8,
     warmup=0.05,
     regularizer_weight=1e-4,
+    dropout=0.0,
     averaging=0.999,
     teacher="sentence-transformers/all-mpnet-base-v2",
     teacher_epochs=2,
-    teacher_weight=4,
+    teacher_weight=6,
 )
 #: Recipes of several stages by name; see ``docs/recipes.md`` for what each gives.
 STAGED_RECIPES: Mapping[str, Recipe] = MappingProxyType(

@@ -85,11 +85,11 @@ def gradients(model: SparseEncoder, features: dict[str, Any]) -> dict[str, Tenso
 
 
 def assert_gradients_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """To 1e-5 of the largest: a key's bias, say, has a gradient of zero but for rounding."""
+    """To 3e-5 of the largest: a key's bias, say, has a gradient of zero but for rounding."""
     assert found.keys() == expected.keys()
     largest = max(gradient.abs().max().item() for gradient in expected.values())
     for name in expected:
-        torch.testing.assert_close(found[name] / largest, expected[name] / largest, atol=1e-5, rtol=0, msg=name)
+        torch.testing.assert_close(found[name] / largest, expected[name] / largest, atol=3e-5, rtol=0, msg=name)
 
 
 def assert_same(fused: SparseEncoder, plain: SparseEncoder, sentences: list[str]) -> None:
@@ -98,8 +98,8 @@ def assert_same(fused: SparseEncoder, plain: SparseEncoder, sentences: list[str]
     assert 0 < expected.count_nonzero() < 0.2 * expected.numel()
     found = fused(dict(features))["sentence_embedding"]
     assert found.dtype == expected.dtype
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(term_weights(fused, dict(features)).to_dense(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found, expected, atol=2e-5, rtol=0)
+    torch.testing.assert_close(term_weights(fused, dict(features)).to_dense(), expected, atol=2e-5, rtol=0)
     assert_gradients_close(gradients(fused, features), gradients(plain, features))
 
 

@@ -254,6 +254,25 @@ def test_modules_are_called_where_they_must_be(tmp_path: Path) -> None:
     assert layers_of(model) is None
 
 
+def test_training_without_dropout_calls_no_modules(tmp_path: Path) -> None:
+    model = fuse(stock(save(tmp_path, "bert"))).train()
+    bert: Any = model.transformers_model
+    with torch.enable_grad():
+        assert layers_of(model) is not None
+        assert layers_of(model) is not layers_of(model), "weights change with every step"
+        bert.bert.encoder.layer[0].output.dropout.p = 0.1
+        assert layers_of(model) is None
+    assert layers_of(model.eval()) is not None
+
+
+def test_dropout_changes_no_vector(tmp_path: Path) -> None:
+    model = fuse(stock(save(tmp_path, "bert"))).eval()
+    bert: Any = model.transformers_model
+    bert.bert.encoder.layer[0].output.dropout.p = 0.1
+    assert layers_of(model) is not None
+    assert_follows(model)
+
+
 @pytest.mark.parametrize("architecture", ["bert", "roberta", "mpnet"])
 def test_features_that_are_not_plain(architecture: str, tmp_path: Path) -> None:
     model = fuse(stock(save(tmp_path, architecture))).eval()

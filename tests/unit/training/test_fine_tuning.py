@@ -117,6 +117,13 @@ def test_a_seed_decides_the_result(trained: Path, splits: tuple[Pairs, Pairs, Pa
     assert other.fingerprint != again.fingerprint
 
 
+@pytest.mark.parametrize(("dropout", "expected"), [(None, 0.1), (0.0, 0.0), (0.25, 0.25)])
+def test_dropout_is_set_in_all_layers(dropout: float | None, expected: float) -> None:
+    model, _ = fine_tuning._load(dataclasses.replace(SETTINGS, dropout=dropout))
+    found = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert found == {expected}
+
+
 def test_the_average_of_the_weights_is_the_model(splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path) -> None:
     """Followed step by step beside the trainer, and the vocabulary is as it was."""
     settings = dataclasses.replace(SETTINGS, freeze_vocabulary=True, averaging=0.8, eval_steps=6)
@@ -241,6 +248,7 @@ def test_a_model_that_does_not_fit(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "more",
     [
+        {"dropout": 0.0, "averaging": 0.8},
         {"freeze_vocabulary": True, "averaging": 0.8},
         {"freeze_vocabulary": True, "averaging": 0.8, "teacher": "minilm", "teacher_epochs": 0.5},
     ],
