@@ -16,7 +16,14 @@ from sparse_sts_index.data.pairs import Pairs, load_pairs
 from sparse_sts_index.data.reading import TableOptions
 from sparse_sts_index.errors import DataError, TrainingError
 from sparse_sts_index.training.model_folder import refuse_model_target
-from sparse_sts_index.training.settings import DEFAULT_RECIPE, RECIPES, STAGED_RECIPES, Recipe, TrainingSettings
+from sparse_sts_index.training.settings import (
+    COMPANIONS,
+    DEFAULT_RECIPE,
+    RECIPES,
+    STAGED_RECIPES,
+    Recipe,
+    TrainingSettings,
+)
 from sparse_sts_index.vectors.spec import PRECISIONS
 
 from .defaults import TRAINED_MODEL, chosen_model_output
@@ -117,7 +124,7 @@ _BY_RECIPE = "[default: by the recipe]"
 )
 @click.option(
     "--companions",
-    type=click.Choice([1, 2, 4, 8]),
+    type=click.Choice(COMPANIONS),
     help=f"Sentences beside each pair that the teacher grades. {_BY_RECIPE}",
 )
 @click.option("--unlabelled", metavar="CORPUS", help="More sentences for the teacher to grade.")

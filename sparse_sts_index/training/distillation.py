@@ -57,7 +57,8 @@ class Lessons:
     ----------
     columns : dict
         Of a data set, to be taken in order: ``sentence1``, ``sentence2``, ``companion1``, ``companion2``, ...; and
-        ``label``, with for each row the gold score, where its sentences are in `vectors`, and its companions' group.
+        ``label``, with for each row the gold score, where its sentences are in `vectors`, and its first companion's
+        group. Of more than eight companions, each eight are a group, numbered on from there.
     vectors : Tensor of float16, shape (sentences, dims)
         Of unit length, but for rounding.
     cosines, scores : Tensor of float32, shape (corners,)
@@ -111,7 +112,7 @@ def prepare_lessons(
     rng = np.random.default_rng(settings.seed)
     rows = _passes(rng, len(pairs), max(1, round(settings.epochs * len(pairs))))
     groups = np.arange(len(rows)) * settings.companions // GROUP
-    seeds = _passes(rng, len(sentences), int(groups[-1]) + 1)
+    seeds = _passes(rng, len(sentences), int(groups[-1]) + max(1, settings.companions // GROUP))
     near = _neighbours(vectors, seeds)
     drawn = rng.random(near.shape).argsort(axis=1)[:, : GROUP - 1]
     members = np.column_stack([seeds, np.take_along_axis(near, drawn, axis=1)])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparse_sts_index.encoding.fused_encoder import term_weights
 from sparse_sts_index.encoding.term_weights import TermWeights
-from sparse_sts_index.training.distillation import Lessons, interpolate
+from sparse_sts_index.training.distillation import GROUP, Lessons, interpolate
 from sparse_sts_index.training.settings import TrainingSettings
 
 _EPSILON = 1e-8  # of torch.cosine_similarity
@@ -102,7 +102,8 @@ class DistillationLoss(SpladeLoss):
         grades = self._grade((theirs[:count] * theirs[count : 2 * count]).sum(dim=1))
         companions = all_cosines(_rows(kept, 2 * count, kept.shape[0]))
         errors = (companions - self._grade(theirs[2 * count :] @ theirs[2 * count :].T)) ** 2
-        group = labels[:, -1].repeat(len(errors) // count)
+        number = torch.arange(len(errors), device=errors.device) // count  # of a companion among those of its pair
+        group = labels[:, -1].repeat(len(errors) // count) + number // GROUP
         together = group[:, None] == group[None, :]
         themselves = torch.eye(len(errors), dtype=torch.bool, device=errors.device)
         losses = {

@@ -12,6 +12,8 @@ from sparse_sts_index.data.mixture import Mixture
 from sparse_sts_index.encoding.bundled import MINILM, TINY
 from sparse_sts_index.vectors.spec import Precision
 
+COMPANIONS = (1, 2, 4, 8, 16, 32)  # that a pair may have: groups of eight, or parts of one
+
 
 @dataclass(frozen=True)
 class TrainingSettings:
@@ -47,7 +49,7 @@ class TrainingSettings:
     teacher_weight : float
         Weight of the teacher's grades against the gold scores.
     companions : int
-        Sentences beside each pair that the teacher grades: 1, 2, 4 or 8.
+        Sentences beside each pair that the teacher grades: 1, 2, 4, 8, 16 or 32.
     max_active_dims : int, optional
         Keep this many terms of a sentence, those of most weight, in training and in the saved model. Default: all.
     max_length : int, optional
@@ -103,9 +105,9 @@ class TrainingSettings:
             check_real("dropout", self.dropout, 0, 1)
         check_whole("batch_size", self.batch_size, 1)
         check_whole("seed", self.seed, 0, 2**32 - 1)
-        check_whole("companions", self.companions, 1, 8)
-        if self.companions not in (1, 2, 4, 8):
-            raise ValueError(f"companions must be 1, 2, 4 or 8, not {self.companions}")
+        check_whole("companions", self.companions, 1, 32)
+        if self.companions not in COMPANIONS:
+            raise ValueError(f"companions must be one of {', '.join(map(str, COMPANIONS))}, not {self.companions}")
         for name in ("max_length", "max_active_dims", "eval_steps", "patience"):
             if (value := getattr(self, name)) is not None:
                 check_whole(name, value, 3 if name == "max_length" else 1)

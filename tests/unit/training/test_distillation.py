@@ -44,9 +44,13 @@ def lessons_of(
     return prepare_lessons(vectors, sentences, pairs, TrainingSettings(teacher_epochs=float(tuned), **settings))
 
 
-def test_companions_are_groups_of_the_teacher_s_neighbours(teacher: SentenceTransformer, pairs: Pairs) -> None:
+@pytest.mark.parametrize(("companions", "count"), [(2, 38), (8, 150), (16, 300)])
+def test_companions_are_groups_of_the_teacher_s_neighbours(
+    teacher: SentenceTransformer, pairs: Pairs, companions: int, count: int
+) -> None:
     unlabelled = ["An unlabelled sentence."]
-    lessons = lessons_of(teacher, pairs, unlabelled, epochs=2.5, seed=1)
+    settings = {"epochs": 2.5, "companions": companions}
+    lessons = lessons_of(teacher, pairs, unlabelled, seed=1, **settings)
     rows = len(lessons.columns["label"])
     assert rows == 150
     sentences = [*dict.fromkeys([*pairs.sentence1, *pairs.sentence2, *unlabelled])]
@@ -54,15 +58,16 @@ def test_companions_are_groups_of_the_teacher_s_neighbours(teacher: SentenceTran
     np.testing.assert_array_equal(lessons.vectors.numpy(), theirs.astype(np.float16))
     cosines = (lessons.vectors.float() @ lessons.vectors.float().T).numpy()
     gold = dict(zip(zip(pairs.sentence1, pairs.sentence2, strict=True), pairs.gold, strict=True))
-    names = ("sentence1", "sentence2", "companion1", "companion2")
+    names = ("sentence1", "sentence2", *(f"companion{n + 1}" for n in range(companions)))
     groups: dict[float, list[int]] = {}
     for row in range(rows):
         score, *places, group = lessons.columns["label"][row]
         texts = [lessons.columns[name][row] for name in names]
         assert [sentences[int(place)] for place in places] == texts
         assert score == gold[texts[0], texts[1]]
-        groups.setdefault(group, []).extend(map(int, places[2:]))
-    assert list(groups) == list(range(38))
+        for number in range(0, companions, 8):
+            groups.setdefault(group + number // 8, []).extend(map(int, places[2 + number :][:8]))
+    assert list(groups) == list(range(count))
     for first, *others in groups.values():
         nearest = np.argsort(-np.delete(cosines[first], first), kind="stable")[:30]
         threshold = cosines[first][nearest + (nearest >= first)].min() - 1e-6
@@ -71,8 +76,8 @@ def test_companions_are_groups_of_the_teacher_s_neighbours(teacher: SentenceTran
     passes = [sorted(lessons.columns["sentence1"][start : start + 60]) for start in (0, 60)]
     assert passes[0] == passes[1] == sorted(pairs.sentence1)
     assert lessons.columns["sentence1"][:60] != lessons.columns["sentence1"][60:120]
-    assert lessons_of(teacher, pairs, unlabelled, epochs=2.5, seed=1).columns == lessons.columns
-    assert lessons_of(teacher, pairs, unlabelled, epochs=2.5, seed=2).columns != lessons.columns
+    assert lessons_of(teacher, pairs, unlabelled, seed=1, **settings).columns == lessons.columns
+    assert lessons_of(teacher, pairs, unlabelled, seed=2, **settings).columns != lessons.columns
 
 
 def test_the_trainer_takes_them_in_order() -> None:
@@ -81,14 +86,23 @@ def test_the_trainer_takes_them_in_order() -> None:
     assert list(batches) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
-@pytest.mark.parametrize("fused", [True, False])
-def test_loss_is_that_of_dense_rows(teacher: SentenceTransformer, pairs: Pairs, fused: bool) -> None:
+@pytest.mark.parametrize(
+    ("fused", "companions", "group"),
+    [
+        (True, 2, [0, 0, 0, 0, 1, 1] * 2),  # two groups, one of them cut off
+        (False, 2, [0, 0, 0, 0, 1, 1] * 2),
+        (True, 16, [0, 2, 4, 6, 8, 10] * 8 + [1, 3, 5, 7, 9, 11] * 8),
+    ],
+)
+def test_loss_is_that_of_dense_rows(
+    teacher: SentenceTransformer, pairs: Pairs, fused: bool, companions: int, group: list[int]
+) -> None:
     """Computed again from whole rows of the vocabulary, gradients included."""
-    lessons = lessons_of(teacher, pairs, [])
+    lessons = lessons_of(teacher, pairs, [], companions=companions)
     model, stock = (SparseEncoder(str(tiny_folder()), device="cpu", config_kwargs=NO_DROPOUT).train() for _ in "12")
     model = fuse(model) if fused else model
     loss = DistillationLoss(model, lessons, TrainingSettings(teacher_weight=0.7, regularizer_weight=1e-3))
-    names = ("sentence1", "sentence2", "companion1", "companion2")
+    names = ("sentence1", "sentence2", *(f"companion{n + 1}" for n in range(companions)))
     columns = [model.preprocess(lessons.columns[name][:6]) for name in names]
     labels = torch.tensor(lessons.columns["label"][:6])
     found = loss(columns, labels)
@@ -100,12 +114,11 @@ def test_loss_is_that_of_dense_rows(teacher: SentenceTransformer, pairs: Pairs, 
     rows = torch.cat([stock(stock.preprocess(lessons.columns[name][:6]))["sentence_embedding"] for name in names])
     unit = torch.nn.functional.normalize(rows, dim=1)
     cosines = unit @ unit.T
-    theirs = lessons.vectors[labels[:, 1:5].long().T.reshape(-1)].float()
+    theirs = lessons.vectors[labels[:, 1:-1].long().T.reshape(-1)].float()
     grades = torch.from_numpy(np.interp((theirs @ theirs.T).numpy(), lessons.cosines, lessons.scores)).float()
     errors = (cosines - grades) ** 2
-    group = [0, 0, 0, 0, 1, 1] * 2  # two groups, one of them cut off
-    assert labels[:, 5].tolist() == group[:6]
-    places = [(a, b) for a in range(12) for b in range(12) if a != b]
+    assert labels[:, -1].tolist() == group[:6]
+    places = [(a, b) for a in range(len(group)) for b in range(len(group)) if a != b]
     near = [errors[12 + a, 12 + b] for a, b in places if group[a] == group[b]]
     far = [errors[12 + a, 12 + b] for a, b in places if group[a] != group[b]]
     expected = {
