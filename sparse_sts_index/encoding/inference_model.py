@@ -1,7 +1,7 @@
 """A SPLADE model read from its files for inference, without sentence-transformers and the modules of transformers.
 
 Those take seconds to import, which a single query would wait for. Only a folder in which all is as expected is read
-this way: a masked-language model of the BERT family in float32 and max pooling. Any other is for sentence-transformers.
+this way: a masked-language model of the BERT family, to be computed in float32, and max pooling. Any other is for sentence-transformers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ _TRANSFORMER = {
     "module_output_name": "token_embeddings",
 }
 _STATE_PREFIX = "0.model."  # of the names of the transformer's weights in a SparseEncoder
-_MODEL_SETTINGS = {"__version__", "default_prompt_name", "model_type", "prompts", "similarity_fn_name"}
+_MODEL_SETTINGS = {
+    *("__version__", "default_prompt_name", "max_active_dims", "model_type", "prompts", "similarity_fn_name"),
+}
 _POOLING_SETTINGS = {"activation_function", "embedding_dimension", "pooling_strategy"}
 #: Settings of a configuration that are used here, or that change nothing in inference.
 _CONFIG_SETTINGS = {
@@ -126,12 +128,13 @@ class InferenceModel:
         config: Mapping[str, Any],
         weights: Mapping[str, Tensor],
         pooling: tuple[str, str],
+        max_active_dims: int | None,
         tokenizer: FileTokenizer,
         vocabulary: dict[str, int],
         probes: Mapping[str, list[int]],
     ) -> None:
         self.path, self.tokenizer = path, tokenizer
-        self.max_active_dims: int | None = None
+        self.max_active_dims = max_active_dims
         self.vocabulary = vocabulary, int(config["vocab_size"])
         self._config, self._weights, self._pooling, self._probes = config, weights, pooling, probes
         self._family = FAMILIES[config["model_type"]]
@@ -151,7 +154,7 @@ class InferenceModel:
         path = path.absolute()
         try:
             config = _json(path / "config.json")
-            prompt, pooling, max_length = _settings(path)
+            prompt, pooling, max_length, max_active_dims = _settings(path)
             weights = _weights(path, config)
             tokenizer, longest = _tokenizer(path, max_length)
             if max_length is None:
@@ -165,7 +168,7 @@ class InferenceModel:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             return None
-        return cls(path, config, weights, pooling, file_tokenizer, vocabulary, found)
+        return cls(path, config, weights, pooling, max_active_dims, file_tokenizer, vocabulary, found)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_layers": None, "_screen": DecoderScreen(frozen=True)}
@@ -226,13 +229,13 @@ def _json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _settings(path: Path) -> tuple[str, tuple[str, str], int | None]:
-    """Return the prompt, the pooling with its activation, and the maximum length if it is set."""
+def _settings(path: Path) -> tuple[str, tuple[str, str], int | None, int | None]:
+    """Return the prompt, the pooling with its activation, and the maximum length and number of terms if they are set."""
     files = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
     if any(path.rglob("pytorch_model*")) or (path / "adapter_config.json").exists():
         raise _UnknownError
     if not any((path / file).exists() for file in files):
-        return "", ("max", "relu"), None  # a masked-language model as such
+        return "", ("max", "relu"), None, None  # a masked-language model as such
     model, transformer = (_json(path / file) for file in files[1:])
     max_length = transformer.pop("max_seq_length", None)
     if json.loads((path / files[0]).read_text(encoding="utf-8")) != _MODULES or transformer != _TRANSFORMER:
@@ -245,9 +248,10 @@ def _settings(path: Path) -> tuple[str, tuple[str, str], int | None]:
         raise _UnknownError
     if pooling["pooling_strategy"] != "max" or pooling["activation_function"] not in ("relu", "log1p_relu"):
         raise _UnknownError
-    if max_length is not None and type(max_length) is not int:
+    terms = model.get("max_active_dims")
+    if any(size is not None and (type(size) is not int or size < 1) for size in (max_length, terms)):
         raise _UnknownError
-    return prompt, ("max", pooling["activation_function"]), max_length
+    return prompt, ("max", pooling["activation_function"]), max_length, terms
 
 
 def _weights(path: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -262,7 +266,7 @@ def _weights(path: Path, config: Mapping[str, Any]) -> dict[str, Tensor]:
     floating = {weight.dtype for weight in content.values() if weight.is_floating_point()}
     if dtype != "float32" and (dtype is not None or floating != {torch.float32}):
         raise _UnknownError
-    weights = {name: weight for key, weight in content.items() if (name := _current_name(key)) in names}
+    weights = {name: weight.float() for key, weight in content.items() if (name := _current_name(key)) in names}
     if config.get("tie_word_embeddings", True):
         pairs = [(f"{family.decoder}.weight", f"{family.base}.embeddings.word_embeddings.weight")]
         pairs += [(f"{family.decoder}.bias", family.bias)]

@@ -211,7 +211,7 @@ _MIXTURE = Mixture(
     count=250_000,
 )
 _FROM_SENTENCES = TrainingSettings(
-    epochs=5.7,
+    epochs=11.4,
     batch_size=8,
     companions=8,
     warmup=0.05,
@@ -221,11 +221,12 @@ _FROM_SENTENCES = TrainingSettings(
     teacher="sentence-transformers/all-mpnet-base-v2",
     teacher_epochs=2,
     teacher_weight=6,
+    eval_steps=512,
 )
 #: Recipes of several stages by name; see ``docs/recipes.md`` for what each gives.
 STAGED_RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "sts-micro": Recipe(_MIXTURE, None, (replace(_FROM_SENTENCES, base_model=TINY, max_active_dims=40),)),
-        "sts-mini": Recipe(_MIXTURE, GrowthSettings(), (replace(_FROM_SENTENCES, max_active_dims=64),)),
+        "sts-mini": Recipe(_MIXTURE, GrowthSettings(steps=400), (replace(_FROM_SENTENCES, max_active_dims=64),)),
     }
 )

@@ -70,6 +70,8 @@ READ: dict[str, Callable[[Path], object]] = {
     "prompt": lambda folder: edit(
         folder, "config_sentence_transformers.json", prompts={"x": "a prompt: "}, default_prompt_name="x"
     ),
+    "max_active_dims": lambda folder: edit(folder, "config_sentence_transformers.json", max_active_dims=7),
+    "stored in half precision": lambda folder: weights(folder, halve),
     "max_seq_length": lambda folder: edit(folder, "sentence_bert_config.json", max_seq_length=9),
     "length of the tokenizer": lambda folder: edit(folder, "tokenizer_config.json", model_max_length=11),
     "log1p_relu": lambda folder: edit(folder, "1_SpladePooling/config.json", activation_function="log1p_relu"),
