@@ -1,7 +1,8 @@
 """A SPLADE model read from its files for inference, without sentence-transformers and the modules of transformers.
 
 Those take seconds to import, which a single query would wait for. Only a folder in which all is as expected is read
-this way: a masked-language model of the BERT family, to be computed in float32, and max pooling. Any other is for sentence-transformers.
+this way: a masked-language model of the BERT family, to be computed in float32, and max pooling. Any other is for
+sentence-transformers.
 """
 
 from __future__ import annotations
@@ -230,7 +231,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _settings(path: Path) -> tuple[str, tuple[str, str], int | None, int | None]:
-    """Return the prompt, the pooling with its activation, and the maximum length and number of terms if they are set."""
+    """Return the prompt, the pooling with its activation, and the greatest number of tokens and of terms, if set."""
     files = ("modules.json", "config_sentence_transformers.json", "sentence_bert_config.json")
     if any(path.rglob("pytorch_model*")) or (path / "adapter_config.json").exists():
         raise _UnknownError
