@@ -93,6 +93,16 @@ _BY_RECIPE = "[default: by the recipe]"
     help=f"Weight of the FLOPS regulariser; larger is sparser. {_BY_RECIPE}",
 )
 @click.option(
+    "--regularize-unit-vectors/--regularize-weights",
+    default=None,
+    help=f"Whether the regulariser sees unit vectors of the terms that are kept. {_BY_RECIPE}",
+)
+@click.option(
+    "--similarity-floor",
+    type=Real(0, 0.99),
+    help=f"Grade up to which sentences count as unlike; with a teacher. {_BY_RECIPE}",
+)
+@click.option(
     "--freeze-vocabulary/--train-vocabulary",
     default=None,
     help=f"Whether the embeddings of the vocabulary stay as they are. {_BY_RECIPE}",

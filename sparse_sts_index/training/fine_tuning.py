@@ -121,6 +121,8 @@ def train(
     _check_pairs(train_pairs, dev_pairs, test_pairs)
     if unlabelled and settings.teacher is None:
         raise TrainingError("unlabelled sentences are of use with a teacher only: teacher=, --teacher")
+    if settings.similarity_floor and settings.teacher is None:
+        raise TrainingError("a similarity floor is of use with a teacher only: teacher=, --teacher")
     identity = {**dataclasses.asdict(settings), "data": pairs_sha256(train_pairs, dev_pairs, unlabelled)}
     bfloat16, reporting = _check_device(settings), _check_reporting(report_to)
     checkpoint = checkpoints.check(output, identity, resume, overwrite)
@@ -209,6 +211,7 @@ def _loss(
             use_document_regularizer_only=True,
         )
         loss.max_active_dims = settings.max_active_dims
+        loss.regularize_unit_vectors = settings.regularize_unit_vectors
         return loss, train_pairs.columns()
     teacher = teachers.teacher(
         settings.teacher, train_pairs, settings.teacher_epochs, device=settings.device, bfloat16=bfloat16

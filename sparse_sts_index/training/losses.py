@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -31,9 +32,12 @@ class SparseSpladeLoss(SpladeLoss):
     ----------
     max_active_dims : int or None
         Number of terms of a sentence that count in its cosines, those of most weight. The regulariser sees all.
+    regularize_unit_vectors : bool
+        The regulariser sees unit vectors of the terms that count in the cosines.
     """
 
     max_active_dims: int | None = None
+    regularize_unit_vectors: bool = False
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> dict[str, Tensor]:
         """The cosine loss and the regulariser's, by name; see ``SpladeLoss``."""
@@ -44,10 +48,12 @@ class SparseSpladeLoss(SpladeLoss):
             return losses
         base_loss: Any = self.loss
         weights = term_weights(self.model, merged)
-        cosines = base_loss.cos_score_transformation(pair_cosines(_kept(weights, self.max_active_dims)))
+        kept = _kept(weights, self.max_active_dims)
+        cosines = base_loss.cos_score_transformation(pair_cosines(kept))
+        regularized = unit_vectors(kept) if self.regularize_unit_vectors else weights
         return {
             "base_loss": base_loss.loss_fct(cosines, labels.float().view(-1)),
-            "document_regularizer_loss": flops(weights) * self.document_regularizer_weight,
+            "document_regularizer_loss": flops(regularized) * self.document_regularizer_weight,
         }
 
     def _is_plain(self) -> bool:
@@ -72,7 +78,8 @@ class DistillationLoss(SpladeLoss):
     lessons : Lessons
     settings : TrainingSettings
         ``teacher_weight``: of the companions' errors, in a group and between groups, against those of the pairs.
-        ``regularizer_weight``: of the FLOPS regulariser. ``max_active_dims``: see ``SparseSpladeLoss``.
+        ``regularizer_weight``: of the FLOPS regulariser. ``max_active_dims``, ``regularize_unit_vectors``: see
+        ``SparseSpladeLoss``. ``similarity_floor``: of gold scores and grades alike.
     """
 
     def __init__(self, model: Any, lessons: Lessons, settings: TrainingSettings) -> None:
@@ -83,6 +90,7 @@ class DistillationLoss(SpladeLoss):
             use_document_regularizer_only=True,
         )
         self.teacher_weight, self.max_active_dims = settings.teacher_weight, settings.max_active_dims
+        self.regularize_unit_vectors, self.floor = settings.regularize_unit_vectors, settings.similarity_floor
         for name in ("vectors", "cosines", "scores"):  # which go to the model's device, and are no part of it
             self.register_buffer(name, getattr(lessons, name), persistent=False)
 
@@ -107,17 +115,21 @@ class DistillationLoss(SpladeLoss):
         together = group[:, None] == group[None, :]
         themselves = torch.eye(len(errors), dtype=torch.bool, device=errors.device)
         losses = {
-            "base_loss": torch.nn.functional.mse_loss(pairs, labels[:, 0].float()),
+            "base_loss": torch.nn.functional.mse_loss(pairs, self._above_floor(labels[:, 0].float())),
             "teacher_loss": torch.nn.functional.mse_loss(pairs, grades),
             "companions_loss": self.teacher_weight * errors[together & ~themselves].mean(),
-            "document_regularizer_loss": flops(weights) * self.document_regularizer_weight,
+            "document_regularizer_loss": flops(unit_vectors(kept) if self.regularize_unit_vectors else weights)
+            * self.document_regularizer_weight,
         }
         if not together.all():
             losses["others_loss"] = self.teacher_weight * errors[~together].mean()
         return losses
 
     def _grade(self, cosines: Tensor) -> Tensor:
-        return interpolate(cosines, cast(Tensor, self.cosines), cast(Tensor, self.scores))
+        return self._above_floor(interpolate(cosines, cast(Tensor, self.cosines), cast(Tensor, self.scores)))
+
+    def _above_floor(self, grades: Tensor) -> Tensor:
+        return ((grades - self.floor) / (1 - self.floor)).clamp_min(0)
 
 
 def all_cosines(weights: TermWeights) -> Tensor:
@@ -163,6 +175,13 @@ def heaviest(weights: TermWeights, count: int) -> TermWeights:
     rank = torch.arange(len(order), device=order.device) - (lengths.cumsum(0) - lengths)[weights.rows[order]]
     kept = torch.sort(order[rank < count]).values
     return TermWeights(weights.values[kept], weights.rows[kept], weights.terms[kept], weights.shape)
+
+
+def unit_vectors(weights: TermWeights) -> TermWeights:
+    """Scale each row to length 1; an empty one stays as it is."""
+    squares = weights.values.new_zeros(weights.shape[0]).index_add(0, weights.rows, weights.values**2)
+    lengths = squares.clamp_min(_EPSILON**2).sqrt()
+    return replace(weights, values=weights.values / lengths[weights.rows])
 
 
 def pair_cosines(weights: TermWeights) -> Tensor:

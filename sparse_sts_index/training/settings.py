@@ -34,6 +34,13 @@ class TrainingSettings:
         Share of the steps, 0..1, over which the learning rate rises from zero.
     regularizer_weight : float
         Weight of the FLOPS regulariser against the cosine loss; larger is sparser.
+    regularize_unit_vectors : bool
+        Regularise unit vectors of the terms that are kept, and not the weights. Smaller weights have the same cosines,
+        so that a regulariser of weights can be met without sparser vectors. That of unit vectors is the mean cosine
+        of a batch's sentences with each other: large if they share terms, such as one that nearly all have.
+    similarity_floor : float
+        Grades up to this, 0..1, count as 0, and those above are stretched to 0..1. A dense teacher gives sentences
+        that have nothing in common a cosine above 0, which takes a term that all of them have.
     freeze_vocabulary : bool
         Train all but the embeddings of the vocabulary, which hold most of a small model's parameters: pairs move the
         words that they hold away from those that they do not.
@@ -77,6 +84,8 @@ class TrainingSettings:
     learning_rate: float | None = None
     warmup: float = 0.0
     regularizer_weight: float = 3e-3
+    regularize_unit_vectors: bool = False
+    similarity_floor: float = 0.0
     freeze_vocabulary: bool = False
     dropout: float | None = None
     averaging: float = 0.0
@@ -96,6 +105,7 @@ class TrainingSettings:
         check_real("epochs", self.epochs, 0, 1e6, above=True)
         check_real("warmup", self.warmup, 0, 1)
         check_real("regularizer_weight", self.regularizer_weight, 0)
+        check_real("similarity_floor", self.similarity_floor, 0, 0.99)
         check_real("averaging", self.averaging, 0, 1)
         check_real("teacher_epochs", self.teacher_epochs, 0, 1e6)
         check_real("teacher_weight", self.teacher_weight, 0, above=True)
@@ -215,7 +225,9 @@ _FROM_SENTENCES = TrainingSettings(
     batch_size=8,
     companions=8,
     warmup=0.05,
-    regularizer_weight=1e-4,
+    regularizer_weight=1.0,
+    regularize_unit_vectors=True,
+    similarity_floor=0.25,
     dropout=0.0,
     averaging=0.999,
     teacher="sentence-transformers/all-mpnet-base-v2",

@@ -87,21 +87,24 @@ def test_the_trainer_takes_them_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fused", "companions", "group"),
+    ("fused", "companions", "group", "floor", "unit"),
     [
-        (True, 2, [0, 0, 0, 0, 1, 1] * 2),  # two groups, one of them cut off
-        (False, 2, [0, 0, 0, 0, 1, 1] * 2),
-        (True, 16, [0, 2, 4, 6, 8, 10] * 8 + [1, 3, 5, 7, 9, 11] * 8),
+        (True, 2, [0, 0, 0, 0, 1, 1] * 2, 0.0, False),  # two groups, one of them cut off
+        (False, 2, [0, 0, 0, 0, 1, 1] * 2, 0.3, True),
+        (True, 16, [0, 2, 4, 6, 8, 10] * 8 + [1, 3, 5, 7, 9, 11] * 8, 0.3, True),
     ],
 )
 def test_loss_is_that_of_dense_rows(
-    teacher: SentenceTransformer, pairs: Pairs, fused: bool, companions: int, group: list[int]
+    teacher: SentenceTransformer, pairs: Pairs, fused: bool, companions: int, group: list[int], floor: float, unit: bool
 ) -> None:
     """Computed again from whole rows of the vocabulary, gradients included."""
     lessons = lessons_of(teacher, pairs, [], companions=companions)
     model, stock = (SparseEncoder(str(tiny_folder()), device="cpu", config_kwargs=NO_DROPOUT).train() for _ in "12")
     model = fuse(model) if fused else model
-    loss = DistillationLoss(model, lessons, TrainingSettings(teacher_weight=0.7, regularizer_weight=1e-3))
+    settings = TrainingSettings(
+        teacher_weight=0.7, regularizer_weight=1e-3, similarity_floor=floor, regularize_unit_vectors=unit
+    )
+    loss = DistillationLoss(model, lessons, settings)
     names = ("sentence1", "sentence2", *(f"companion{n + 1}" for n in range(companions)))
     columns = [model.preprocess(lessons.columns[name][:6]) for name in names]
     labels = torch.tensor(lessons.columns["label"][:6])
@@ -112,21 +115,22 @@ def test_loss_is_that_of_dense_rows(
     model.zero_grad()
 
     rows = torch.cat([stock(stock.preprocess(lessons.columns[name][:6]))["sentence_embedding"] for name in names])
-    unit = torch.nn.functional.normalize(rows, dim=1)
-    cosines = unit @ unit.T
+    units = torch.nn.functional.normalize(rows, dim=1)
+    cosines = units @ units.T
     theirs = lessons.vectors[labels[:, 1:-1].long().T.reshape(-1)].float()
     grades = torch.from_numpy(np.interp((theirs @ theirs.T).numpy(), lessons.cosines, lessons.scores)).float()
+    gold, grades = (((values - floor) / (1 - floor)).clamp(min=0) for values in (labels[:, 0], grades))
     errors = (cosines - grades) ** 2
     assert labels[:, -1].tolist() == group[:6]
     places = [(a, b) for a in range(len(group)) for b in range(len(group)) if a != b]
     near = [errors[12 + a, 12 + b] for a, b in places if group[a] == group[b]]
     far = [errors[12 + a, 12 + b] for a, b in places if group[a] != group[b]]
     expected = {
-        "base_loss": ((cosines[:6, 6:12].diagonal() - labels[:, 0]) ** 2).mean(),
+        "base_loss": ((cosines[:6, 6:12].diagonal() - gold) ** 2).mean(),
         "teacher_loss": errors[:6, 6:12].diagonal().mean(),
         "companions_loss": 0.7 * torch.stack(near).mean(),
         "others_loss": 0.7 * torch.stack(far).mean(),
-        "document_regularizer_loss": 1e-3 * (rows.mean(dim=0) ** 2).sum(),
+        "document_regularizer_loss": 1e-3 * (cosines.mean() if unit else (rows.mean(dim=0) ** 2).sum()),
     }
     assert set(found) == set(expected)
     for name, value in expected.items():

@@ -275,6 +275,8 @@ def test_every_kind_of_run_can_be_resumed(
 def test_unlabelled_sentences_need_a_teacher(splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="of use with a teacher only"):
         train(tmp_path / "model", *splits, SETTINGS, unlabelled=["A sentence."])
+    with pytest.raises(TrainingError, match="a similarity floor is of use with a teacher only"):
+        train(tmp_path / "model", *splits, dataclasses.replace(SETTINGS, similarity_floor=0.2))
 
 
 def _interrupt_at(step: int) -> Callable[[TrainingProgress], None]:

@@ -125,6 +125,23 @@ def test_heaviest_keeps_what_encoding_keeps(count: int) -> None:
     np.testing.assert_array_equal(dense.grad, expected > 0)
 
 
+def test_the_regularizer_of_unit_vectors_is_their_mean_cosine(models: tuple[SparseEncoder, SparseEncoder]) -> None:
+    _, model = models
+    pairs = load_pairs("sample", "train")
+    columns, labels = [pairs.sentence1[:8], pairs.sentence2[:8]], torch.tensor(pairs.gold[:8])
+    loss = SparseSpladeLoss(
+        model, SparseCosineSimilarityLoss(model), document_regularizer_weight=1.0, use_document_regularizer_only=True
+    )
+    loss.max_active_dims, loss.regularize_unit_vectors = 9, True
+    found, gradients = losses_and_gradients(loss, model, columns, labels)
+    with torch.no_grad():
+        rows = model(model.preprocess([*columns[0], *columns[1]]))["sentence_embedding"]
+    vectors = l2_normalize(keep_largest(csr_array(rows.numpy()), 9))
+    mean = (vectors @ vectors.T).sum() / 16**2
+    assert found["document_regularizer_loss"].item() == pytest.approx(mean, rel=1e-4)
+    assert any(bool(gradient.any()) for gradient in gradients.values())
+
+
 def test_only_the_kept_terms_are_in_the_cosine(models: tuple[SparseEncoder, SparseEncoder]) -> None:
     _, model = models
     columns = [["A cat sleeps.", "It rains."], ["A cat is asleep.", "The weather is wet."]]
