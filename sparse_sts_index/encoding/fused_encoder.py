@@ -82,7 +82,7 @@ class FusedSparseEncoder(SparseEncoder):
 
     _screen: DecoderScreen | None = None
     _structure: Structure | None = None
-    _as_made: Structure | None = None  # for which that was found
+    _as_made: Structure | None = None  # in which all is as its class makes it
     _prepared: _Prepared | None = None
 
     @property
