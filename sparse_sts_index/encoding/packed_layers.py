@@ -357,7 +357,7 @@ class PackedLayers:
     def _attend(self, inputs: Tensor, runs: Sequence[tuple[int, int]], biases: Sequence[Tensor | None]) -> Tensor:
         """Self-attention within each sentence, of queries, keys and values side by side."""
         size = inputs.shape[1] // 3
-        parts = []
+        out = inputs.new_empty(len(inputs), size)
         done = 0
         for (length, sentences), bias in zip(runs, biases, strict=True):
             rows = slice(done, done + length * sentences)
@@ -371,9 +371,10 @@ class PackedLayers:
                 attended = scores.softmax(-1) @ value
             else:
                 attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-            parts.append(attended.transpose(1, 2).reshape(-1, size))
+            out[rows].view(sentences, length, self._heads, -1).copy_(attended.transpose(1, 2))
             done = rows.stop
-        return torch.cat([*parts, inputs.new_zeros(len(inputs) - done, size)])
+        out[done:] = 0
+        return out
 
     def _norm(self, rows: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
         return functional.layer_norm(rows, rows.shape[1:], *norm, self._epsilon)
