@@ -241,14 +241,13 @@ class FusedSparseEncoder(SparseEncoder):
             prepared = self._prepared = None  # frees its memory
         elif (layers := prepared.layers.get(dtype)) is not None:
             return layers, prepared.screen
-        model: Any = self.transformers_model
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        config = model.config.to_dict()
-        if not supports(model.config.model_type, config, parameters) or not is_as_made(model):
+        layers = self._layers(dtype)
+        if layers is None:
             return None
         if prepared is None:
+            model: Any = self.transformers_model
             prepared = _Prepared(structure, Weights(model.modules()), DecoderScreen(frozen=True), {})
-        layers = prepared.layers[dtype] = PackedLayers(model.config.model_type, config, parameters, dtype)
+        prepared.layers[dtype] = layers
         self._prepared = prepared
         return layers, prepared.screen
 
@@ -257,16 +256,21 @@ class FusedSparseEncoder(SparseEncoder):
         model: Any = self.transformers_model
         if any(isinstance(part, nn.Dropout) and part.p for part in model.modules()):
             return None
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        config = model.config.to_dict()
-        if not supports(model.config.model_type, config, parameters):
+        layers = self._layers(dtype, trainable=True, as_made=self._as_made is structure)
+        if layers is None:
             return None
-        if self._as_made is not structure:
-            if not is_as_made(model):
-                return None
-            self._as_made = structure
+        self._as_made = structure
         self._screen = self._screen or DecoderScreen()
-        return PackedLayers(model.config.model_type, config, parameters, dtype, trainable=True), self._screen
+        return layers, self._screen
+
+    def _layers(self, dtype: torch.dtype, *, trainable: bool = False, as_made: bool = False) -> PackedLayers | None:
+        """Return layers of the present weights, or None for a model that these do not know."""
+        model: Any = self.transformers_model
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        kind, config = model.config.model_type, model.config.to_dict()
+        if not supports(kind, config, parameters) or not (as_made or is_as_made(model)):
+            return None
+        return PackedLayers(kind, config, parameters, dtype, trainable=trainable)
 
     def eval(self) -> Self:
         """Leave training mode; nothing is walked through if nothing is in it."""

@@ -50,11 +50,14 @@ class SparseSpladeLoss(SpladeLoss):
         weights = term_weights(self.model, merged)
         kept = _kept(weights, self.max_active_dims)
         cosines = base_loss.cos_score_transformation(pair_cosines(kept))
-        regularized = unit_vectors(kept) if self.regularize_unit_vectors else weights
         return {
             "base_loss": base_loss.loss_fct(cosines, labels.float().view(-1)),
-            "document_regularizer_loss": flops(regularized) * self.document_regularizer_weight,
+            "document_regularizer_loss": self._regularizer(weights, kept),
         }
+
+    def _regularizer(self, weights: TermWeights, kept: TermWeights) -> Tensor:
+        regularized = flops(unit_vectors(kept) if self.regularize_unit_vectors else weights)
+        return regularized * self.document_regularizer_weight
 
     def _is_plain(self) -> bool:
         regularizer = self.document_regularizer
@@ -66,7 +69,7 @@ class SparseSpladeLoss(SpladeLoss):
         )
 
 
-class DistillationLoss(SpladeLoss):
+class DistillationLoss(SparseSpladeLoss):
     """``SparseSpladeLoss``, and the distance of cosines from a dense teacher's.
 
     For :class:`~.training.distillation.Lessons`: beside the squared error of the gold scores, that of the
@@ -118,8 +121,7 @@ class DistillationLoss(SpladeLoss):
             "base_loss": torch.nn.functional.mse_loss(pairs, self._above_floor(labels[:, 0].float())),
             "teacher_loss": torch.nn.functional.mse_loss(pairs, grades),
             "companions_loss": self.teacher_weight * errors[together & ~themselves].mean(),
-            "document_regularizer_loss": flops(unit_vectors(kept) if self.regularize_unit_vectors else weights)
-            * self.document_regularizer_weight,
+            "document_regularizer_loss": self._regularizer(weights, kept),
         }
         if not together.all():
             losses["others_loss"] = self.teacher_weight * errors[~together].mean()
@@ -134,9 +136,9 @@ class DistillationLoss(SpladeLoss):
 
 def all_cosines(weights: TermWeights) -> Tensor:
     """Cosine of each row with each other: Tensor of float, shape (n, n); 0 with an empty row."""
+    unit = unit_vectors(weights).values
     terms, columns = torch.unique(weights.terms, return_inverse=True)  # some thousand of the vocabulary
-    dense = weights.values.new_zeros(weights.shape[0], len(terms)).index_put((weights.rows, columns), weights.values)
-    dense = dense / (dense**2).sum(dim=1, keepdim=True).clamp_min(_EPSILON**2).sqrt()
+    dense = unit.new_zeros(weights.shape[0], len(terms)).index_put((weights.rows, columns), unit)
     return dense @ dense.T
 
 
@@ -180,6 +182,7 @@ def heaviest(weights: TermWeights, count: int) -> TermWeights:
 def unit_vectors(weights: TermWeights) -> TermWeights:
     """Scale each row to length 1; an empty one stays as it is."""
     squares = weights.values.new_zeros(weights.shape[0]).index_add(0, weights.rows, weights.values**2)
+    # sqrt has no gradient at 0, which is where an empty row is; its length is below epsilon in any case.
     lengths = squares.clamp_min(_EPSILON**2).sqrt()
     return replace(weights, values=weights.values / lengths[weights.rows])
 
@@ -198,9 +201,7 @@ def pair_cosines(weights: TermWeights) -> Tensor:
         0 if either row is empty.
     """
     pairs, vocabulary = weights.shape[0] // 2, weights.shape[1]
-    norms = weights.values.new_zeros(2 * pairs).index_add(0, weights.rows, weights.values**2)
-    # sqrt has no gradient at 0, which is where an empty row is; its norm is below epsilon in any case.
-    norms = norms.clamp_min(_EPSILON**2).sqrt()
+    unit = unit_vectors(weights).values
     # Rows and terms ascend, so the places do: a term of the one is looked up among those of the other.
     place = (weights.rows % pairs) * vocabulary + weights.terms
     middle = int((weights.rows < pairs).sum())
@@ -208,9 +209,8 @@ def pair_cosines(weights: TermWeights) -> Tensor:
     at = torch.searchsorted(second, first)
     past_the_end = second.new_full((1,), -1)
     shared = (torch.cat([second, past_the_end])[at] == first).nonzero().squeeze(1)
-    products = weights.values[shared] * weights.values[middle + at[shared]]
-    dots = weights.values.new_zeros(pairs).index_add(0, weights.rows[shared], products)
-    return dots / (norms[:pairs] * norms[pairs:])
+    products = unit[shared] * unit[middle + at[shared]]
+    return unit.new_zeros(pairs).index_add(0, weights.rows[shared], products)
 
 
 def flops(weights: TermWeights) -> Tensor:
