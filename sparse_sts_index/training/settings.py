@@ -221,24 +221,27 @@ _MIXTURE = Mixture(
     count=250_000,
 )
 _FROM_SENTENCES = TrainingSettings(
-    epochs=11.4,
     batch_size=8,
     companions=8,
     warmup=0.05,
-    regularizer_weight=1.0,
+    regularizer_weight=0.7,
     regularize_unit_vectors=True,
-    similarity_floor=0.25,
+    similarity_floor=0.2,
     dropout=0.0,
     averaging=0.999,
     teacher="sentence-transformers/all-mpnet-base-v2",
     teacher_epochs=2,
     teacher_weight=6,
-    eval_steps=512,
+    eval_steps=1024,
 )
 #: Recipes of several stages by name; see ``docs/recipes.md`` for what each gives.
 STAGED_RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
-        "sts-micro": Recipe(_MIXTURE, None, (replace(_FROM_SENTENCES, base_model=TINY, max_active_dims=40),)),
-        "sts-mini": Recipe(_MIXTURE, GrowthSettings(steps=400), (replace(_FROM_SENTENCES, max_active_dims=64),)),
+        "sts-micro": Recipe(
+            _MIXTURE, None, (replace(_FROM_SENTENCES, base_model=TINY, max_active_dims=40, epochs=34.2),)
+        ),
+        "sts-mini": Recipe(
+            _MIXTURE, GrowthSettings(steps=400), (replace(_FROM_SENTENCES, max_active_dims=64, epochs=17.1),)
+        ),
     }
 )
