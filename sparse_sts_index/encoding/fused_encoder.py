@@ -107,7 +107,7 @@ class FusedSparseEncoder(SparseEncoder):
             return True
         self._structure = None
         watched = {module for module in self.modules() if module is not self and is_watched(module)}
-        if not watched and not is_watched(self):
+        if not watched:
             self._structure = Structure(self)
         return watched.issubset(model.base_model.modules())
 

@@ -16,18 +16,22 @@ _SAMPLED = 16  # numbers of a parameter, evenly spread
 class Structure:
     """The submodules of a module, none of which has a hook or a forward method of its own.
 
+    The module itself may have: its forward pass is where this is asked. accelerate replaces it for mixed precision.
+
     Parameters
     ----------
     module : torch.nn.Module
     """
 
     def __init__(self, module: nn.Module) -> None:
+        self._module = module
         self._parts = [(part, part._modules, tuple(part._modules.values())) for part in module.modules()]  # noqa: SLF001
 
     def unchanged(self) -> bool:
         """Return whether the submodules are the same, still without hooks."""
         return all(
-            tuple(children.values()) == before and not is_watched(part) for part, children, before in self._parts
+            tuple(children.values()) == before and (part is self._module or not is_watched(part))
+            for part, children, before in self._parts
         )
 
     def training(self) -> bool:

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from sentence_transformers import SparseEncoder
+from transformers import BertModel
 
 from sparse_sts_index import (
     DataError,
@@ -33,6 +34,7 @@ from sparse_sts_index.training.weight_averaging import AveragedWeights
 
 if TYPE_CHECKING:
     from sparse_sts_index.training.progress import TrainingProgress
+    from sparse_sts_index.vectors.spec import Precision
 
 SETTINGS = TrainingSettings(base_model="tiny", learning_rate=2e-4, eval_steps=3, max_length=64)
 
@@ -154,6 +156,22 @@ def test_the_average_of_the_weights_is_the_model(splits: tuple[Pairs, Pairs, Pai
     vocabulary = "0.model.bert.embeddings.word_embeddings.weight"
     assert torch.equal(saved[vocabulary], base[vocabulary])
     assert vocabulary not in average
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_training_without_dropout_takes_packed_layers(
+    splits: tuple[Pairs, Pairs, Pairs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    """In mixed precision, accelerate replaces the forward method of the model."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("the modules were called")
+
+    monkeypatch.setattr(BertModel, "forward", refused)
+    settings = dataclasses.replace(SETTINGS, dropout=0.0, precision=precision, device="cpu")
+    assert train(tmp_path / "model", *splits, settings).steps == 6
+    with pytest.raises(AssertionError):
+        train(tmp_path / "other", *splits, dataclasses.replace(settings, dropout=0.1))
 
 
 @pytest.mark.parametrize("averaging", [0.0, 0.8])
