@@ -98,6 +98,11 @@ _BY_RECIPE = "[default: by the recipe]"
     help=f"Whether the regulariser sees unit vectors of the terms that are kept. {_BY_RECIPE}",
 )
 @click.option(
+    "--excess-weight",
+    type=Real(min=0),
+    help=f"Weight of the sum of the terms beyond --max-active-dims; larger encodes faster. {_BY_RECIPE}",
+)
+@click.option(
     "--similarity-floor",
     type=Real(0, 0.99),
     help=f"Grade up to which sentences count as unlike; with a teacher. {_BY_RECIPE}",

@@ -34,10 +34,13 @@ class SparseSpladeLoss(SpladeLoss):
         Number of terms of a sentence that count in its cosines, those of most weight. The regulariser sees all.
     regularize_unit_vectors : bool
         The regulariser sees unit vectors of the terms that count in the cosines.
+    excess_weight : float
+        Weight of the sum of the terms that do not count in the cosines; see :func:`excess`.
     """
 
     max_active_dims: int | None = None
     regularize_unit_vectors: bool = False
+    excess_weight: float = 0.0
 
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> dict[str, Tensor]:
         """The cosine loss and the regulariser's, by name; see ``SpladeLoss``."""
@@ -52,12 +55,15 @@ class SparseSpladeLoss(SpladeLoss):
         cosines = base_loss.cos_score_transformation(pair_cosines(kept))
         return {
             "base_loss": base_loss.loss_fct(cosines, labels.float().view(-1)),
-            "document_regularizer_loss": self._regularizer(weights, kept),
+            **self._regularizers(weights, kept),
         }
 
-    def _regularizer(self, weights: TermWeights, kept: TermWeights) -> Tensor:
+    def _regularizers(self, weights: TermWeights, kept: TermWeights) -> dict[str, Tensor]:
         regularized = flops(unit_vectors(kept) if self.regularize_unit_vectors else weights)
-        return regularized * self.document_regularizer_weight
+        losses = {"document_regularizer_loss": regularized * self.document_regularizer_weight}
+        if self.excess_weight:
+            losses["excess_loss"] = self.excess_weight * excess(weights, kept)
+        return losses
 
     def _is_plain(self) -> bool:
         regularizer = self.document_regularizer
@@ -81,8 +87,8 @@ class DistillationLoss(SparseSpladeLoss):
     lessons : Lessons
     settings : TrainingSettings
         ``teacher_weight``: of the companions' errors, in a group and between groups, against those of the pairs.
-        ``regularizer_weight``: of the FLOPS regulariser. ``max_active_dims``, ``regularize_unit_vectors``: see
-        ``SparseSpladeLoss``. ``similarity_floor``: of gold scores and grades alike.
+        ``regularizer_weight``: of the FLOPS regulariser. ``max_active_dims``, ``regularize_unit_vectors``,
+        ``excess_weight``: see ``SparseSpladeLoss``. ``similarity_floor``: of gold scores and grades alike.
     """
 
     def __init__(self, model: Any, lessons: Lessons, settings: TrainingSettings) -> None:
@@ -93,7 +99,8 @@ class DistillationLoss(SparseSpladeLoss):
             use_document_regularizer_only=True,
         )
         self.teacher_weight, self.max_active_dims = settings.teacher_weight, settings.max_active_dims
-        self.regularize_unit_vectors, self.floor = settings.regularize_unit_vectors, settings.similarity_floor
+        self.regularize_unit_vectors, self.excess_weight = settings.regularize_unit_vectors, settings.excess_weight
+        self.floor = settings.similarity_floor
         for name in ("vectors", "cosines", "scores"):  # which go to the model's device, and are no part of it
             self.register_buffer(name, getattr(lessons, name), persistent=False)
 
@@ -121,7 +128,7 @@ class DistillationLoss(SparseSpladeLoss):
             "base_loss": torch.nn.functional.mse_loss(pairs, self._above_floor(labels[:, 0].float())),
             "teacher_loss": torch.nn.functional.mse_loss(pairs, grades),
             "companions_loss": self.teacher_weight * errors[together & ~themselves].mean(),
-            "document_regularizer_loss": self._regularizer(weights, kept),
+            **self._regularizers(weights, kept),
         }
         if not together.all():
             losses["others_loss"] = self.teacher_weight * errors[~together].mean()
@@ -179,12 +186,28 @@ def heaviest(weights: TermWeights, count: int) -> TermWeights:
     return TermWeights(weights.values[kept], weights.rows[kept], weights.terms[kept], weights.shape)
 
 
+def excess(weights: TermWeights, kept: TermWeights) -> Tensor:
+    """Sum the weights that are not kept, in units of the length of the kept ones; return the mean of all rows.
+
+    Returns
+    -------
+    Tensor of float, shape ()
+        Differentiable, but in the lengths: a row is not to grow longer for it.
+    """
+    lengths = _lengths(kept).detach()
+    sums = [(part.values / lengths[part.rows]).sum() for part in (weights, kept)]
+    return (sums[0] - sums[1]) / weights.shape[0]
+
+
 def unit_vectors(weights: TermWeights) -> TermWeights:
     """Scale each row to length 1; an empty one stays as it is."""
+    return replace(weights, values=weights.values / _lengths(weights)[weights.rows])
+
+
+def _lengths(weights: TermWeights) -> Tensor:
     squares = weights.values.new_zeros(weights.shape[0]).index_add(0, weights.rows, weights.values**2)
     # sqrt has no gradient at 0, which is where an empty row is; its length is below epsilon in any case.
-    lengths = squares.clamp_min(_EPSILON**2).sqrt()
-    return replace(weights, values=weights.values / lengths[weights.rows])
+    return squares.clamp_min(_EPSILON**2).sqrt()
 
 
 def pair_cosines(weights: TermWeights) -> Tensor:

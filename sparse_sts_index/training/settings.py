@@ -38,6 +38,9 @@ class TrainingSettings:
         Regularise unit vectors of the terms that are kept, and not the weights. Smaller weights have the same cosines,
         so that a regulariser of weights can be met without sparser vectors. That of unit vectors is the mean cosine
         of a batch's sentences with each other: large if they share terms, such as one that nearly all have.
+    excess_weight : float
+        Weight of the sum of a sentence's terms beyond `max_active_dims`, in units of the length of its vector. They
+        are in no vector, and so nothing else makes them fewer; the encoder computes them all the same.
     similarity_floor : float
         Grades up to this, 0..1, count as 0, and those above are stretched to 0..1. A dense teacher gives sentences
         that have nothing in common a cosine above 0, which takes a term that all of them have.
@@ -85,6 +88,7 @@ class TrainingSettings:
     warmup: float = 0.0
     regularizer_weight: float = 3e-3
     regularize_unit_vectors: bool = False
+    excess_weight: float = 0.0
     similarity_floor: float = 0.0
     freeze_vocabulary: bool = False
     dropout: float | None = None
@@ -105,6 +109,7 @@ class TrainingSettings:
         check_real("epochs", self.epochs, 0, 1e6, above=True)
         check_real("warmup", self.warmup, 0, 1)
         check_real("regularizer_weight", self.regularizer_weight, 0)
+        check_real("excess_weight", self.excess_weight, 0)
         check_real("similarity_floor", self.similarity_floor, 0, 0.99)
         check_real("averaging", self.averaging, 0, 1)
         check_real("teacher_epochs", self.teacher_epochs, 0, 1e6)
@@ -226,6 +231,7 @@ _FROM_SENTENCES = TrainingSettings(
     warmup=0.05,
     regularizer_weight=0.7,
     regularize_unit_vectors=True,
+    excess_weight=0.005,
     similarity_floor=0.2,
     dropout=0.0,
     averaging=0.999,

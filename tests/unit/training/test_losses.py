@@ -19,7 +19,7 @@ from sparse_sts_index import load_pairs
 from sparse_sts_index.encoding.bundled import tiny_folder
 from sparse_sts_index.encoding.fused_encoder import fuse
 from sparse_sts_index.encoding.term_weights import TermWeights
-from sparse_sts_index.training.losses import SparseSpladeLoss, flops, heaviest, pair_cosines
+from sparse_sts_index.training.losses import SparseSpladeLoss, excess, flops, heaviest, pair_cosines
 from sparse_sts_index.vectors.quantizer import keep_largest, l2_normalize
 
 WEIGHT = 3e-3
@@ -140,6 +140,15 @@ def test_the_regularizer_of_unit_vectors_is_their_mean_cosine(models: tuple[Spar
     mean = (vectors @ vectors.T).sum() / 16**2
     assert found["document_regularizer_loss"].item() == pytest.approx(mean, rel=1e-4)
     assert any(bool(gradient.any()) for gradient in gradients.values())
+
+
+def test_excess_is_the_share_of_terms_that_are_not_kept() -> None:
+    dense = torch.tensor([[4.0, 1.0, 3.0, 0.5], [0.0, 2.0, 0.0, 0.0], [0.0] * 4], requires_grad=True)
+    weights = TermWeights.from_dense(dense)
+    found = excess(weights, heaviest(weights, 2))
+    assert found.item() == pytest.approx(1.5 / 5 / 3)
+    found.backward()
+    torch.testing.assert_close(dense.grad, torch.tensor([[0, 1, 0, 1], [0] * 4, [0] * 4]) / 15)
 
 
 def test_only_the_kept_terms_are_in_the_cosine(models: tuple[SparseEncoder, SparseEncoder]) -> None:
