@@ -210,8 +210,7 @@ def _loss(
             document_regularizer_weight=settings.regularizer_weight,
             use_document_regularizer_only=True,
         )
-        loss.max_active_dims = settings.max_active_dims
-        loss.regularize_unit_vectors, loss.excess_weight = settings.regularize_unit_vectors, settings.excess_weight
+        loss.configure(settings)
         return loss, train_pairs.columns()
     teacher = teachers.teacher(
         settings.teacher, train_pairs, settings.teacher_epochs, device=settings.device, bfloat16=bfloat16

@@ -42,6 +42,12 @@ class SparseSpladeLoss(SpladeLoss):
     regularize_unit_vectors: bool = False
     excess_weight: float = 0.0
 
+    def configure(self, settings: TrainingSettings) -> None:
+        """Set the attributes from the settings of the same names."""
+        self.max_active_dims = settings.max_active_dims
+        self.regularize_unit_vectors = settings.regularize_unit_vectors
+        self.excess_weight = settings.excess_weight
+
     def forward(self, sentence_features: Iterable[dict[str, Any]], labels: Tensor | None = None) -> dict[str, Tensor]:
         """The cosine loss and the regulariser's, by name; see ``SpladeLoss``."""
         columns = list(sentence_features)
@@ -98,9 +104,8 @@ class DistillationLoss(SparseSpladeLoss):
             document_regularizer_weight=settings.regularizer_weight,
             use_document_regularizer_only=True,
         )
-        self.teacher_weight, self.max_active_dims = settings.teacher_weight, settings.max_active_dims
-        self.regularize_unit_vectors, self.excess_weight = settings.regularize_unit_vectors, settings.excess_weight
-        self.floor = settings.similarity_floor
+        self.configure(settings)
+        self.teacher_weight, self.floor = settings.teacher_weight, settings.similarity_floor
         for name in ("vectors", "cosines", "scores"):  # which go to the model's device, and are no part of it
             self.register_buffer(name, getattr(lessons, name), persistent=False)
 

@@ -15,7 +15,7 @@ from sentence_transformers.sparse_encoder.losses import (
 )
 from torch import Tensor
 
-from sparse_sts_index import load_pairs
+from sparse_sts_index import TrainingSettings, load_pairs
 from sparse_sts_index.encoding.bundled import tiny_folder
 from sparse_sts_index.encoding.fused_encoder import fuse
 from sparse_sts_index.encoding.term_weights import TermWeights
@@ -132,13 +132,17 @@ def test_the_regularizer_of_unit_vectors_is_their_mean_cosine(models: tuple[Spar
     loss = SparseSpladeLoss(
         model, SparseCosineSimilarityLoss(model), document_regularizer_weight=1.0, use_document_regularizer_only=True
     )
-    loss.max_active_dims, loss.regularize_unit_vectors = 9, True
+    loss.configure(TrainingSettings(max_active_dims=9, regularize_unit_vectors=True, excess_weight=0.1))
     found, gradients = losses_and_gradients(loss, model, columns, labels)
     with torch.no_grad():
         rows = model(model.preprocess([*columns[0], *columns[1]]))["sentence_embedding"]
-    vectors = l2_normalize(keep_largest(csr_array(rows.numpy()), 9))
+    kept = keep_largest(csr_array(rows.numpy()), 9)
+    vectors = l2_normalize(kept)
     mean = (vectors @ vectors.T).sum() / 16**2
     assert found["document_regularizer_loss"].item() == pytest.approx(mean, rel=1e-4)
+    beyond = rows.numpy().sum(axis=1) - kept.sum(axis=1)
+    expected = 0.1 * (beyond / np.linalg.norm(kept.toarray(), axis=1)).mean()
+    assert found["excess_loss"].item() == pytest.approx(expected, rel=1e-4)
     assert any(bool(gradient.any()) for gradient in gradients.values())
 
 
