@@ -7,25 +7,27 @@ from pathlib import Path
 import click
 
 from sparse_sts_index.data.documents import read_corpus
+from sparse_sts_index.data.fields import Field
 from sparse_sts_index.data.reading import FileOptions
 
 from .options import documents_command
-from .output import known_total
+from .output import examined, fields_of_index
 from .progress import progress_bar
 
 
 @click.command()
 @documents_command
-def add(index: Path, corpus: str, model: str | None, reading: FileOptions) -> None:
+def add(index: Path, corpus: str, model: str | None, reading: FileOptions, fields: tuple[Field, ...]) -> None:
     """Add the sentences in CORPUS to INDEX: all of them or, if an id is there already, none.
 
-    CORPUS is as for the command index.
+    CORPUS is as for the command index. Its fields are those of INDEX; --fields says in which columns they are.
     """
-    total = known_total(corpus, reading)
     from sparse_sts_index.index import SparseStsIndex
 
-    with SparseStsIndex.open(index, model, writable=True) as opened, progress_bar(total, "adding") as progress:
-        before = len(opened)
-        opened.add(read_corpus(corpus, **reading), progress=progress)
+    with SparseStsIndex.open(index, model, writable=True) as opened:
+        before, kept = len(opened), fields_of_index(opened, fields)
+        total, _ = examined(corpus, reading, kept, needed=False)
+        with progress_bar(total, "adding") as progress:
+            opened.add(read_corpus(corpus, fields=kept, **reading), progress=progress)
         count = len(opened)
     click.echo(f"{index}: {count - before:,} sentences added, {count:,} in all")

@@ -14,7 +14,7 @@ from .progress import progress_bar
 
 @click.command()
 @join_command
-def cluster(index: Path | None, threshold: float, format: str) -> None:
+def cluster(index: Path | None, threshold: float, where: str | None, format: str) -> None:
     """Group the sentences in INDEX that hang together by pairs whose cosine is at least --threshold.
 
     The largest group comes first. A sentence is in a group if it is similar to any one of it.
@@ -24,7 +24,7 @@ def cluster(index: Path | None, threshold: float, format: str) -> None:
     count = sentences = 0
     index = chosen_index(index)
     with SparseStsIndex.open(index) as opened, progress_bar(len(opened), "comparing") as progress:
-        for count, members in enumerate(opened.clusters(threshold, progress=progress), 1):
+        for count, members in enumerate(opened.clusters(threshold, where=where, progress=progress), 1):
             sentences += len(members)
             if format == "jsonl":
                 texts = [{"id": member.id, "text": member.text} for member in members]

@@ -17,7 +17,13 @@ from .progress import progress_bar
 @join_command
 @spark_options
 def duplicates(
-    index: Path | None, threshold: float, format: str, engine: str, master: str | None, spark_conf: dict[str, str]
+    index: Path | None,
+    threshold: float,
+    where: str | None,
+    format: str,
+    engine: str,
+    master: str | None,
+    spark_conf: dict[str, str],
 ) -> None:
     """List all pairs of sentences in INDEX whose cosine is at least --threshold; exact, as they are found.
 
@@ -31,11 +37,11 @@ def duplicates(
         if spark is not None:
             from sparse_sts_index.spark import queries
 
-            pairs = queries.duplicates(spark, index, threshold)
+            pairs = queries.duplicates(spark, index, threshold, where=where)
         else:
             opened = stack.enter_context(SparseStsIndex.open(index))
             progress = stack.enter_context(progress_bar(len(opened), "comparing"))
-            pairs = opened.duplicates(threshold, progress=progress)
+            pairs = opened.duplicates(threshold, where=where, progress=progress)
         for pair in pairs:
             count += 1
             first, second = pair.first, pair.second

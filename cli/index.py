@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sparse_sts_index.data.documents import read_corpus
+from sparse_sts_index.data.fields import Field
 from sparse_sts_index.data.reading import FileOptions
 from sparse_sts_index.storage import start_jvm
 from sparse_sts_index.storage.builder import check_target
@@ -15,8 +16,10 @@ from sparse_sts_index.vectors.spec import Precision
 from .defaults import chosen_model, chosen_output, is_many
 from .options import (
     Whole,
+    all_fields_option,
     bits_option,
     engine_session,
+    fields_option,
     max_active_dims_option,
     model_option,
     overwrite_option,
@@ -24,7 +27,7 @@ from .options import (
     reading_options,
     spark_options,
 )
-from .output import ScriptCheck, known_total, show_built
+from .output import ScriptCheck, examined, one_line, show_built
 from .progress import progress_bar
 
 
@@ -39,6 +42,8 @@ from .progress import progress_bar
 @bits_option
 @max_active_dims_option
 @precision_option()
+@fields_option
+@all_fields_option
 @reading_options("--format")
 @overwrite_option
 @spark_options
@@ -52,6 +57,8 @@ def index(
     max_active_dims: int | None,
     precision: Precision,
     reading: FileOptions,
+    fields: tuple[Field, ...],
+    all_fields: bool,
     overwrite: bool,
     engine: str,
     master: str | None,
@@ -67,6 +74,8 @@ def index(
     With --engine spark, CORPUS may be many jsonl, txt or parquet files, by a glob, on any file system that Spark reads;
     the result is a collection of shards, which all commands that read an index take in its place.
     """
+    if fields and all_fields:
+        raise click.UsageError("Give --fields or --all-fields.")
     if (corpus is None) == (files is None):
         raise click.UsageError("Give CORPUS, or --input, once.")
     source = corpus or files or ""
@@ -75,7 +84,11 @@ def index(
     if engine == "local":
         if is_many(source):
             raise click.UsageError(f"{source} names many files or a URL, for which --engine spark is needed.")
-        total = known_total(source, reading)
+        total, fields = examined(source, reading, "all" if all_fields else fields)
+        if fields:
+            click.echo(one_line("fields: " + ", ".join(f"{field.name} {field.type}" for field in fields)), err=True)
+    elif all_fields or any(field.type is None for field in fields):
+        raise click.UsageError("--engine spark reads once: name the fields with their types, --fields created:date.")
     elif reading.get("delimiter") is not None:
         raise click.UsageError("--delimiter is not for --engine spark, which reads jsonl, txt and parquet.")
     output, model = chosen_output(output, source), chosen_model(model)
@@ -92,6 +105,7 @@ def index(
                 shards=shards or spark.sparkContext.defaultParallelism,
                 format=reading.get("format"),
                 columns=reading.get("columns"),
+                fields=fields,
                 quantizer=Quantizer(bits),
                 precision=precision,
                 max_active_dims=max_active_dims,
@@ -108,11 +122,17 @@ def index(
 
     encoder = SparseStsEncoder.load(model, precision=precision, max_active_dims=max_active_dims)
     scripts = ScriptCheck(encoder.vocabulary)
-    documents = scripts.pass_through(read_corpus(source, **reading))
+    documents = scripts.pass_through(read_corpus(source, fields=fields, **reading))
     with (
         progress_bar(total, "indexing") as progress,
         SparseStsIndex.build(
-            output, documents, encoder, quantizer=Quantizer(bits), overwrite=overwrite, progress=progress
+            output,
+            documents,
+            encoder,
+            quantizer=Quantizer(bits),
+            overwrite=overwrite,
+            fields={field.name: field.type for field in fields if field.type},
+            progress=progress,
         ) as built,
     ):
         manifest = built.manifest

@@ -15,6 +15,8 @@ import click
 from sparse_sts_index._utils.hub import DEFAULT_DATASET
 from sparse_sts_index._utils.numbers import LARGEST
 from sparse_sts_index.data.documents import DOCUMENT_COLUMNS
+from sparse_sts_index.data.fields import FIELD_TYPES, Field, parse_fields
+from sparse_sts_index.data.filters import parse_filter
 from sparse_sts_index.data.reading import FORMATS, TableOptions
 from sparse_sts_index.vectors.spec import PRECISIONS
 
@@ -270,6 +272,32 @@ def reading_options(
     return decorate
 
 
+def _parse_fields(_: click.Context, __: click.Parameter, value: str | None) -> tuple[Field, ...]:
+    return () if value is None else parse_fields(value)
+
+
+fields_option = click.option(
+    "--fields",
+    metavar="NAME[=COLUMN][:TYPE],...",
+    callback=_parse_fields,
+    help=f"Other columns to keep, to show and to filter by. TYPE: {', '.join(FIELD_TYPES)} [default: by the values].",
+)
+all_fields_option = click.option("--all-fields", is_flag=True, help="Keep all other columns that have values.")
+
+
+def _check_where(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is not None:
+        parse_filter(value)  # refused at once; whoever has the fields reads it again
+    return value
+
+
+where_option = click.option(
+    "--where",
+    metavar="FILTER",
+    callback=_check_where,
+    help='Look only among the sentences whose fields pass, such as: product = "router" and created >= 2026-01-01.',
+)
+
 #: What a reader of pairs takes.
 PAIR_ROLES = "sentence1, sentence2 and score"
 
@@ -292,7 +320,7 @@ optional_index_argument = click.argument("index", required=False, type=click.Pat
 def documents_command(command: Command) -> Command:
     """INDEX, CORPUS, how to read it, and ``--model``: for a command that encodes documents into an index."""
     command = model_option("the one the index was built with")(command)
-    return index_argument(click.argument("corpus")(reading_options("--format")(command)))
+    return index_argument(click.argument("corpus")(fields_option(reading_options("--format")(command))))
 
 
 def join_command(command: Command) -> Command:
@@ -306,6 +334,7 @@ def join_command(command: Command) -> Command:
             show_default=True,
             help="The least cosine.",
         ),
+        where_option,
         optional_index_argument,
     ):
         command = option(command)

@@ -6,23 +6,27 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from tqdm import tqdm
 
 from sparse_sts_index._utils.text import CONTROLS
-from sparse_sts_index.data.documents import Document, count_documents
+from sparse_sts_index.data.documents import Document, examine_corpus
+from sparse_sts_index.data.fields import Field, FieldValue
 from sparse_sts_index.data.reading import STDIN, FileOptions
 from sparse_sts_index.data.sample import SAMPLE
+from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.explanations import TermContribution
 from sparse_sts_index.vectors.scripts import unknown_scripts
 from sparse_sts_index.vectors.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from sparse_sts_index.engines.base import Busy
+    from sparse_sts_index.index import SparseStsIndex
     from sparse_sts_index.storage.manifest import Manifest
 
 _CONTROL = re.compile(f"[{CONTROLS}]+")
@@ -30,10 +34,54 @@ _CONTROL = re.compile(f"[{CONTROLS}]+")
 _C1 = re.compile(r"[\x7f-\x9f]")
 
 
-def known_total(corpus: str, reading: FileOptions) -> int | None:
-    """Read a corpus for its errors and its size before any work is done on it, if it can be read twice."""
+def examined(
+    corpus: str, reading: FileOptions, fields: Sequence[Field] | Literal["all"] = (), *, needed: bool = True
+) -> tuple[int | None, tuple[Field, ...]]:
+    """Read a corpus for its errors, its size and types before any work is done on it, if it can be read twice."""
     once = corpus == STDIN or (corpus != SAMPLE and (Path(corpus).is_fifo() or Path(corpus).is_char_device()))
-    return None if once else count_documents(corpus, **reading)
+    if not once:
+        return examine_corpus(corpus, fields, needed=needed, **reading)
+    if fields == "all" or any(field.type is None for field in fields):
+        name = "standard input" if corpus == STDIN else one_line(corpus)
+        raise click.UsageError(f"{name} is read once: name fields with their types, such as --fields created:date")
+    return None, tuple(fields)
+
+
+def known_total(corpus: str, reading: FileOptions) -> int | None:
+    """See :func:`examined`; of a corpus without fields."""
+    return examined(corpus, reading)[0]
+
+
+def fields_of_index(opened: SparseStsIndex, named: Sequence[Field]) -> tuple[Field, ...]:
+    """Return the fields to read for an index that is there: its own, from the columns that the user named."""
+    columns = {field.name: field for field in named}
+    types = opened.manifest.fields
+    for name, field in columns.items():
+        if name not in types or field.type not in (None, types[name]):
+            kept = ", ".join(f"{name}:{type_}" for name, type_ in types.items()) or "none"
+            raise DataError(f"{opened.path}: its fields are {kept}; others come with a new index")
+    return tuple(Field(name, type_, columns[name].column if name in columns else "") for name, type_ in types.items())
+
+
+def shown_fields(fields: Mapping[str, FieldValue]) -> str:
+    """Fields in one line."""
+    return one_line("  ".join(f"{name}={_shown(value)}" for name, value in fields.items()))
+
+
+def _shown(value: FieldValue) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    if isinstance(value, datetime):
+        return value.isoformat().removesuffix("+00:00").removesuffix("T00:00:00")
+    return str(value).lower() if isinstance(value, bool) else f"{value:.12g}" if isinstance(value, float) else value
+
+
+def plain_fields(fields: Mapping[str, FieldValue]) -> dict[str, Any]:
+    """Fields as JSON has them."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value.isoformat() if isinstance(value, datetime) else value
+        for name, value in fields.items()
+    }
 
 
 def show_wait(busy: Busy, seconds: float) -> None:

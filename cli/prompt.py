@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sparse_sts_index.data.filters import parse_filter
 from sparse_sts_index.errors import DataError, SparseStsError
 
 from .output import ScriptCheck, one_line
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Settings:
-    """What the commands of the prompt change."""
+    """Arguments of a search, which commands of the prompt change."""
 
     k: int
     mode: Mode
     explain: bool
+    where: str | None = None
+    min_cosine: float = 0.0
 
 
 def on_terminal() -> bool:
@@ -42,7 +45,7 @@ def prompt(index: SparseStsIndex, settings: Settings, show: Callable[[Hits], Non
     with contextlib.suppress(ImportError):
         importlib.import_module("readline")  # from here on input() edits lines and recalls them
     # Loads whatever a search needs.
-    index.search(["A first sentence."], settings.k, mode=settings.mode, explain=settings.explain)
+    index.search(["A first sentence."], **vars(settings))
     click.echo(f"{len(index):,} sentences, model {one_line(index.encoder.name)}; :help for commands, Ctrl-D leaves")
     while True:
         try:
@@ -91,6 +94,12 @@ def _obey(line: str, settings: Settings) -> bool:
             click.echo(f"mode is {mode}")
         case [":mode", *_]:
             raise DataError(":mode takes exact, two-step or approximate")
+        case [":where", *_]:
+            text = line.strip().removeprefix(":where").strip()
+            if text:
+                parse_filter(text)
+            settings.where = text or None
+            click.echo(f"where is {one_line(text) or 'everything'}")
         case _:
             raise DataError(f"no command {line.strip()!r}; see :help")
     return True
@@ -99,7 +108,7 @@ def _obey(line: str, settings: Settings) -> bool:
 def _answer(text: str, index: SparseStsIndex, settings: Settings, show: Callable[[Hits], None]) -> None:
     index.refresh()
     start = time.perf_counter()
-    (hits,) = index.search([text], settings.k, mode=settings.mode, explain=settings.explain)
+    (hits,) = index.search([text], **vars(settings))
     seconds = time.perf_counter() - start
     show(hits)
     scripts = ScriptCheck(index.encoder.vocabulary)
@@ -125,6 +134,7 @@ def _show_help(settings: Settings) -> None:
         ("TEXT", "the sentences nearest in meaning; put a space before a text that begins with a colon"),
         (":k N", f"show N hits; now {settings.k}"),
         (":mode exact|two-step|approximate", f"how to search; now {settings.mode}"),
+        (":where FILTER", "look only among the sentences whose fields pass; without FILTER, among all"),
         (":explain", f"show the shared terms, or stop showing them; now {_on(settings.explain)}"),
         (":help", "show this"),
         (":quit, :q, Ctrl-D", "leave"),

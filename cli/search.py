@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,8 @@ from sparse_sts_index.vectors.spec import Precision
 
 from .defaults import chosen_index, names_index
 from .options import (
+    Real,
+    Whole,
     engine_session,
     explain_option,
     memory_option,
@@ -27,8 +29,9 @@ from .options import (
     spark_options,
     token_option,
     url_option,
+    where_option,
 )
-from .output import ScriptCheck, json_line, one_line, show_message, show_terms, show_wait
+from .output import ScriptCheck, json_line, one_line, plain_fields, show_message, show_terms, show_wait, shown_fields
 from .prompt import Settings, on_terminal, prompt
 
 if TYPE_CHECKING:
@@ -54,6 +57,10 @@ Answers = Iterator[tuple[Document, "Hits"]]
 @click.option("-k", type=click.IntRange(min=1), default=10, show_default=True, help="Hits a query.")
 @click.option("--two-step", "mode", flag_value="two-step", help="Look for candidates by the heaviest terms: faster.")
 @click.option("--approximate", "mode", flag_value="approximate", help="By fewer terms still: fastest, misses more.")
+@where_option
+@click.option("--min-cosine", type=Real(0, 1), default=0.0, help="Leave out hits with less.")
+@click.option("--group-by", metavar="FIELD", help="Show the nearest sentence of each value of a field.")
+@click.option("--offset", type=Whole(min=0), default=0, help="Leave out as many of the nearest: the next page.")
 @click.option("--format", type=click.Choice(["table", "jsonl", "trec"]), default="table", show_default=True)
 @explain_option
 @precision_option("as the documents of the index")
@@ -69,6 +76,10 @@ def search(
     reading: FileOptions,
     k: int,
     mode: Mode | None,
+    where: str | None,
+    min_cosine: float,
+    offset: int,
+    group_by: str | None,
     format: str,
     explain: bool,
     precision: Precision | None,
@@ -86,7 +97,7 @@ def search(
     INDEX may be left out where this folder has just one. A word without spaces is taken for INDEX where more follows.
 
     Hits are ranked by float cosine; a model with a calibration gives a score beside it. Unless --two-step or
-    --approximate is given, the hits are proved to be the nearest.
+    --approximate is given, the hits are proved to be the nearest; with --where, of the sentences that pass it.
 
     Without TEXT and --queries, at a terminal, queries are typed at a prompt, and answered at once: the model is loaded
     before the first. :help there shows the commands.
@@ -116,6 +127,10 @@ def search(
         raise click.UsageError("--queries-format, --columns and --delimiter need --queries.")
     if engine == "spark" and (queries is None or precision is not None):
         raise click.UsageError("--engine spark searches for --queries, in the precision of the index.")
+    if (offset or group_by) and engine == "spark":
+        raise click.UsageError("--offset and --group-by cannot be used with --engine spark.")
+    if (where is not None or min_cosine or offset or group_by) and url is not None and not served:
+        raise click.UsageError("--where, --min-cosine, --offset and --group-by are for an index here, or a service.")
     if memory is not None and (url is not None or engine == "spark"):
         raise click.UsageError("--memory cannot be used with --url or --engine spark.")
     if explain and format == "trec":
@@ -131,16 +146,23 @@ def search(
         place = chosen_index(place, instead_of=index)
     with engine_session(engine, master, spark_conf) as spark:
         if prompting:
-            _prompt(str(place), model, precision, memory, Settings(k, mode, explain))
+            _prompt(str(place), model, precision, memory, Settings(k, mode, explain, where, min_cosine))
             return
+        asked: dict[str, Any] = {"k": k, "explain": explain}
+        paged = {"where": where, "min_cosine": min_cosine, "offset": offset, "group_by": group_by}
         if spark is not None:
-            results = _by_spark(spark, str(place), wanted, k, model, mode, explain)
+            results = _by_spark(
+                spark,
+                str(place),
+                wanted,
+                {**asked, "mode": mode, "model": model, "where": where, "min_cosine": min_cosine},
+            )
         elif served:
-            results = _by_service(str(url), token, wanted, k, mode, explain)
+            results = _by_service(str(url), token, wanted, {**asked, "mode": mode, **paged})
         elif url is not None:
-            results = _by_serving_engine(url, token, wanted, k, model, precision, explain)
+            results = _by_serving_engine(url, token, wanted, model, precision, asked)
         else:
-            results = _by_index(str(place), wanted, k, model, precision, memory, mode, explain)
+            results = _by_index(str(place), wanted, model, precision, memory, {**asked, "mode": mode, **paged})
         some = False
         for query, hits in results:
             some = True
@@ -163,54 +185,43 @@ def _prompt(index: str, model: str | None, precision: Precision | None, memory: 
 def _by_index(
     index: str,
     queries: Iterable[Document],
-    k: int,
     model: str | None,
     precision: Precision | None,
     memory: int | None,
-    mode: Mode,
-    explain: bool,
+    asked: dict[str, Any],
 ) -> Answers:
     with _opened(index, model, precision, memory) as opened:
-        yield from _ask_and_warn(partial(opened.search, k=k, mode=mode, explain=explain), opened, queries)
+        yield from _ask_and_warn(partial(opened.search, **asked), opened, queries)
 
 
 def _by_serving_engine(
     url: str,
     token: str | None,
     queries: Iterable[Document],
-    k: int,
     model: str | None,
     precision: Precision | None,
-    explain: bool,
+    asked: dict[str, Any],
 ) -> Answers:
     from sparse_sts_index.engines import RemoteIndex
     from sparse_sts_index.engines.retry import BackOff
 
     back_off = BackOff(waiting=show_wait)
     with RemoteIndex.open(url, model, token=token, precision=precision, back_off=back_off) as remote:
-        yield from _ask_and_warn(partial(remote.search, k=k, explain=explain), remote, queries)
+        yield from _ask_and_warn(partial(remote.search, **asked), remote, queries)
 
 
-def _by_service(url: str, token: str | None, queries: Iterable[Document], k: int, mode: Mode, explain: bool) -> Answers:
+def _by_service(url: str, token: str | None, queries: Iterable[Document], asked: dict[str, Any]) -> Answers:
     from sparse_sts_index.server import ServedIndex
 
     served = ServedIndex(url, token, waiting=lambda seconds: show_message(f"{url} is busy: again in {seconds:.1f} s"))
-    yield from _ask(partial(served.search, k=k, mode=mode, explain=explain), queries)
+    yield from _ask(partial(served.search, **asked), queries)
 
 
-def _by_spark(
-    spark: SparkSession,
-    index: str,
-    queries: Iterable[Document],
-    k: int,
-    model: str | None,
-    mode: Mode,
-    explain: bool,
-) -> Answers:
+def _by_spark(spark: SparkSession, index: str, queries: Iterable[Document], asked: dict[str, Any]) -> Answers:
     from sparse_sts_index.spark import search as search_shards
 
-    asked = list(queries)
-    yield from zip(asked, search_shards(spark, index, asked, k, model=model, mode=mode, explain=explain), strict=True)
+    together = list(queries)
+    yield from zip(together, search_shards(spark, index, together, **asked), strict=True)
 
 
 def _ask(ask: Callable[[list[str]], list[Hits]], queries: Iterable[Document]) -> Answers:
@@ -237,7 +248,8 @@ def _show_table(query: Document, hits: Hits) -> None:
 def _show_hits(hits: Hits) -> None:
     if not hits:
         bound = f"found none; there may be some of up to {hits.bound:.4f}"
-        click.echo("  no sentence shares a term with it" if hits.certified else f"  {bound}")
+        none = "no sentence shares a term with it" if hits.bound == 0 else "none, with these settings"
+        click.echo(f"  {none}" if hits.certified else f"  {bound}")
         return
     width = max(len(one_line(hit.id)) for hit in hits)
     proof = "the nearest of all" if hits.certified else f"others may have up to {hits.bound:.4f}"
@@ -246,13 +258,17 @@ def _show_hits(hits: Hits) -> None:
     for rank, hit in enumerate(hits, 1):
         score = "" if hit.score is None else f"{hit.score:5.2f}  "
         click.echo(f"  {rank:>4}  {hit.cosine:.4f}  {score}{one_line(hit.id):<{width}}  {one_line(hit.text)}")
+        if hit.fields:
+            click.echo(" " * (16 + len(score) + width + 2) + shown_fields(hit.fields))
         if hit.explanation is not None:
             show_terms(hit.explanation, hit.cosine, " " * 16)
 
 
 def _show_jsonl(query: Document, hits: Hits) -> None:
     for rank, hit in enumerate(hits, 1):
-        values = {name: value for name, value in dataclasses.asdict(hit).items() if value is not None}
+        values = {name: value for name, value in dataclasses.asdict(hit).items() if value not in (None, {})}
+        if hit.fields:
+            values["fields"] = plain_fields(hit.fields)
         line = {
             "query_id": query.id,
             "query": query.text,

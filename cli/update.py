@@ -8,27 +8,29 @@ import click
 
 from sparse_sts_index.data.columns import ROW_NUMBER
 from sparse_sts_index.data.documents import read_corpus
+from sparse_sts_index.data.fields import Field
 from sparse_sts_index.data.reading import FileOptions
 
 from .options import documents_command
-from .output import known_total
+from .output import examined, fields_of_index
 from .progress import progress_bar
 
 
 @click.command()
 @documents_command
-def update(index: Path, corpus: str, model: str | None, reading: FileOptions) -> None:
+def update(index: Path, corpus: str, model: str | None, reading: FileOptions, fields: tuple[Field, ...]) -> None:
     """Put the sentences in CORPUS in the place of those with their ids in INDEX; add those whose id is new.
 
-    CORPUS is as for the command index.
+    CORPUS is as for the command index. Its fields are those of INDEX; --fields says in which columns they are.
     """
     if (reading.get("columns") or {}).get("id") == ROW_NUMBER:
         raise click.UsageError("update goes by ids, which numbers of rows are not: give the column of the ids.")
-    total = known_total(corpus, reading)
     from sparse_sts_index.index import SparseStsIndex
 
-    with SparseStsIndex.open(index, model, writable=True) as opened, progress_bar(total, "updating") as progress:
-        before = len(opened)
-        replaced = opened.update(read_corpus(corpus, **reading), progress=progress)
+    with SparseStsIndex.open(index, model, writable=True) as opened:
+        before, kept = len(opened), fields_of_index(opened, fields)
+        total, _ = examined(corpus, reading, kept, needed=False)
+        with progress_bar(total, "updating") as progress:
+            replaced = opened.update(read_corpus(corpus, fields=kept, **reading), progress=progress)
         count = len(opened)
     click.echo(f"{index}: {replaced:,} sentences replaced, {count - before:,} added, {count:,} in all")

@@ -1,5 +1,6 @@
 # The public names, once. Each is loaded when it is first used.
-from .data.documents import Document as Document, read_corpus as read_corpus
+from .data.documents import Document as Document, examine_corpus as examine_corpus, read_corpus as read_corpus
+from .data.fields import Field as Field
 from .data.pairs import Pairs as Pairs, load_pairs as load_pairs
 from .encoding.encoder import SparseStsEncoder as SparseStsEncoder
 from .encoding.fused_encoder import fuse as fuse

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.environment import package_versions
 from sparse_sts_index._utils.fork_guard import JAVA
-from sparse_sts_index._utils.numbers import check_whole
+from sparse_sts_index._utils.numbers import check_real, check_whole
 from sparse_sts_index.data.documents import Chunk, Document, check_ids
+from sparse_sts_index.data.fields import NO_FIELDS, FieldType, FieldValue, check_types
+from sparse_sts_index.data.filters import Filter, as_filter, typed_filter
 from sparse_sts_index.encoding.bundled import TINY
 from sparse_sts_index.encoding.documents import encode_documents
 from sparse_sts_index.encoding.matching import load_matching
@@ -41,6 +43,9 @@ from sparse_sts_index.vectors.spec import Precision
 
 if TYPE_CHECKING:
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
+
+#: A filter in any of its forms.
+Where = Filter | str | Mapping[str, Any] | None
 
 _ENCODER = ("sentence-transformers", "transformers", "torch")
 
@@ -131,6 +136,7 @@ class SparseStsIndex:
         precision: Precision = "auto",
         overwrite: bool = False,
         max_active_dims: int | None = None,
+        fields: Mapping[str, FieldType] = NO_FIELDS,
         progress: Callable[[int], None] | None = None,
     ) -> Self:
         """Encode, quantize and index documents, a chunk at a time, and open the result.
@@ -155,13 +161,15 @@ class SparseStsIndex:
         max_active_dims : int, optional
             Of a model that is to be loaded: keep this many terms of a sentence, those of most weight. Queries are
             treated alike.
+        fields : mapping of str to {"keyword", "keywords", "number", "date", "boolean"}, optional
+            What else of a document is kept, to be shown and filtered by.
         progress : callable, optional
             Called with the number of documents encoded since its last call.
 
         Raises
         ------
         DataError
-            A duplicate or unusable id; no documents.
+            A duplicate or unusable id; a field that is not among `fields`, or not of its type; no documents.
         ModelError
             The model does not load, or gives unusable weights.
         ImpactIndexError
@@ -170,7 +178,7 @@ class SparseStsIndex:
             No Java to write it with.
         """
         start = time.monotonic()
-        quantizer, wanted = quantizer or Quantizer(), _as_documents(documents)
+        quantizer, wanted, types = quantizer or Quantizer(), _as_documents(documents), check_types(fields)
         check_target(Path(path), overwrite)
         start_jvm()  # whether there is a Java is better known before hours of encoding
         if isinstance(model, str | os.PathLike):
@@ -181,7 +189,7 @@ class SparseStsIndex:
             if max_active_dims not in (None, model.max_active_dims):
                 raise ValueError("max_active_dims is of a model that is to be loaded; give it to the encoder")
             encoder = model
-        manifest = describe(encoder, quantizer)
+        manifest = describe(encoder, quantizer).with_fields(types)
         chunks = encode_documents(wanted, encoder, quantizer, progress=progress)
         ImpactIndex.build(path, chunks, manifest, encoder.vocabulary, overwrite=overwrite, start=start)
         return cls.open(path, encoder)
@@ -233,7 +241,18 @@ class SparseStsIndex:
         with self._vectors.using() as snapshot:
             Searcher(snapshot, self._in_memory, self._memory).prepare()
 
-    def search(self, texts: Sequence[str], k: int = 10, *, mode: Mode = "exact", explain: bool = False) -> list[Hits]:
+    def search(
+        self,
+        texts: Sequence[str],
+        k: int = 10,
+        *,
+        mode: Mode = "exact",
+        explain: bool = False,
+        where: Where = None,
+        min_cosine: float = 0.0,
+        offset: int = 0,
+        group_by: str | None = None,
+    ) -> list[Hits]:
         """The nearest sentences of each text.
 
         Parameters
@@ -248,6 +267,15 @@ class SparseStsIndex:
             the float cosines in all of them. See :mod:`sparse_sts_index.search.certified`.
         explain : bool
             Give each hit its shared terms.
+        where : str, mapping or Filter, optional
+            Look only among the documents whose fields pass this filter; see :mod:`sparse_sts_index.data.filters`. No
+            score depends on it.
+        min_cosine : float
+            Leave out hits with less.
+        offset : int
+            Leave out as many of the nearest: the hits of the next page. Pages do not overlap while the index stays.
+        group_by : str, optional
+            Give the nearest document of each value of this field, for the `k` values that have the nearest ones.
 
         Returns
         -------
@@ -259,17 +287,35 @@ class SparseStsIndex:
         ModelMismatchError, ModelError
             See :attr:`encoder`.
         DataError
-            A text holds an unpaired surrogate.
+            A text holds an unpaired surrogate; a filter that cannot be read, or does not fit the fields.
         ValueError
-            `k` below 1, no such `mode`, or `texts` is a bare string.
+            `k` below 1, no such `mode`, `min_cosine` not within 0 and 1, `offset` below 0, or `texts` is a bare string.
         """
-        check_search(k, mode)
-        hits = self.search_vectors(self.encoder.encode(texts), k, mode=mode, explain=explain)
+        where = self._checked(k, mode, where, min_cosine, offset)
+        vectors = self.encoder.encode(texts)
+        paged: dict[str, Any] = {"where": where, "min_cosine": min_cosine, "offset": offset, "group_by": group_by}
+        hits = self.search_vectors(vectors, k, mode=mode, explain=explain, **paged)
         calibration = self.encoder.calibration
         return hits if calibration is None else [scored(found, calibration) for found in hits]
 
+    def _checked(self, k: int, mode: str, where: Where, min_cosine: float, offset: int) -> Filter | None:
+        """Refuse what no search can be made with before a model is loaded; return the filter."""
+        check_search(k, mode)
+        check_real("min_cosine", min_cosine, 0, 1)
+        check_whole("offset", offset, 0, math.inf)
+        return self._filter(where)
+
     def search_vectors(
-        self, vectors: csr_array, k: int = 10, *, mode: Mode = "exact", explain: bool = False
+        self,
+        vectors: csr_array,
+        k: int = 10,
+        *,
+        mode: Mode = "exact",
+        explain: bool = False,
+        where: Where = None,
+        min_cosine: float = 0.0,
+        offset: int = 0,
+        group_by: str | None = None,
     ) -> list[Hits]:
         """:meth:`search` for texts that are encoded already; no model is loaded, so hits have a cosine and no score.
 
@@ -283,10 +329,15 @@ class SparseStsIndex:
         ValueError
             Also if the vectors are not as wide as the vocabulary, or have weights that are negative or no numbers.
         """
-        check_search(k, mode)
+        where = self._checked(k, mode, where, min_cosine, offset)
         vectors = check_vectors(vectors, self.manifest.vocabulary_size)
         with self._vectors.using() as snapshot:
-            results = Searcher(snapshot, self._in_memory, self._memory).search(vectors, k, mode)
+            searcher = Searcher(snapshot, self._in_memory, self._memory)
+            if group_by is None:
+                near = searcher.search(vectors, k + offset, mode, where)
+            else:
+                near = searcher.search_groups(vectors, k + offset, group_by, mode, where)
+            results = [found.part(offset, min_cosine) for found in near]
             rows = np.array([row for found in results for row in found.rows], np.int64)
             documents = iter(snapshot.documents(rows))
             if not explain:
@@ -296,6 +347,24 @@ class SparseStsIndex:
                 for row, found in enumerate(results)
             ]
 
+    def counts(self, field: str, *, where: Where = None) -> dict[FieldValue, int]:
+        """Count the documents with each value of a field of keywords or booleans, the most frequent value first.
+
+        Parameters
+        ----------
+        field : str
+        where : str, mapping or Filter, optional
+            Count only the documents whose fields pass this filter.
+
+        Raises
+        ------
+        DataError
+            No such field, or one of numbers or dates; a filter that cannot be read, or does not fit the fields.
+        """
+        found = as_filter(where)
+        with self._vectors.using() as snapshot:
+            return Searcher(snapshot).counts(field, found)
+
     def score_pairs(self, a: Sequence[str], b: Sequence[str]) -> NDArray[np.float64]:
         """Float cosine of each sentence of `a` with the one of `b` at its side, from the model.
 
@@ -303,7 +372,9 @@ class SparseStsIndex:
         """
         return self.encoder.score_pairs(a, b)
 
-    def duplicates(self, threshold: float = 0.9, *, progress: Callable[[int], None] | None = None) -> Iterator[Pair]:
+    def duplicates(
+        self, threshold: float = 0.9, *, where: Where = None, progress: Callable[[int], None] | None = None
+    ) -> Iterator[Pair]:
         """All pairs of sentences whose cosine is at least `threshold`, exactly, each once.
 
         See :mod:`sparse_sts_index.search.similarity_join`. Holds the impacts in memory, at most 4 bytes per posting.
@@ -312,6 +383,8 @@ class SparseStsIndex:
         ----------
         threshold : float
             Above 0, at most 1. A cosine that lacks up to 2e-6 of it counts.
+        where : str, mapping or Filter, optional
+            Look only at the documents whose fields pass this filter.
         progress : callable, optional
             Called with the number of sentences done since its last call.
 
@@ -326,18 +399,27 @@ class SparseStsIndex:
             `threshold` out of range.
         """
         check_threshold(threshold)
-        return self._duplicates(threshold, progress)
+        return self._duplicates(threshold, self._filter(where), progress)
 
-    def _duplicates(self, threshold: float, progress: Callable[[int], None] | None) -> Iterator[Pair]:
+    def _filter(self, where: Where) -> Filter | None:
+        found = as_filter(where)
+        if found is not None:
+            typed_filter(found, self.manifest.fields)
+        return found
+
+    def _duplicates(
+        self, threshold: float, where: Filter | None, progress: Callable[[int], None] | None
+    ) -> Iterator[Pair]:
         with self._vectors.using() as snapshot:
-            for first, second, cosines in similar_rows(snapshot.store, threshold, progress=progress):
+            among = None if where is None else Searcher(snapshot).passing(where)
+            for first, second, cosines in similar_rows(snapshot.store, threshold, among=among, progress=progress):
                 rows, places = np.unique(np.concatenate((first, second)), return_inverse=True)
                 documents = snapshot.documents(rows)
                 for a, b, cosine in zip(*places.reshape(2, -1).tolist(), cosines.tolist(), strict=True):
                     yield Pair(documents[a], documents[b], cosine)
 
     def clusters(
-        self, threshold: float = 0.9, *, progress: Callable[[int], None] | None = None
+        self, threshold: float = 0.9, *, where: Where = None, progress: Callable[[int], None] | None = None
     ) -> Iterator[list[Document]]:
         """Sentences that hang together by :meth:`duplicates` (single linkage), two or more at a time.
 
@@ -349,21 +431,29 @@ class SparseStsIndex:
             The largest cluster first; each in the order of addition.
         """
         check_threshold(threshold)
-        return self._clusters(threshold, progress)
+        return self._clusters(threshold, self._filter(where), progress)
 
-    def _clusters(self, threshold: float, progress: Callable[[int], None] | None) -> Iterator[list[Document]]:
+    def _clusters(
+        self, threshold: float, where: Filter | None, progress: Callable[[int], None] | None
+    ) -> Iterator[list[Document]]:
         with self._vectors.using() as snapshot:
-            for rows, _ in Linkage(snapshot.store, threshold, progress=progress).clusters(threshold):
+            among = None if where is None else Searcher(snapshot).passing(where)
+            linkage = Linkage(snapshot.store, threshold, among=among, progress=progress)
+            for rows, _ in linkage.clusters(threshold):
                 yield snapshot.documents(rows)
 
-    def groups(self, threshold: float = 0.9, *, progress: Callable[[int], None] | None = None) -> Groups:
+    def groups(
+        self, threshold: float = 0.9, *, where: Where = None, progress: Callable[[int], None] | None = None
+    ) -> Groups:
         """:meth:`clusters` for all thresholds from a least one on, out of one comparison of all with all.
 
         Parameters and errors are those of :meth:`duplicates`.
         """
         check_threshold(threshold)
+        found = self._filter(where)
         with self._vectors.using() as snapshot:
-            linkage = Linkage(snapshot.store, threshold, progress=progress)
+            among = None if found is None else Searcher(snapshot).passing(found)
+            linkage = Linkage(snapshot.store, threshold, among=among, progress=progress)
             rows = linkage.rows
             return Groups(linkage, dict(zip(rows.tolist(), snapshot.store.ids(rows), strict=True)))
 
@@ -533,7 +623,7 @@ def _hits(
     found: Neighbours, documents: Iterator[Document], explanations: Iterable[tuple[TermContribution, ...] | None]
 ) -> Hits:
     hits = [
-        Hit(document.id, document.text, cosine, explanation=explanation)
+        Hit(document.id, document.text, cosine, None, explanation, cast("Mapping[str, FieldValue]", document.fields))
         for cosine, explanation, document in zip(found.cosines, explanations, documents)  # noqa: B905
     ]
     return Hits(tuple(hits), found.certified, found.bound)

@@ -50,12 +50,15 @@ class Columns:
         Empty: such a file needs names.
     chosen : mapping of str to str
         The names that the user gave, by role.
+    more : tuple of str, or None
+        Further columns to read, which a file with a header has to have; None: all that there are.
     """
 
     roles: Mapping[str, tuple[str, ...]]
     required: tuple[str, ...]
     positional: tuple[str, ...] = ()
     chosen: Mapping[str, str] = field(default_factory=dict)
+    more: tuple[str, ...] | None = ()
 
     def choose(self, chosen: Mapping[str, str | int] | None) -> Columns:
         """Return these columns with other names for some roles.
@@ -106,6 +109,10 @@ class Columns:
     @property
     def known(self) -> frozenset[str]:
         """All names that a column of interest may have."""
+        return frozenset((*self._own, *(self.more or ())))
+
+    @property
+    def _own(self) -> frozenset[str]:
         return frozenset(name for names in self.roles.values() for name in names if name != ROW_NUMBER)
 
     def name_of(self, role: str, found: Collection[str]) -> str | None:
@@ -114,6 +121,26 @@ class Columns:
             if name in found:
                 return name
         return None
+
+    def reads(self, name: str) -> bool:
+        """Return whether a column is of interest."""
+        return self.more is None or name in self.known
+
+    def is_more(self, name: str) -> bool:
+        """Return whether a column is a further one."""
+        return name not in self._own if self.more is None else name in self.more
+
+    def check_more(self, found: Collection[str], where: str) -> None:
+        """Refuse a file that lacks a further column.
+
+        Raises
+        ------
+        DataError
+            It does.
+        """
+        for name in self.more or ():
+            if name not in found:
+                raise DataError(f"{where}: missing column {printable(name, 40)} (found: {some_names(found)})")
 
     def check(self, found: Collection[str], where: str, hint: str = "") -> None:
         """Refuse a file or row that lacks a column that is required, or that the user named.

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack
 from uuid import UUID
 
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.text import check_unicode
 from sparse_sts_index.data.columns import DEFAULT_NAMES, Columns
-from sparse_sts_index.data.reading import FileOptions, read_records
+from sparse_sts_index.data.fields import Field, FieldGuess, FieldInput, FieldValue, check_fields, field_value
+from sparse_sts_index.data.reading import FileOptions, file_format, read_records
 from sparse_sts_index.data.records import Record, kind
 from sparse_sts_index.data.sample import SAMPLE, SAMPLE_COLLECTION
 from sparse_sts_index.errors import DataError
@@ -38,6 +40,8 @@ class Document:
         The sentence; may be empty.
     where : str
         Where it was read, for error messages (``"corpus.jsonl:17"``); empty if it did not come from a file.
+    fields : mapping of str to str, float, bool, datetime or tuple of str
+        What else is kept of it, by name; what an index takes is in its manifest.
 
     Raises
     ------
@@ -50,6 +54,7 @@ class Document:
     id: str
     text: str
     where: str = field(default="", compare=False, repr=False)
+    fields: Mapping[str, FieldInput] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if type(self.id) is type(self.text) is str and self.id.isascii() and self.text.isascii():
@@ -100,6 +105,7 @@ def read_corpus(
     *,
     columns: Mapping[str, str | int] | None = None,
     delimiter: str | None = None,
+    fields: Sequence[Field] | None = None,
 ) -> Iterator[Document]:
     """Yield the documents of a collection, in order, holding one at a time.
 
@@ -119,6 +125,9 @@ def read_corpus(
         the line or row. Where the text is named, a title is read only if it is named, too.
     delimiter : str, optional
         What separates columns, such as ``"tab"`` or ``";"``; see :func:`~.data.reading.read_records`.
+    fields : sequence of Field, optional
+        What else to keep of a document, each with its type; see :func:`examine_corpus` for those of unknown types. csv,
+        tsv and parquet need their columns; a row of jsonl may lack one.
 
     Raises
     ------
@@ -126,16 +135,32 @@ def read_corpus(
         Missing or malformed file, missing column, an id that is no string or integer, or what :class:`Document`
         refuses. Duplicate ids are for :func:`check_ids` to find.
     """
-    wanted = DOCUMENT_COLUMNS.choose(columns)
-    if str(source) == SAMPLE:
-        source = SAMPLE_COLLECTION
-    for record in read_records(source, wanted, format, delimiter):
-        yield document_of(record, wanted)
+    kept = check_fields(fields or ())
+    wanted = corpus_columns(columns, kept)
+    for record in read_records(_path(source), wanted, format, delimiter):
+        yield document_of(record, wanted, kept)
 
 
-def document_of(record: Record, columns: Columns = DOCUMENT_COLUMNS) -> Document:
+def _path(source: str | Path) -> str | Path:
+    return SAMPLE_COLLECTION if str(source) == SAMPLE else source
+
+
+def corpus_columns(columns: Mapping[str, str | int] | None, fields: Sequence[Field] | Literal["all"]) -> Columns:
+    """Return the columns of a collection, as a user names them, and those of fields; see :func:`read_corpus`."""
+    more = None if fields == "all" else tuple(field.column for field in fields)
+    return dataclasses.replace(DOCUMENT_COLUMNS.choose(columns), more=more)
+
+
+def document_of(record: Record, columns: Columns = DOCUMENT_COLUMNS, fields: Sequence[Field] = ()) -> Document:
     """Return the document in a row; errors are those of :func:`read_corpus`."""
-    return Document(_document_id(record, columns), _document_text(record, columns), record.where)
+    kept: dict[str, FieldValue] = {}
+    for field_ in fields:
+        if field_.type is None:
+            raise ValueError(f"field {field_.name} has no type; examine_corpus finds one")
+        value = field_value(record.values.get(field_.column), field_.type, field_.name, record.where)
+        if value is not None:
+            kept[field_.name] = value
+    return Document(_document_id(record, columns), _document_text(record, columns), record.where, kept)
 
 
 def check_ids(documents: Iterable[Document]) -> Iterator[Document]:
@@ -161,25 +186,58 @@ def chunks(documents: Iterable[Document], size: int) -> Iterator[list[Document]]
         yield chunk
 
 
-def count_documents(source: str | Path, **options: Unpack[FileOptions]) -> int:
+def examine_corpus(
+    source: str | Path,
+    fields: Sequence[Field] | Literal["all"] = (),
+    *,
+    needed: bool = True,
+    **options: Unpack[FileOptions],
+) -> tuple[int, tuple[Field, ...]]:
     """Read a whole collection once, so that every error in it is found before any work is done on it.
 
-    Parameters are those of :func:`read_corpus`.
+    Parameters
+    ----------
+    source : str or Path
+    fields : sequence of Field, or "all"
+        Those to keep; what has no type gets that which all values can have, text as last resort. ``"all"``: every
+        column that has a value and is not the id, the text or the title.
+    needed : bool
+        Refuse a field that no document has a value of: its name may be a mistake.
+    **options
+        Of :func:`read_corpus`.
 
     Returns
     -------
     int
         The number of documents.
+    tuple of Field
+        Each with its type.
 
     Raises
     ------
     DataError
-        As :func:`read_corpus` and :func:`check_ids`, and if there is no document at all.
+        As :func:`read_corpus` and :func:`check_ids`, and if there is no document at all, or no value of a field.
     """
-    count = sum(1 for _ in check_ids(read_corpus(source, **options)))
+    wanted = corpus_columns(options.get("columns"), fields)
+    typed = options.get("delimiter") is None and (options.get("format") or file_format(source)) in ("jsonl", "parquet")
+    guesses = {} if fields == "all" else {field.column: FieldGuess(field, typed) for field in check_fields(fields)}
+    own = {name for names in wanted.roles.values() for name in names}
+
+    def documents() -> Iterator[Document]:
+        for record in read_records(_path(source), wanted, options.get("format"), options.get("delimiter")):
+            if fields == "all":
+                for column in record.values:
+                    if column not in guesses and column not in own:
+                        guesses[column] = FieldGuess(Field.of_column(column), typed)
+            for column, guess in guesses.items():
+                guess.see(record.values.get(column), record.where)
+            yield document_of(record, wanted)
+
+    count = sum(1 for _ in check_ids(documents()))
     if not count:
         raise DataError(f"{source}: no documents in it")
-    return count
+    found = [guess.field(needed=needed) for guess in guesses.values() if guess.seen or fields != "all"]
+    return count, check_fields(found)
 
 
 def _document_id(record: Record, columns: Columns) -> str:

@@ -22,13 +22,18 @@ def read_parquet(path: Path, name: str, columns: Columns) -> Iterator[Record]:
 
     try:
         schema = pyarrow.parquet.read_schema(path)
-        wanted = [column for column in dict.fromkeys(schema.names) if column in columns.known]
+        wanted = [column for column in dict.fromkeys(schema.names) if columns.reads(column)]
         columns.check(schema.names, name)
+        columns.check_more(schema.names, name)
         if repeated := [column for column in wanted if schema.names.count(column) > 1]:
             raise DataError(f"{name}: two columns {repeated[0]}")
+        if columns.more is None:  # of all columns, those that can be fields
+            needed = [column for column in wanted if column in columns.known]
+            wanted = [c for c in wanted if c in needed or _is_plain(schema.field(c).type)]
         for column in wanted:
-            if not _is_plain(schema.field(column).type):
-                found = printable(str(schema.field(column).type), 50)
+            kind = schema.field(column).type
+            if not _is_plain(kind) or (_is_list(kind) and not columns.is_more(column)):
+                found = printable(str(kind), 50)
                 raise DataError(f"{name}: column {column} is {found}, neither text nor a number")
         # As dictionaries: a file of some kilobytes may say a thousand times a text of a gigabyte that it holds once.
         texts = [column for column in wanted if _is_text(schema.field(column).type)]
@@ -57,6 +62,9 @@ def _longest(column: Any) -> int:
     import pyarrow.compute
 
     values = column.dictionary if isinstance(column, pyarrow.DictionaryArray) else column
+    if _is_list(values.type):
+        most = pyarrow.compute.max(pyarrow.compute.list_value_length(values)).as_py() or 0
+        return most * max(1, _longest(pyarrow.compute.list_flatten(values)))
     if not _is_text(values.type):
         return 0
     return pyarrow.compute.max(pyarrow.compute.binary_length(values)).as_py() or 0
@@ -72,10 +80,18 @@ def _is_text(kind: Any) -> bool:
     return any(getattr(pyarrow.types, f"is_{name}")(kind) for name in texts)
 
 
+def _is_list(kind: Any) -> bool:
+    import pyarrow.types
+
+    return bool(pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind))
+
+
 def _is_plain(kind: Any) -> bool:
-    """Return whether values are texts or of a small fixed size; the size of others is not checked."""
+    """Return whether values are texts, lists of them, or of a small fixed size; the size of others is not checked."""
     import pyarrow
 
+    if _is_list(kind):
+        return _is_text(kind.value_type)
     if pyarrow.types.is_dictionary(kind):
         return _is_plain(kind.value_type)
     if pyarrow.types.is_fixed_size_binary(kind):

@@ -13,13 +13,14 @@ import gzip
 import itertools
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypedDict, cast
 
 from sparse_sts_index._utils.text import printable
 from sparse_sts_index.data.columns import ROW_NUMBER, Columns
+from sparse_sts_index.data.fields import Field
 from sparse_sts_index.data.parquet import read_parquet
 from sparse_sts_index.data.records import MAX_ROW_BYTES, Record
 from sparse_sts_index.data.text_formats import DELIMITERS, decoded_lines, read_delimited, read_jsonl, read_txt
@@ -41,6 +42,12 @@ class FileOptions(TableOptions, total=False):
     """The keyword arguments of :func:`~.data.documents.read_corpus` that say how to read a file."""
 
     format: str | None
+
+
+class CorpusOptions(FileOptions, total=False):
+    """And those that say which fields to keep."""
+
+    fields: Sequence[Field] | None
 
 
 def file_format(path: str | Path) -> str | None:
@@ -144,7 +151,7 @@ def _read_stream(
     if format == "jsonl":
         yield from read_jsonl(lines, name)
     elif format == "txt":
-        if columns.chosen.keys() - {"id"} or columns.chosen.get("id", ROW_NUMBER) != ROW_NUMBER:
+        if columns.more or columns.chosen.keys() - {"id"} or columns.chosen.get("id", ROW_NUMBER) != ROW_NUMBER:
             raise DataError(f"{name}: txt has no columns; if this is a table, say what separates them: --delimiter tab")
         first = next(lines, "")
         if "\r" in first.strip() and not first.endswith("\n"):  # the only line

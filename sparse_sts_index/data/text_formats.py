@@ -160,6 +160,7 @@ def _header(row: Sequence[str], columns: Columns, where: str, hint: str) -> tupl
     if columns.by_number:
         header = _numbered(row)
         columns.check(header, where, hint)
+        columns.check_more(header, where)
         columns.check_no_header(names, where)
         return header, True
     # Names to the letter come before those in another case.
@@ -172,6 +173,7 @@ def _header(row: Sequence[str], columns: Columns, where: str, hint: str) -> tupl
     if repeated := {name for name in header if name and header.count(name) > 1}:
         raise DataError(f"{where}: the header has two columns {printable(min(repeated))}")
     columns.check(header, where, hint if len(header) == 1 else "")
+    columns.check_more(header, where)
     return header, False
 
 

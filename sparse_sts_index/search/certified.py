@@ -24,8 +24,10 @@ step of Two-Step SPLADE (Lassance, Dejean, Clinchant and Tonellotto 2024, arXiv:
 
 from __future__ import annotations
 
+import bisect
 import math
-from collections.abc import Callable, Iterable, Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
@@ -34,6 +36,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
 from sparse_sts_index._utils.numbers import check_whole
+from sparse_sts_index.data.filters import Filter
 from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.vectors.quantizer import Quantizer
 from sparse_sts_index.vectors.sparse import Vectors
@@ -135,7 +138,7 @@ class Neighbours:
     certified : bool
         Whether this is proved to be what brute force would find.
     bound : float
-        No document that is not among the hits has a higher cosine.
+        No document that is not among the hits, nor nearer than the first of them, has a higher cosine.
     """
 
     rows: list[int]
@@ -144,8 +147,36 @@ class Neighbours:
     certified: bool
     bound: float
 
+    def firsts(self, values: Sequence[object]) -> Neighbours:
+        """Return it with the first of each value alone.
 
-_NONE = Neighbours([], [], [], True, 0.0)  # of a query without a term
+        Parameters
+        ----------
+        values : sequence, length m
+        """
+        places = [place for place, value in enumerate(values) if value not in values[:place]]
+        return self._only(places, self.bound)
+
+    def first(self, k: int) -> Neighbours:
+        """Return it with the first k alone."""
+        return self._only(range(min(k, len(self.rows))), max(self.bound, *self.cosines[k : k + 1], 0.0))
+
+    def _only(self, places: Sequence[int], bound: float) -> Neighbours:
+        rows, ids = [self.rows[place] for place in places], [self.ids[place] for place in places]
+        return Neighbours(rows, ids, [self.cosines[place] for place in places], self.certified, bound)
+
+    def part(self, offset: int, min_cosine: float) -> Neighbours:
+        """Return it without the first `offset`, and without those below `min_cosine`."""
+        stop = bisect.bisect_right(self.cosines, -min_cosine, key=operator.neg) if min_cosine > 0 else len(self.cosines)
+        if offset == 0 and stop == len(self.cosines):
+            return self
+        kept = slice(offset, max(offset, stop))
+        bound = max(self.bound, *self.cosines[stop : stop + 1], 0.0)
+        return Neighbours(self.rows[kept], self.ids[kept], self.cosines[kept], self.certified, bound)
+
+
+#: Of a query without a term.
+NONE = Neighbours([], [], [], True, 0.0)
 
 
 class _Certifiable(Protocol):
@@ -196,7 +227,14 @@ class _Query:
         return float(highest + tail * math.sqrt(1 - (highest / head) ** 2) + _FLOAT32)
 
 
-def search(snapshot: Snapshot, vectors: csr_array, k: int, mode: Mode) -> list[Neighbours]:
+def search(
+    snapshot: Snapshot,
+    vectors: csr_array,
+    k: int,
+    mode: Mode,
+    where: Filter | None = None,
+    among: NDArray[np.bool_] | None = None,
+) -> list[Neighbours]:
     """Return the nearest documents of each query, found by Lucene.
 
     Parameters
@@ -207,6 +245,10 @@ def search(snapshot: Snapshot, vectors: csr_array, k: int, mode: Mode) -> list[N
     k : int
         Number of neighbours per query. Documents of cosine 0 are not neighbours, so there may be fewer.
     mode : {"exact", "two-step", "approximate"}
+    where : Filter, optional
+        Of :func:`~sparse_sts_index.data.filters.typed_filter`: the documents to look among.
+    among : ndarray of bool, shape (rows,), optional
+        The same by row.
 
     Returns
     -------
@@ -215,7 +257,7 @@ def search(snapshot: Snapshot, vectors: csr_array, k: int, mode: Mode) -> list[N
     """
     store, manifest, terms = snapshot.store, snapshot.manifest, snapshot.vocabulary.terms
     scale, error = Quantizer(manifest.bits).scale, manifest.max_document_error
-    results = [_NONE] * vectors.shape[0]
+    results = [NONE] * vectors.shape[0]
     queries = _queries(vectors)
     dense = np.zeros(vectors.shape[1])
 
@@ -226,7 +268,8 @@ def search(snapshot: Snapshot, vectors: csr_array, k: int, mode: Mode) -> list[N
             ([terms[term] for term in queries[row].terms[:count]], queries[row].weights[:count])
             for row, count in kept.items()
         )
-        for (row, count), matches in zip(kept.items(), snapshot.reader.search_impacts(asked, limit), strict=True):
+        found = snapshot.reader.search_impacts(asked, limit, filter_=where)
+        for (row, count), matches in zip(kept.items(), found, strict=True):
             query = queries[row]
             last = float(matches.scores[-1]) / scale if len(matches) == limit else 0.0
             unseen = query.bound(last, count, scale, error)
@@ -240,7 +283,7 @@ def search(snapshot: Snapshot, vectors: csr_array, k: int, mode: Mode) -> list[N
         for row in left:
             query = queries[row]
             dense[query.terms] = query.weights
-            results[row] = _best_of_all(store, _all_cosines(store, dense), k)
+            results[row] = _best_of_all(store, _all_cosines(store, dense, store.live if among is None else among), k)
             dense[query.terms] = 0
     return results
 
@@ -326,7 +369,7 @@ def _nearest(
     return _neighbours(found, certified, max(beyond, unseen))
 
 
-def _all_cosines(store: Vectors, query: NDArray[np.float64]) -> NDArray[np.float64]:
+def _all_cosines(store: Vectors, query: NDArray[np.float64], among: NDArray[np.bool_]) -> NDArray[np.float64]:
     cosines = np.concatenate([np.zeros(0), *(block @ query for _, block in store.blocks())])
-    cosines[~store.live] = 0
+    cosines[~among] = 0
     return cosines

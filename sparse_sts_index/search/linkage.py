@@ -27,19 +27,26 @@ class Linkage:
     store : StoredVectors
     threshold : float
         The least that :meth:`clusters` can be asked for.
+    among : ndarray of bool, shape (rows,), optional
+        The rows that count. Default: all that are not dead.
     progress : callable, optional
         Called with the number of rows done since its last call.
     """
 
     def __init__(
-        self, store: StoredVectors, threshold: float, *, progress: Callable[[int], None] | None = None
+        self,
+        store: StoredVectors,
+        threshold: float,
+        *,
+        among: NDArray[np.bool_] | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         self.threshold = threshold
         self._size = len(store)
         self._first, self._second = np.empty(0, np.int64), np.empty(0, np.int64)
         self._cosines = np.empty(0)
         waiting: list[RowPairs] = []
-        for pairs in similar_rows(store, threshold, progress=progress):
+        for pairs in similar_rows(store, threshold, among=among, progress=progress):
             waiting.append(pairs)
             if sum(len(cosines) for _, _, cosines in waiting) > _WAITING_PAIRS:
                 self._grow(waiting)

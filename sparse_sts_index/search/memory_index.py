@@ -161,7 +161,7 @@ class MemoryIndex:
         """Return the memory that the postings take."""
         return sum(array.nbytes for part in self.parts for run in part.runs for array in run.postings)
 
-    def nearest(self, queries: csr_array, k: int) -> list[Rows]:
+    def nearest(self, queries: csr_array, k: int, among: NDArray[np.bool_] | None = None) -> list[Rows]:
         """Find the nearest rows of each query, many queries on all cores.
 
         Parameters
@@ -169,6 +169,8 @@ class MemoryIndex:
         queries : csr_array of float32, shape (n, vocab)
             Without negative weights.
         k : int
+        among : ndarray of bool, shape (rows,), optional
+            The rows that count. Default: all that are not dead.
 
         Returns
         -------
@@ -178,26 +180,27 @@ class MemoryIndex:
         """
         count, k = queries.shape[0], max(1, min(k, self._rows))
         if count == 1:  # without a look at the cores
-            return self._nearest(queries, k)
+            return self._nearest(queries, k, among)
         workers = cores()
         size = max(1, min(_HEAP_ENTRIES // k, max(_FEW, -(-count // (4 * workers)))))
         if count <= size:
-            return self._nearest(queries, k)
+            return self._nearest(queries, k, among)
         blocks = (queries[start : start + size] for start in range(0, count, size))
-        results = overlap(lambda block: self._nearest(block, k), blocks, ahead=2 * workers, workers=workers)
+        results = overlap(lambda block: self._nearest(block, k, among), blocks, ahead=2 * workers, workers=workers)
         return [found for block in results for found in block]
 
-    def _nearest(self, queries: csr_array, k: int) -> list[Rows]:
+    def _nearest(self, queries: csr_array, k: int, among: NDArray[np.bool_] | None) -> list[Rows]:
         # Compiled functions are made for one kind of array, that can be written to.
         indptr, terms, weights = queries.indptr.astype(np.int64), queries.indices.astype(np.int32), queries.data.copy()
         best = np.zeros((len(indptr) - 1, k))
         found = []
         with self._scratch(len(terms) if len(terms) <= self._most_terms else int(np.diff(indptr).max())) as scratch:
             for part in self.parts:
+                counts = part.counts if among is None else among[part.first : part.first + part.size]
                 for run in part.runs:
                     rows, cosines, ends = nearest(
                         indptr, terms, weights,
-                        run.postings, run.start, run.width, part.forward, part.counts, best, scratch,
+                        run.postings, run.start, run.width, part.forward, counts, best, scratch,
                     )  # fmt: skip
                     rows += part.first
                     found.append((rows, cosines, ends))
@@ -206,7 +209,12 @@ class MemoryIndex:
         return _merged(found, best[:, 0])
 
     def partners(
-        self, vectors: csr_array, wanted: NDArray[np.bool_], cosine: float, first: int | None = None
+        self,
+        vectors: csr_array,
+        wanted: NDArray[np.bool_],
+        cosine: float,
+        first: int | None = None,
+        among: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
         """Find the rows whose cosine with some vectors is at least `cosine`.
 
@@ -218,6 +226,8 @@ class MemoryIndex:
         cosine : float
         first : int, optional
             Number of the first vector, if they are rows of this index, all of one store: partners are later rows then.
+        among : ndarray of bool, shape (rows,), optional
+            The rows that count as partners. Default: all that are not dead.
 
         Returns
         -------
@@ -234,10 +244,11 @@ class MemoryIndex:
                     continue
                 later = first is not None and first >= part.first
                 begin = first - part.first if first is not None and later else 0
+                counts = part.counts if among is None else among[part.first : part.first + part.size]
                 for run in part.runs:
                     found = similar(
                         indptr, terms, weights, begin, wanted, self.costs, _ENOUGH, cosine, later,
-                        run.postings, run.start, run.width, part.forward, part.counts, scratch,
+                        run.postings, run.start, run.width, part.forward, counts, scratch,
                     )  # fmt: skip
                     numbers.append(found[0] - begin)
                     rows.append(found[1] + part.first)

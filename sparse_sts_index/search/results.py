@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import overload
 
 import numpy as np
 
 from sparse_sts_index.data.documents import Document
+from sparse_sts_index.data.fields import FieldValue
 from sparse_sts_index.encoding.calibration import Calibration
 from sparse_sts_index.search.linkage import Linkage
 from sparse_sts_index.vectors.explanations import TermContribution
@@ -28,6 +29,8 @@ class Hit:
         The cosine on the scale that people grade on, if the model has a calibration.
     explanation : tuple of TermContribution, or None
         The shared terms, whose contributions sum to the cosine, if they were asked for.
+    fields : mapping of str to str, float, bool, datetime or tuple of str
+        What else the document has.
     """
 
     id: str
@@ -35,6 +38,7 @@ class Hit:
     cosine: float
     score: float | None = None
     explanation: tuple[TermContribution, ...] | None = None
+    fields: Mapping[str, FieldValue] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

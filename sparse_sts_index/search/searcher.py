@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from sparse_sts_index.search.certified import Mode, Neighbours, best_first, search
+from sparse_sts_index._utils.text import printable
+from sparse_sts_index.data.fields import FieldValue
+from sparse_sts_index.data.filters import Filter, typed_filter
+from sparse_sts_index.errors import DataError
+from sparse_sts_index.search.certified import NONE, Mode, Neighbours, best_first, search
+from sparse_sts_index.search.filtering import passing, value_counts
 from sparse_sts_index.storage.snapshot import MEMORY_INDEX, Snapshot
 
 if TYPE_CHECKING:
@@ -16,6 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_MEMORY = 1 << 30  # bytes that an index in memory may take
 _BYTES = 4  # per posting, at most, and per row; windows take little beside
 _QUERIES_THAT_PAY = 100  # for making it
+_MASK_BYTES = 1 << 25  # of the rows that the last filters let through
 
 
 class Searcher:
@@ -43,7 +51,7 @@ class Searcher:
         self.snapshot = snapshot
         self._in_memory, self._memory = in_memory, memory
 
-    def search(self, vectors: csr_array, k: int, mode: Mode = "exact") -> list[Neighbours]:
+    def search(self, vectors: csr_array, k: int, mode: Mode = "exact", where: Filter | None = None) -> list[Neighbours]:
         """Return the nearest documents of each query.
 
         Parameters
@@ -53,17 +61,110 @@ class Searcher:
         k : int
             Number of neighbours per query. Documents of cosine 0 are not neighbours, so there may be fewer.
         mode : {"exact", "two-step", "approximate"}
+        where : Filter, optional
+            The documents to look among, by their fields.
 
         Returns
         -------
         list of n Neighbours
-            Certified in mode ``exact``, and whenever the search runs in memory.
+            Certified in mode ``exact``, and whenever the search runs in memory; of the documents to look among.
+
+        Raises
+        ------
+        DataError
+            The filter does not fit the fields.
         """
+        among = None
+        if where is not None:
+            where = typed_filter(where, self.snapshot.manifest.fields)
+            among = self._passing(where)
         index = self._memory_index(vectors.shape[0])
         if index is None:
-            return search(self.snapshot, vectors, k, mode)
+            return search(self.snapshot, vectors, k, mode, where, among)
         store = self.snapshot.store
-        return [best_first(store, rows, cosines, k) for rows, cosines in index.nearest(vectors, k + 1)]
+        return [best_first(store, rows, cosines, k) for rows, cosines in index.nearest(vectors, k + 1, among)]
+
+    def search_groups(
+        self, vectors: csr_array, k: int, field: str, mode: Mode = "exact", where: Filter | None = None
+    ) -> list[Neighbours]:
+        """Return the nearest document of each value of a field, of the k values that have the nearest ones.
+
+        Parameters are those of :meth:`search`; documents without a value are a group of their own.
+
+        Returns
+        -------
+        list of n Neighbours
+            Certified if each is proved to be the nearest of its group, and these to be the nearest groups. No document
+            of another group has a higher cosine than `bound`.
+
+        Raises
+        ------
+        DataError
+            No such field, or one of several values; a filter that does not fit the fields.
+        """
+        types = self.snapshot.manifest.fields
+        if types.get(field, "keywords") == "keywords":
+            why = "has several values for a document" if field in types else "is not there"
+            raise DataError(f"cannot group by {printable(field, 40)}, which {why}")
+        results: list[Neighbours] = [NONE] * vectors.shape[0]
+        left, some = list(range(vectors.shape[0])), 4 * k
+        while left:
+            found = self.search(vectors[left], some, mode, where)
+            for row, near in zip(left, found, strict=True):
+                results[row] = near.firsts(self._values(near.rows, field))
+            left = [
+                row
+                for row, near in zip(left, found, strict=True)
+                if len(near.rows) == some and len(results[row].rows) <= k
+            ]
+            some *= 4
+        return [near.first(k) for near in results]
+
+    def _values(self, rows: list[int], field: str) -> list[FieldValue | None]:
+        return [fields.get(field) for fields in self.snapshot.store.fields_of(np.array(rows, np.int64))]
+
+    def counts(self, field: str, where: Filter | None = None) -> dict[FieldValue, int]:
+        """Count the documents with each value of a field, the most frequent value first, equal ones in order.
+
+        Raises
+        ------
+        DataError
+            No such field, or one of numbers or dates; a filter that does not fit the fields.
+        """
+        types = self.snapshot.manifest.fields
+        if types.get(field, "number") in ("number", "date"):
+            why = f"is a {types[field]}" if field in types else "is not there"
+            raise DataError(f"cannot count the values of {printable(field, 40)}, which {why}")
+        store = self.snapshot.store
+        mask = store.live if where is None else self.passing(where)
+        counts: Counter[FieldValue] = Counter()
+        for part, first in zip(store.stores, store.starts, strict=True):
+            counts.update(value_counts(part.fields, field, mask[first : first + len(part)]))
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def passing(self, where: Filter) -> NDArray[np.bool_]:
+        """Return which rows count and pass a filter: ndarray of bool, shape (rows,), not to be changed.
+
+        Raises
+        ------
+        DataError
+            The filter does not fit the fields.
+        """
+        return self._passing(typed_filter(where, self.snapshot.manifest.fields))
+
+    def _passing(self, where: Filter) -> NDArray[np.bool_]:
+        snapshot = self.snapshot
+        with snapshot.deriving:
+            held: dict[Filter, NDArray[np.bool_]] = snapshot.derived.setdefault("passing", {})
+            mask = held.pop(where, None)
+        if mask is None:
+            mask = np.concatenate([passing(where, store.fields) for store in snapshot.store.stores])
+            mask &= snapshot.store.live
+        with snapshot.deriving:
+            held[where] = mask  # the last used last
+            while len(held) * len(mask) > _MASK_BYTES and len(held) > 1:
+                del held[next(iter(held))]
+        return mask
 
     def prepare(self) -> None:
         """Make what searches in memory need, compiled code too, if they are to be there."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,7 @@ def similar_rows(
     store: StoredVectors,
     threshold: float,
     *,
+    among: NDArray[np.bool_] | None = None,
     progress: Callable[[int], None] | None = None,
     workers: int | None = None,
 ) -> Iterator[RowPairs]:
@@ -47,6 +48,8 @@ def similar_rows(
     threshold : float
         Above 0. A cosine that lacks up to 2e-6 of it counts: sentences with the same vector are of cosine 1. Rows that
         share no term are never a pair.
+    among : ndarray of bool, shape (rows,), optional
+        The rows that count. Default: all that are not dead.
     progress : callable, optional
         Called with the number of rows done since its last call.
     workers : int, optional
@@ -57,34 +60,41 @@ def similar_rows(
     RowPairs
         The first row is the lesser one; ordered by it, then by the second.
     """
-    yield from _similar(store, store, threshold, progress, workers)
+    yield from _similar(store, store, threshold, (among, among), progress, workers)
 
 
 def similar_rows_between(
-    first: StoredVectors, second: StoredVectors, threshold: float, *, workers: int | None = None
+    first: StoredVectors,
+    second: StoredVectors,
+    threshold: float,
+    *,
+    among: Sequence[NDArray[np.bool_] | None] = (None, None),
+    workers: int | None = None,
 ) -> Iterator[RowPairs]:
     """As :func:`similar_rows`, of pairs of a row of `first` and one of `second`, each numbered in its own."""
-    yield from _similar(first, second, threshold, None, workers)
+    yield from _similar(first, second, threshold, among, None, workers)
 
 
 def _similar(
     store: StoredVectors,
     other: StoredVectors,
     threshold: float,
+    among: Sequence[NDArray[np.bool_] | None],
     progress: Callable[[int], None] | None,
     workers: int | None,
 ) -> Iterator[RowPairs]:
     """Pairs of a row of one store and one of the other, the later one if these are the same."""
     from sparse_sts_index.search.memory_index import MemoryIndex  # imports numba, which takes a while
 
-    index, live = MemoryIndex(other), store.live
+    index, others_among = MemoryIndex(other), among[1]
+    counts = store.live if among[0] is None else among[0]
 
     def partners(block: tuple[int, int, int]) -> RowPairs:
         number, start, stop = block
         first = store.starts[number] + start
-        vectors, wanted = store.stores[number].block(start, stop), live[first : first + stop - start]
+        vectors, wanted = store.stores[number].block(start, stop), counts[first : first + stop - start]
         rows, others, cosines = index.partners(
-            vectors, wanted, threshold - FLOAT32_ERROR, first if other is store else None
+            vectors, wanted, threshold - FLOAT32_ERROR, first if other is store else None, others_among
         )
         return rows + first, others, cosines
 
@@ -101,4 +111,4 @@ def _similar(
             yield found
         if progress is not None:
             first = store.starts[number] + start
-            progress(int(np.count_nonzero(live[first : first + stop - start])))
+            progress(int(np.count_nonzero(counts[first : first + stop - start])))

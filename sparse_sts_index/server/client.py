@@ -6,13 +6,14 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPException
 from time import sleep
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sparse_sts_index._utils.text import check_strings, printable
+from sparse_sts_index.data.filters import Filter, as_filter, filter_to_json
 from sparse_sts_index.errors import ServerError
 from sparse_sts_index.search.certified import check_search
 from sparse_sts_index.search.results import Hit, Hits
@@ -69,8 +70,19 @@ class ServedIndex:
         handlers = [_NoRedirects(), *no_proxy]
         self._opener = urllib.request.build_opener(*handlers)
 
-    def search(self, texts: Sequence[str], k: int = 10, *, mode: Mode = "exact", explain: bool = False) -> list[Hits]:
-        """Return the nearest sentences of each text; see :meth:`.index.SparseStsIndex.search`.
+    def search(
+        self,
+        texts: Sequence[str],
+        k: int = 10,
+        *,
+        mode: Mode = "exact",
+        explain: bool = False,
+        where: Filter | str | Mapping[str, Any] | None = None,
+        min_cosine: float = 0.0,
+        offset: int = 0,
+        group_by: str | None = None,
+    ) -> list[Hits]:
+        """Return the nearest sentences of each text; see :meth:`.index.SparseStsIndex.search`. Dates come as ISO 8601.
 
         Raises
         ------
@@ -81,11 +93,19 @@ class ServedIndex:
         """
         check_search(k, mode)
         texts = check_strings(texts, "text")
-        together = max(1, min(MAX_SENTENCES, (MAX_EXPLAINED if explain else MAX_HITS) // k))
+        together = max(1, min(MAX_SENTENCES, (MAX_EXPLAINED if explain else MAX_HITS) // (k + offset)))
+        wanted: dict[str, Any] = {"k": k, "mode": mode, "explain": explain}
+        if (asked := as_filter(where)) is not None:  # services of earlier versions know none of these
+            wanted["where"] = where if isinstance(where, str) else filter_to_json(asked)
+        wanted |= {
+            name: value
+            for name, value in (("min_cosine", min_cosine), ("offset", offset), ("group_by", group_by))
+            if value
+        }
         found: list[Hits] = []
         for start in range(0, len(texts), together):
             some = texts[start : start + together]
-            answer = self._post("/v1/search", {"queries": some, "k": k, "mode": mode, "explain": explain})
+            answer = self._post("/v1/search", {"queries": some, **wanted})
             try:
                 results = [_hits(result) for result in answer["results"]]
             except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -148,6 +168,7 @@ def _hits(result: dict[str, Any]) -> Hits:
             float(hit["cosine"]),
             None if hit["score"] is None else float(hit["score"]),
             None if hit.get("explanation") is None else tuple(_term(term) for term in hit["explanation"]),
+            {str(name): tuple(v) if isinstance(v, list) else v for name, v in hit.get("fields", {}).items()},
         )
         for hit in result["hits"]
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from datetime import datetime
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
@@ -28,6 +29,10 @@ def _whole(value: object) -> object:
 
 
 Whole = Annotated[int, BeforeValidator(_whole)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+Where = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)] | dict[str, Any] | None
+#: ISO 8601 for a date.
+FieldBody = bool | float | str | list[str] | None
 
 
 class _Request(BaseModel):
@@ -43,14 +48,48 @@ class SearchRequest(_Request):
         "exact", description="`exact` hits are proved to be the nearest."
     )
     explain: bool = Field(False, description="Give each hit the terms that it shares with the query.")
+    where: Where = Field(
+        None,
+        description="Look only among the sentences whose fields pass this filter; as text or as JSON.",
+        examples=['product = "router" and created >= 2026-01-01'],
+    )
+    min_cosine: float = Field(0.0, ge=0, le=1, allow_inf_nan=False, description="Leave out hits with less.")
+    offset: Whole = Field(0, ge=0, le=MAX_K, description="Leave out as many of the nearest: the next page.")
+
+    group_by: Name | None = Field(None, description="Give the nearest sentence of each value of this field.")
 
     @model_validator(mode="after")
     def check_size(self) -> Self:
         """Bound the answer."""
         most = MAX_EXPLAINED if self.explain else MAX_HITS
-        if len(self.queries) * self.k > most:
-            raise ValueError(f"queries times k may be at most {most:,}" + " to explain" * self.explain)
+        if len(self.queries) * (self.k + self.offset) > most:
+            raise ValueError(
+                f"queries times k, offset included, may be at most {most:,}" + " to explain" * self.explain
+            )
         return self
+
+
+class CountsRequest(_Request):
+    """A field whose values are counted."""
+
+    field: Name = Field(examples=["product"])
+    where: Where = Field(None, description="Count only the sentences whose fields pass this filter.")
+    limit: Whole = Field(20, ge=1, le=MAX_K, description="Values to give, the most frequent ones.")
+
+
+class ValueCount(BaseModel):
+    """A value, and the number of sentences that have it."""
+
+    value: str | bool
+    count: int
+
+
+class CountsResponse(BaseModel):
+    """Values of a field, the most frequent first."""
+
+    field: str
+    values: int = Field(description="In all.")
+    shown: list[ValueCount]
 
 
 class SentencePair(_Request):
@@ -77,6 +116,7 @@ class DocumentBody(_Request):
 
     id: Id = Field(examples=["q17"])
     text: Sentence = Field(examples=["How do I reset my router's password?"])
+    fields: dict[str, FieldBody] = Field(default_factory=dict, max_length=100, description="Those that the index has.")
 
 
 class DocumentsRequest(_Request):
@@ -108,6 +148,7 @@ class HitBody(BaseModel):
     cosine: float = Field(examples=[0.8497])
     score: float | None = Field(description="On the scale that people grade on, if the model is calibrated.")
     explanation: list[Term] | None = None
+    fields: dict[str, bool | float | str | list[str] | datetime] = {}
 
 
 class SearchResult(BaseModel):
@@ -216,6 +257,7 @@ class DocumentResponse(BaseModel):
 
     id: str
     text: str
+    fields: dict[str, bool | float | str | list[str] | datetime] = {}
 
 
 class GroupBody(BaseModel):
@@ -256,6 +298,7 @@ class IndexResponse(BaseModel):
     scale: list[float] | None = Field(description="Lowest and highest score, if the model is calibrated.")
     version: str
     lowest_threshold: float
+    fields: dict[str, str] = Field(description="The type of each field, by name.")
 
 
 class Status(BaseModel):

@@ -21,6 +21,8 @@ from scipy.sparse import csr_array, vstack
 
 from sparse_sts_index._utils.files import folder_size
 from sparse_sts_index.data.documents import Document
+from sparse_sts_index.data.fields import FieldValue
+from sparse_sts_index.data.filters import Filter
 from sparse_sts_index.errors import SparseStsError
 from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.search.certified import Mode
@@ -80,14 +82,25 @@ class _Encode:
     trace: bool = False
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Arguments of a search but its texts; see :meth:`.index.SparseStsIndex.search`."""
+
+    k: int = 10
+    mode: Mode = "exact"
+    explain: bool = False
+    where: Filter | None = None
+    min_cosine: float = 0.0
+    offset: int = 0
+    group_by: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class _Search:
     """Queries to encode, and to search for."""
 
     texts: Sequence[str]
-    k: int
-    mode: Mode
-    explain: bool
+    asked: Asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +172,7 @@ class Service:
         """
         self.encoder = await self._query_thread.do(lambda: self.index.encoder)
         await self._read_thread.do(self.index.prepare)
-        await self.search(["a sentence to warm up with"], 10, "exact", explain=True)
+        await self.search(["a sentence to warm up with"], Asked(explain=True))
         await self.explain([("a sentence", "another one")])
         await self._read_thread.do(self._measure)
 
@@ -195,9 +208,9 @@ class Service:
 
     # --- queries
 
-    async def search(self, texts: Sequence[str], k: int, mode: Mode, *, explain: bool) -> list[Hits]:
+    async def search(self, texts: Sequence[str], asked: Asked) -> list[Hits]:
         """See :meth:`.index.SparseStsIndex.search`."""
-        found: list[Hits] = await self._query(_Search(texts, k, mode, explain))
+        found: list[Hits] = await self._query(_Search(texts, asked))
         return found
 
     async def cosines(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[float, float | None]]:
@@ -269,6 +282,10 @@ class Service:
 
     # --- the collection
 
+    async def counts(self, field: str, where: Filter | None) -> dict[FieldValue, int]:
+        """See :meth:`.index.SparseStsIndex.counts`."""
+        return await self._call(self._read_thread, lambda: self.index.counts(field, where=where))
+
     async def groups(self, threshold: float, limit: int) -> FoundGroups:
         """All groups of similar sentences above a threshold, and the sentences of the largest ones.
 
@@ -332,7 +349,7 @@ class Service:
     def _answer(self, jobs: list[_Encode | _Search | Callable[[], Any]]) -> list[Any]:
         results: list[Any] = [None] * len(jobs)
         rows: dict[int, slice] = {}  # by place
-        searches: defaultdict[tuple[int, Mode, bool], list[int]] = defaultdict(list)
+        searches: defaultdict[Asked, list[int]] = defaultdict(list)
         texts: list[str] = []
         for place, job in enumerate(jobs):
             if not isinstance(job, _Encode | _Search):
@@ -343,7 +360,7 @@ class Service:
                 rows[place] = slice(len(texts), len(texts) + len(job.texts))
                 texts += job.texts
                 if isinstance(job, _Search):
-                    searches[job.k, job.mode, job.explain].append(place)
+                    searches[job.asked].append(place)
         if not rows:
             return results
         encoder = self.encoder
@@ -357,9 +374,9 @@ class Service:
         for place, own in rows.items():
             if isinstance(jobs[place], _Encode):
                 results[place] = Encoded(vectors[own], encoder)
-        for alike, places in searches.items():
+        for asked, places in searches.items():
             with self.metrics.stage("search"):
-                found = self._search(vectors, [rows[place] for place in places], encoder, *alike)
+                found = self._search(vectors, [rows[place] for place in places], encoder, asked)
             for place, hits in zip(places, found, strict=True):
                 results[place] = hits
         return results
@@ -369,14 +386,14 @@ class Service:
         return Encoded(csr_array(vstack([trace.vector for trace in traces])), self.encoder, traces)
 
     def _search(
-        self, vectors: csr_array, rows: list[slice], encoder: SparseStsEncoder, k: int, mode: Mode, explain: bool
+        self, vectors: csr_array, rows: list[slice], encoder: SparseStsEncoder, asked: Asked
     ) -> list[list[Hits] | Exception]:
         """Return the hits of some rows at a time."""
         if encoder.fingerprint != self.index.manifest.model_fingerprint:
             return [UnavailableError("the index has been replaced by one of another model; try again")] * len(rows)
         try:
             some = vectors[np.concatenate([np.arange(own.start, own.stop) for own in rows])]
-            found = self.index.search_vectors(some, k, mode=mode, explain=explain)
+            found = self.index.search_vectors(some, **vars(asked))
         except Exception as error:  # it is of these alone
             return [error] * len(rows)
         if encoder.calibration is not None:

@@ -17,7 +17,7 @@ import shutil
 import socket
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from sparse_sts_index._utils.files import is_partial, os_errors_as, refuse_target, sync_folder
 from sparse_sts_index._utils.numbers import check_whole
 from sparse_sts_index.data.documents import Document
+from sparse_sts_index.data.fields import Field, check_types
 from sparse_sts_index.encoding.documents import CHUNK, encode_documents
 from sparse_sts_index.errors import DataError, ImpactIndexError, SparseStsError
 from sparse_sts_index.spark.executors import encoder_of
@@ -90,6 +91,7 @@ def build_collection(
     max_active_dims: int | None = None,
     overwrite: bool = False,
     columns: Mapping[str, str | int] | None = None,
+    fields: Sequence[Field] = (),
 ) -> tuple[Manifest, int]:
     """Encode and index the documents in files, a shard a task; a reader sees the result when all of it is there.
 
@@ -110,6 +112,8 @@ def build_collection(
         See :meth:`sparse_sts_index.index.SparseStsIndex.build`. An automatic precision is the driver's choice.
     columns : mapping of str to str or int, optional
         Names of the columns; see :func:`sparse_sts_index.data.documents.read_corpus`.
+    fields : sequence of Field
+        What else to keep of a document, each with its type.
 
     Returns
     -------
@@ -138,8 +142,9 @@ def build_collection(
     start, output = time.monotonic(), Path(output).absolute()
     _check_output(output, overwrite)
     encoder = SparseStsEncoder.load(model, precision=precision, max_active_dims=max_active_dims)
-    manifest = describe(encoder, quantizer or Quantizer())
-    corpus = SparkCorpus(spark, files, format, columns)
+    types = {field.name: field.type for field in fields}
+    manifest = describe(encoder, quantizer or Quantizer()).with_fields(check_types(types))
+    corpus = SparkCorpus(spark, files, format, columns, fields)
     starts = _starts(len(corpus), shards)
     corpus.check_ids()
     described = json.dumps([asdict(manifest), starts, corpus.checksum])
@@ -187,7 +192,7 @@ def _finished(plan: Plan, number: int) -> Shard | None:
         shard, manifest = _read(plan, number, plan.shard(number), check=True)
     except ImpactIndexError:
         return None
-    alike = not manifest.differences(plan.manifest)
+    alike = not manifest.differences(plan.manifest) and manifest.fields == plan.manifest.fields
     counts = {shard.documents, manifest.vectors.rows, manifest.vectors.live, plan.documents(number)}
     return shard if alike and len(counts) == 1 and manifest.vectors.folder == _VECTORS else None
 

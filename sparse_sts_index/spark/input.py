@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from sparse_sts_index.data.columns import Columns
-from sparse_sts_index.data.documents import DOCUMENT_COLUMNS, Document, document_of
+from sparse_sts_index.data.documents import DOCUMENT_COLUMNS, Document, corpus_columns, document_of
+from sparse_sts_index.data.fields import Field, check_fields
 from sparse_sts_index.data.reading import file_format
 from sparse_sts_index.data.records import Record
 from sparse_sts_index.data.text_formats import read_lines
@@ -49,6 +50,8 @@ class SparkCorpus:
         :func:`sparse_sts_index.data.documents.read_corpus`.
     columns : mapping of str to str or int, optional
         Names of the columns, as there.
+    fields : sequence of Field
+        What else to keep of a document, each with its type.
 
     Raises
     ------
@@ -62,13 +65,15 @@ class SparkCorpus:
         files: str,
         format: str | None = None,
         columns: Mapping[str, str | int] | None = None,
+        fields: Sequence[Field] = (),
     ) -> None:
         from py4j.protocol import Py4JJavaError
         from pyspark.errors import AnalysisException
         from pyspark.sql import functions
 
         spark = _cutting_alike(spark)
-        self._columns = DOCUMENT_COLUMNS.choose(columns)
+        self._fields = check_fields(fields)
+        self._columns = corpus_columns(columns, self._fields)
         try:
             self._format = format or _format_of(spark, files)
             if self._format not in _FORMATS:
@@ -76,6 +81,7 @@ class SparkCorpus:
             if self._format == "parquet":
                 frame = spark.read.option("mergeSchema", "true").parquet(files)
                 self._columns.check(frame.columns, files)
+                self._columns.check_more(frame.columns, files)
                 known = self._columns.known
                 content = functions.struct(*(frame[_quoted(name)] for name in frame.columns if name in known))
             else:
@@ -109,7 +115,7 @@ class SparkCorpus:
 
     def _documents(self) -> RDD[tuple[Block, Document]]:
         return self._rows.rdd.mapPartitions(
-            partial(_parse, format=self._format, first=self._lines, columns=self._columns)
+            partial(_parse, format=self._format, first=self._lines, columns=self._columns, fields=self._fields)
         )
 
     @cached_property
@@ -169,7 +175,8 @@ def joined(summaries: Iterable[Summary]) -> Summary:
 
 
 def _summary(document: Document) -> Summary:
-    content = f"{len(document.id)} {document.id}{document.text}".encode()
+    fields = repr(sorted(document.fields.items())) if document.fields else ""
+    content = f"{len(document.id)} {document.id}{document.text}{fields}".encode()
     return 1, int.from_bytes(hashlib.blake2b(content, digest_size=16).digest()) % _PRIME
 
 
@@ -191,7 +198,11 @@ def _format_of(spark: SparkSession, files: str) -> str:
 
 
 def _parse(
-    rows: Iterable[Any], format: str, first: dict[Block, tuple[int, int]], columns: Columns = DOCUMENT_COLUMNS
+    rows: Iterable[Any],
+    format: str,
+    first: dict[Block, tuple[int, int]],
+    columns: Columns = DOCUMENT_COLUMNS,
+    fields: Sequence[Field] = (),
 ) -> Iterator[tuple[Block, Document]]:
     """Yield the documents in rows of Spark's, block by block; the numbers of rows go on from file to file."""
     for block, some in itertools.groupby(rows, key=lambda row: (row[0], row[1])):
@@ -202,7 +213,7 @@ def _parse(
             number = before + record.number
             if format == "txt":
                 record.values["id"] = str(number)
-            yield block, document_of(dataclasses.replace(record, number=number), columns)
+            yield block, document_of(dataclasses.replace(record, number=number), columns, fields)
 
 
 def _name(block: Block) -> str:

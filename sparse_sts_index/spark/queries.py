@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sparse_sts_index._utils.numbers import check_real
 from sparse_sts_index.data.documents import QUERY_CHUNK, Document, chunks
+from sparse_sts_index.data.filters import Filter, as_filter, typed_filter
 from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.search.certified import Mode, check_search
 from sparse_sts_index.search.results import Hits, Pair, merge_hits, scored
+from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.search.similarity_join import check_threshold, similar_rows, similar_rows_between
 from sparse_sts_index.spark.executors import encoder_of
 from sparse_sts_index.storage.impact_index import ImpactIndex
@@ -38,6 +41,8 @@ def search(
     model: str | Path | None = None,
     mode: Mode = "exact",
     explain: bool = False,
+    where: Filter | str | Mapping[str, Any] | None = None,
+    min_cosine: float = 0.0,
 ) -> Iterator[Hits]:
     """The nearest sentences of many texts, as :meth:`sparse_sts_index.index.SparseStsIndex.search` finds them.
 
@@ -51,7 +56,7 @@ def search(
         Of a collection (or an index), within reach of the driver and all workers.
     queries : sequence of Document, length n
         Held by the driver.
-    k, mode, explain
+    k, mode, explain, where, min_cosine
         As there.
     model : str or Path, optional
         Where workers find the encoder. Default: where the manifest says it was.
@@ -69,7 +74,9 @@ def search(
         See there.
     """
     check_search(k, mode)
+    check_real("min_cosine", min_cosine, 0, 1)
     folders, manifest = _open(path)
+    among = _filter(where, manifest)
     model = None if model is None else str(model)
     batches = [[query.text for query in batch] for batch in chunks(queries, QUERY_CHUNK)]
     context = spark.sparkContext
@@ -78,14 +85,20 @@ def search(
         context.parallelize(list(enumerate(batches)), tasks)
         .flatMap(partial(_encode, manifest, model, len(folders)))
         .partitionBy(len(folders), int)
-        .mapPartitionsWithIndex(partial(_search_shard, folders, _Wanted(k, mode, explain)))
+        .mapPartitionsWithIndex(partial(_search_shard, folders, _Wanted(k, mode, explain, among, min_cosine)))
         .repartitionAndSortWithinPartitions(tasks, partial(_task_of_batch, tasks, len(batches)))
         .mapPartitions(partial(_merge, manifest, model, k))
     )
     return itertools.chain.from_iterable(hits.toLocalIterator())
 
 
-def duplicates(spark: SparkSession, path: str | Path, threshold: float = 0.9) -> Iterator[Pair]:
+def duplicates(
+    spark: SparkSession,
+    path: str | Path,
+    threshold: float = 0.9,
+    *,
+    where: Filter | str | Mapping[str, Any] | None = None,
+) -> Iterator[Pair]:
     """All pairs of sentences whose cosine is at least `threshold`, each once, in the order of addition.
 
     As :meth:`sparse_sts_index.index.SparseStsIndex.duplicates`; every two shards are compared by a task of their own.
@@ -96,20 +109,25 @@ def duplicates(spark: SparkSession, path: str | Path, threshold: float = 0.9) ->
     path : str or Path
         Of a collection (or an index), within reach of the driver and all workers.
     threshold : float
+    where : str, mapping or Filter, optional
+        Look only at the documents whose fields pass this filter.
 
     Raises
     ------
     ImpactIndexError
         There is none.
+    DataError
+        A filter that cannot be read, or does not fit the fields.
     ValueError
         `threshold` out of range.
     """
     check_threshold(threshold)
-    folders, _ = _open(path)
+    folders, manifest = _open(path)
+    among = _filter(where, manifest)
     two = list(itertools.combinations_with_replacement(range(len(folders)), 2))
     pairs = (
         spark.sparkContext.parallelize(two, len(two))
-        .flatMap(partial(_join, folders, threshold))
+        .flatMap(partial(_join, folders, threshold, among))
         .repartitionAndSortWithinPartitions(len(folders), _first_shard)
         .values()
     )
@@ -121,6 +139,13 @@ class _Wanted:
     k: int
     mode: Mode
     explain: bool
+    where: Filter | None
+    min_cosine: float
+
+
+def _filter(where: Filter | str | Mapping[str, Any] | None, manifest: Manifest) -> Filter | None:
+    found = as_filter(where)
+    return None if found is None else typed_filter(found, manifest.fields)
 
 
 def _open(path: str | Path) -> tuple[list[Path], Manifest]:
@@ -144,7 +169,7 @@ def _search_shard(
 ) -> Iterator[tuple[tuple[int, int], list[Hits]]]:
     with SparseStsIndex.open(folders[shard]) as index:
         for _, (number, vectors) in batches:
-            hits = index.search_vectors(vectors, wanted.k, mode=wanted.mode, explain=wanted.explain)
+            hits = index.search_vectors(vectors, **vars(wanted))
             yield (number, shard), hits
 
 
@@ -163,7 +188,7 @@ def _merge(
 
 
 def _join(
-    folders: list[Path], threshold: float, two: tuple[int, int]
+    folders: list[Path], threshold: float, where: Filter | None, two: tuple[int, int]
 ) -> Iterator[tuple[tuple[int, int, int, int], Pair]]:
     """The similar pairs of two shards, or of one, which is checked then, by the places of both documents."""
     a, b = two
@@ -172,11 +197,12 @@ def _join(
         other = one if a == b else opened.enter_context(ImpactIndex.open(folders[b], check=False))
         first, second = opened.enter_context(one.using()), opened.enter_context(other.using())
         stores = (first.store, second.store)
+        masks = [None if where is None else Searcher(snapshot).passing(where) for snapshot in (first, second)]
         # one thread: Spark starts a task for each core
         if a == b:
-            found = similar_rows(stores[0], threshold, workers=1)
+            found = similar_rows(stores[0], threshold, among=masks[0], workers=1)
         else:
-            found = similar_rows_between(*stores, threshold, workers=1)
+            found = similar_rows_between(*stores, threshold, among=masks, workers=1)
         for rows, others, cosines in found:
             documents, other_documents = _by_row(first, rows), _by_row(second, others)
             for row, other_row, cosine in zip(rows.tolist(), others.tolist(), cosines.tolist(), strict=True):

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from sparse_sts_index._utils.files import os_errors_as
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index._utils.pipeline import overlap
@@ -183,10 +185,9 @@ class ImpactIndex:
         wanted = check_strings(ids, "id")
         with self.using() as snapshot:
             places = snapshot.reader.find(wanted)
-            texts = iter(snapshot.reader.texts([place[1] for place in places if place is not None]))
-            return [
-                None if place is None else Document(i, next(texts)) for i, place in zip(wanted, places, strict=True)
-            ]
+            rows = np.array([place[0] for place in places if place is not None], np.int64)
+            found = iter(snapshot.documents(rows))
+            return [None if place is None else next(found) for place in places]
 
     def __len__(self) -> int:
         return self.manifest.documents

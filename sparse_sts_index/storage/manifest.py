@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sparse_sts_index._utils.text import printable
-from sparse_sts_index.errors import ImpactIndexError
+from sparse_sts_index.data.fields import FieldType, check_types
+from sparse_sts_index.errors import DataError, ImpactIndexError
 from sparse_sts_index.storage.vector_files import Extent
 from sparse_sts_index.vectors.spec import VectorSpec
 from sparse_sts_index.vectors.vocabulary import Vocabulary
@@ -49,6 +51,8 @@ class Manifest(VectorSpec):
         That was read; :data:`FORMAT_VERSION` is what is written.
     features : tuple of str
         What a reader has to know of; it refuses an index with one that it does not.
+    fields : dict of str to str
+        The type of each field of a document, by name; see :data:`~sparse_sts_index.data.fields.FIELD_TYPES`.
     unknown : tuple of str
         What the manifest says that this version does not know of, and may pass over to read, but not to write.
     """
@@ -64,6 +68,7 @@ class Manifest(VectorSpec):
     build_seconds: float = 0.0
     format_version: int = FORMAT_VERSION
     features: tuple[str, ...] = ()
+    fields: dict[str, FieldType] = field(default_factory=dict)
     unknown: tuple[str, ...] = ()
 
     @classmethod
@@ -71,10 +76,16 @@ class Manifest(VectorSpec):
         """Of vectors that come from anywhere."""
         return cls("", "", vocabulary.sha256, len(vocabulary), "float32", bits)
 
+    def with_fields(self, types: Mapping[str, FieldType]) -> Manifest:
+        """Return it of documents with these fields."""
+        return dataclasses.replace(self, fields=dict(types))
+
     def to_json(self) -> str:
         """Return it as indented JSON, of :data:`FORMAT_VERSION`."""
         values = dataclasses.asdict(self) | {"format_version": FORMAT_VERSION, "vectors": self.vectors.to_json()}
         del values["unknown"]
+        if not values["fields"]:  # earlier versions do not know of it
+            del values["fields"]
         first = ("format_version", "features", *self.settings(), "software")
         ordered = {name: values.pop(name) for name in first} | values
         return json.dumps(ordered, indent=2, ensure_ascii=False)
@@ -100,7 +111,7 @@ class Manifest(VectorSpec):
                 if strange := sorted({*features} - FEATURES):
                     raise ImpactIndexError(_needs(", ".join(strange), values.get("software")))
                 return cls._of_values(values)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, DataError) as error:
             raise ImpactIndexError("the index's manifest cannot be read") from error
         if found > FORMAT_VERSION:
             raise ImpactIndexError(_needs(f"format version {found}", values.get("software")))
@@ -117,7 +128,9 @@ class Manifest(VectorSpec):
         vectors, unknown = Extent.of_json(values["vectors"])
         unknown = (*(name for name in values if name not in known), *unknown)
         taken = {name: value for name, value in values.items() if name in known}
-        manifest = cls(**{**taken, "vectors": vectors, "features": tuple(values["features"]), "unknown": unknown})
+        fields = check_types(dict(values.get("fields", {})))
+        more = {"vectors": vectors, "features": tuple(values["features"]), "fields": fields, "unknown": unknown}
+        manifest = cls(**{**taken, **more})
         manifest._check()
         return manifest
 
@@ -151,6 +164,8 @@ class Manifest(VectorSpec):
             raise ValueError("counts")
         if self.max_document_error < 0 or self.vocabulary_size > _LARGEST_VOCABULARY:
             raise ValueError("counts")
+        if self.vectors.has_fields != bool(self.fields):
+            raise ValueError("fields")
 
 
 def _vectors_of_version_3(folder: str, sizes: dict[str, int], crc32: dict[str, int]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from sparse_sts_index._utils.files import (
     read_plain,
     to_sealed_json,
 )
+from sparse_sts_index.data.fields import FieldValue
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.layout import COLLECTION_FILE, VOCABULARY_FILE, is_collection
 from sparse_sts_index.storage.lucene.reader import ImpactShards
@@ -222,6 +223,11 @@ def check_alike(snapshots: Sequence[Snapshot], paths: Sequence[Path]) -> None:
     for snapshot, path in zip(snapshots[1:], paths[1:], strict=True):
         for name, (one, other) in snapshots[0].manifest.differences(snapshot.manifest).items():
             raise ImpactIndexError(f"{paths[0]} and {path} differ in {name.replace('_', ' ')}: {one}, {other}")
+        if snapshot.manifest.fields != snapshots[0].manifest.fields:
+            named = (", ".join(s.manifest.fields) or "none" for s in (snapshots[0], snapshot))
+            raise ImpactIndexError(
+                "{} and {} differ in fields, or in their types: {}; {}".format(paths[0], path, *named)
+            )
         if snapshot.vocabulary_file != snapshots[0].vocabulary_file:
             raise ImpactIndexError(f"{paths[0]} and {path} differ in {VOCABULARY_FILE}: one of them is damaged")
 
@@ -266,6 +272,13 @@ class VectorShards(StoredVectors):
             for place, doc_id in zip(places.tolist(), store.ids(own), strict=True):
                 ids[place] = doc_id
         return ids
+
+    def fields_of(self, rows: NDArray[np.int64]) -> list[dict[str, FieldValue]]:  # noqa: D102
+        fields: list[dict[str, FieldValue]] = [{}] * len(rows)
+        for store, places, own in self._parts(rows):
+            for place, values in zip(places.tolist(), store.fields_of(own), strict=True):
+                fields[place] = values
+        return fields
 
     def scores(self, rows: NDArray[np.int64], query: NDArray[np.float64]) -> NDArray[np.float64]:  # noqa: D102
         scores = np.zeros(len(rows))

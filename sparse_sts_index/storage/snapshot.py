@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import threading
 from collections.abc import Iterator
@@ -79,7 +80,8 @@ class Snapshot:
         """The documents of rows that count."""
         ids = self.store.ids(rows)
         docids = [place[1] for place in self.reader.find(ids) if place is not None]
-        return [Document(*pair) for pair in zip(ids, self.reader.texts(docids), strict=True)]
+        parts = (ids, self.reader.texts(docids), itertools.repeat("", len(ids)), self.store.fields_of(rows))
+        return list(map(Document, *parts))
 
     def chunks(self, skip: int = 0) -> Iterator[Chunk]:
         """All documents with their vectors and impacts, in the order of addition, without the first `skip`."""
@@ -155,7 +157,7 @@ def open_index_snapshot(path: Path, check: bool, before: Snapshot | None = None)
             if text is None:
                 raise ImpactIndexError(f"{path} holds a Lucene index that sparse-sts did not build")
             manifest = Manifest.from_json(text)
-            store = VectorStore(path, manifest.vectors, manifest.vocabulary_size)
+            store = VectorStore(path, manifest.vectors, manifest.vocabulary_size, manifest.fields)
             snapshot = Snapshot(manifest, reader, store, read_vocabulary(path, manifest))
             if check:
                 snapshot.check(before)

@@ -14,6 +14,7 @@ import numpy as np
 from sparse_sts_index._utils.environment import package_versions
 from sparse_sts_index._utils.files import atomic_writer, refuse_links, to_sealed_json
 from sparse_sts_index.data.documents import Chunk
+from sparse_sts_index.data.fields import typed_fields
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.storage.layout import LUCENE_FOLDER, MANIFEST_FILE, MANIFEST_KEY, VECTORS_FOLDER, VOCABULARY_FILE
 from sparse_sts_index.storage.lucene.jvm import java_version
@@ -59,12 +60,13 @@ class Transaction:
         else:
             self.committed = manifest.vectors.folder
             self._vocabulary = read_vocabulary(path, manifest)
-            self._vectors = VectorWriter(path, manifest.vectors)
+            self._vectors = VectorWriter(path, manifest.vectors, manifest.fields)
 
     def _begin(self) -> None:
         """An extent of its own, with nothing in it."""
-        extent = Extent.empty(f"vectors-{max(_generations(self._path), default=0) + 1:06}")
-        self._vectors = VectorWriter(self._path, extent)
+        name = f"vectors-{max(_generations(self._path), default=0) + 1:06}"
+        extent = Extent.empty(name, fields=bool(self._manifest.fields))
+        self._vectors = VectorWriter(self._path, extent, self._manifest.fields)
         with atomic_writer(self._path / extent.folder / VOCABULARY_FILE) as file:
             file.write(self._vocabulary.decode())
         self._manifest = dataclasses.replace(
@@ -119,9 +121,10 @@ class Transaction:
     def _append(self, chunk: Chunk, replace: bool) -> None:
         manifest, impacts = self._manifest, chunk.impacts
         ids, texts = [document.id for document in chunk.documents], [document.text for document in chunk.documents]
+        fields = [typed_fields(document, manifest.fields) for document in chunk.documents]
         first_row = self._vectors.rows
-        self._vectors.add(chunk.vectors, ids)
-        self._lucene.add(ids, texts, impacts, self._terms, first_row, replace=replace)
+        self._vectors.add(chunk.vectors, ids, fields)
+        self._lucene.add(ids, texts, impacts, self._terms, first_row, replace=replace, fields=fields)
         errors = Quantizer(manifest.bits).errors(chunk.vectors)
         self._manifest = dataclasses.replace(
             manifest,
@@ -151,7 +154,7 @@ class Transaction:
         starts = np.array(snapshot.store.starts)
         for rows in snapshot.store.live_rows(_ROWS):
             ids, new = snapshot.store.ids(rows), self._vectors.rows + np.arange(len(rows))
-            self._vectors.add(snapshot.store.take(rows), ids)
+            self._vectors.add(snapshot.store.take(rows), ids, snapshot.store.fields_of(rows))
             held = rows - starts[np.searchsorted(starts, rows, side="right") - 1]  # in Lucene, a shard has its own
             moved = np.flatnonzero(held != new)
             self._lucene.number([ids[place] for place in moved.tolist()], new[moved])
@@ -212,7 +215,7 @@ class Transaction:
         """Return what there is now, committed or not."""
         extent = self._vectors.extent(durable=False)
         self._manifest = dataclasses.replace(self._manifest, vectors=extent)
-        store = VectorStore(self._path, extent, self._manifest.vocabulary_size)
+        store = VectorStore(self._path, extent, self._manifest.vocabulary_size, self._manifest.fields)
         return Snapshot(self._manifest, self._lucene.reader(), store, self._vocabulary)
 
     def close(self) -> None:

@@ -5,7 +5,8 @@ Documents have rows, numbered from 0 in the order in which they came. One folder
 * ``terms.i32`` and ``weights.f32``: term ids and weights of the unit vectors, row after row, and ``ends.i64``: where in
   them each row ends. This is CSR (compressed sparse rows) without its leading 0;
 * ``ids.utf8`` and ``id_ends.i64``: the document ids, likewise;
-* ``dead.i64``: rows that no longer count, because their document was deleted or replaced.
+* ``dead.i64``: rows that no longer count, because their document was deleted or replaced;
+* ``fields.arrows``, if documents have fields: see :mod:`.storage.field_files`.
 
 All little-endian, and only ever appended to. What is in force is what the :class:`Extent` says that the Lucene commit
 carries: how long each file is, and its CRC-32. Bytes beyond that are of a writer that has not committed, or never did;
@@ -19,7 +20,7 @@ import os
 import re
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,7 +31,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.files import os_errors_as, sync_folder
+from sparse_sts_index.data.fields import NO_FIELDS, FieldType, FieldValue
 from sparse_sts_index.errors import ImpactIndexError
+from sparse_sts_index.storage.field_files import FieldColumns, stream_of
 from sparse_sts_index.vectors.sparse import Vectors
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
@@ -41,6 +44,8 @@ _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "id_ends.i64": np.dtype("<i8"),
     "dead.i64": np.dtype("<i8"),
 }
+#: The file that only indexes with fields have.
+FIELDS_FILE: Final = "fields.arrows"
 _FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a name, and no way out
 _NO_LINKS, _BINARY = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_BINARY", 0)
 
@@ -62,9 +67,10 @@ class Extent:
     crc32: dict[str, int]
 
     @classmethod
-    def empty(cls, folder: str) -> Extent:
-        """Of files without a row."""
-        return cls(folder, dict.fromkeys(_DTYPES, 0), dict.fromkeys(_DTYPES, 0))
+    def empty(cls, folder: str, *, fields: bool = False) -> Extent:
+        """Return that of files without a row, with a file of fields or not."""
+        names = (*_DTYPES, FIELDS_FILE) if fields else tuple(_DTYPES)
+        return cls(folder, dict.fromkeys(names, 0), dict.fromkeys(names, 0))
 
     def to_json(self) -> dict[str, Any]:
         """Return what a manifest says of it."""
@@ -89,17 +95,18 @@ class Extent:
         folder, files = values["folder"], values["files"]
         if not isinstance(folder, str) or not _FOLDER.fullmatch(folder):
             raise ValueError("folder")
-        extent = cls(folder, *({name: files[name][key] for name in _DTYPES} for key in ("bytes", "crc32")))
+        names = (*_DTYPES, FIELDS_FILE) if FIELDS_FILE in files else tuple(_DTYPES)
+        extent = cls(folder, *({name: files[name][key] for name in names} for key in ("bytes", "crc32")))
         if any(type(number) is not int or number < 0 for number in (*extent.sizes.values(), *extent.crc32.values())):
             raise ValueError("files")
-        sizes = {name: size // _DTYPES[name].itemsize for name, size in extent.sizes.items()}
+        sizes = {name: extent.sizes[name] // dtype.itemsize for name, dtype in _DTYPES.items()}
         if any(extent.sizes[name] != size * _DTYPES[name].itemsize for name, size in sizes.items()):
             raise ValueError("sizes")
         if sizes["terms.i32"] != sizes["weights.f32"] or sizes["ends.i64"] != sizes["id_ends.i64"]:
             raise ValueError("sizes")
-        parts = [(name, part) for name in _DTYPES for part in files[name] if part not in ("bytes", "crc32")]
+        parts = [(name, part) for name in names for part in files[name] if part not in ("bytes", "crc32")]
         unknown = [name for name in values if name not in ("folder", "files")]
-        unknown += [name for name in files if name not in _DTYPES]
+        unknown += [name for name in files if name not in names]
         return extent, (*unknown, *(f"{part} of {name}" for name, part in parts))
 
     @property
@@ -111,6 +118,11 @@ class Extent:
     def live(self) -> int:
         """Rows that count."""
         return self.rows - self.sizes["dead.i64"] // 8
+
+    @property
+    def has_fields(self) -> bool:
+        """Return whether there is a file of fields."""
+        return FIELDS_FILE in self.sizes
 
 
 class StoredVectors(Vectors):
@@ -131,6 +143,10 @@ class StoredVectors(Vectors):
     @abstractmethod
     def stores(self) -> Sequence[VectorStore]:
         """Return the stores that the rows are in, in their order."""
+
+    @abstractmethod
+    def fields_of(self, rows: NDArray[np.int64]) -> list[dict[str, FieldValue]]:
+        """Return the fields of rows, by name; what a row has no value of is left out."""
 
     @abstractmethod
     def verify(self, before: StoredVectors | None = None) -> None:
@@ -158,10 +174,13 @@ class VectorStore(StoredVectors):
     extent : Extent
     vocabulary : int
         Number of columns.
+    types : mapping of str to str
+        The fields, if documents have any.
 
     Attributes
     ----------
     vocabulary : int
+    types : mapping of str to str
     identity : tuple of int
         Device and inode of one of the files: other stores of the same rows have the same.
 
@@ -173,13 +192,14 @@ class VectorStore(StoredVectors):
         are refused where they are read.
     """
 
-    def __init__(self, path: Path, extent: Extent, vocabulary: int) -> None:
-        self.extent, self.starts = extent, [0]
+    def __init__(self, path: Path, extent: Extent, vocabulary: int, types: Mapping[str, FieldType] = NO_FIELDS) -> None:
+        self.extent, self.starts, self.types = extent, [0], types
         self._folder = path / extent.folder
         self.vocabulary = vocabulary
         self.identity = (0, 0)
-        self._arrays = [self._map(name) for name in _DTYPES]
-        self._terms, self._weights, self._ends, self._ids, self._id_ends, self._dead = self._arrays
+        self._arrays = {name: self._map(name) for name in extent.sizes}
+        own = (self._arrays[name] for name in _DTYPES)
+        self._terms, self._weights, self._ends, self._ids, self._id_ends, self._dead = own
         for name, ends, last in (
             ("ends.i64", self._ends, len(self._terms)),
             ("id_ends.i64", self._id_ends, len(self._ids)),
@@ -194,7 +214,7 @@ class VectorStore(StoredVectors):
         return ImpactIndexError(f"{self._folder / name}: damaged, or not what sparse-sts wrote")
 
     def _map(self, name: str) -> NDArray[Any]:
-        size, file, dtype = self.extent.sizes[name], self._folder / name, _DTYPES[name]
+        size, file, dtype = self.extent.sizes[name], self._folder / name, _DTYPES.get(name, np.dtype("u1"))
         with os_errors_as(ImpactIndexError, f"{file}"):
             if self._folder.is_symlink() or file.is_symlink():
                 raise ImpactIndexError(f"{file}: a link; an index holds its own files")
@@ -268,6 +288,20 @@ class VectorStore(StoredVectors):
         live[self._dead] = False
         return live
 
+    def fields_of(self, rows: NDArray[np.int64]) -> list[dict[str, FieldValue]]:  # noqa: D102
+        if not self.types:
+            return [{} for _ in range(len(rows))]
+        self._check(rows)
+        return self.fields.values(rows)
+
+    @cached_property
+    def fields(self) -> FieldColumns:
+        """The fields of all rows; of none, if documents have no fields."""
+        try:
+            return FieldColumns(self._arrays.get(FIELDS_FILE, np.zeros(0, np.uint8)), self.types, len(self))
+        except ValueError as error:
+            raise self.damaged(FIELDS_FILE) from error
+
     @property
     def arrays(self) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64]]:
         """Return terms, weights, and the ends of the rows, as the files have them; nothing is looked into."""
@@ -286,9 +320,9 @@ class VectorStore(StoredVectors):
 
     def verify(self, before: StoredVectors | None = None) -> None:  # noqa: D102
         known = Extent.empty("") if before is None else before.extent
-        for name, array in zip(_DTYPES, self._arrays, strict=True):
+        for name, array in self._arrays.items():
             content, expected = array.view(np.uint8).data, self.extent.crc32[name]
-            grown = known.folder == self.extent.folder and known.sizes[name] <= len(content)
+            grown = known.folder == self.extent.folder and known.sizes.get(name, 0) <= len(content)
             if grown and zlib.crc32(content[known.sizes[name] :], known.crc32[name]) == expected:
                 continue
             if zlib.crc32(content) != expected:
@@ -304,9 +338,12 @@ class VectorWriter:
         Where the extent's folder is, or is made.
     extent : Extent
         What is in force; see :meth:`Extent.empty`.
+    types : mapping of str to str
+        The fields, if documents have any.
     """
 
-    def __init__(self, path: Path, extent: Extent) -> None:
+    def __init__(self, path: Path, extent: Extent, types: Mapping[str, FieldType] = NO_FIELDS) -> None:
+        self._types = types
         self._folder = path / extent.folder
         if self._folder.is_symlink():  # a stranger's index must not have its owner's files written to
             raise ImpactIndexError(f"{self._folder}: a link; an index holds its own files")
@@ -316,7 +353,7 @@ class VectorWriter:
         # Not in append mode: what an earlier writer left uncommitted is written over.
         self._files = {}
         try:
-            for name in _DTYPES:
+            for name in extent.sizes:
                 descriptor = os.open(self._folder / name, os.O_RDWR | os.O_CREAT | _NO_LINKS | _BINARY, 0o666)
                 self._files[name] = open(descriptor, "r+b", buffering=0)  # noqa: PTH123, SIM115
                 self._files[name].seek(self._sizes[name])
@@ -324,7 +361,7 @@ class VectorWriter:
             self.close()
             raise
 
-    def add(self, vectors: csr_array, ids: Sequence[str]) -> None:
+    def add(self, vectors: csr_array, ids: Sequence[str], fields: Sequence[Mapping[str, FieldValue]] = ()) -> None:
         """Append rows.
 
         Parameters
@@ -332,6 +369,8 @@ class VectorWriter:
         vectors : csr_array of float32, shape (n, vocab)
             L2-normalised, indices sorted.
         ids : sequence of str, length n
+        fields : sequence of mapping of str to str, float, bool, datetime or tuple of str, length n
+            Their fields, if they have any.
         """
         entries, letters = self._sizes["terms.i32"] // 4, self._sizes["ids.utf8"]
         encoded = [doc_id.encode() for doc_id in ids]
@@ -340,6 +379,8 @@ class VectorWriter:
         self._append("ends.i64", vectors.indptr[1:].astype(np.int64) + entries)
         self._append("ids.utf8", np.frombuffer(b"".join(encoded), np.uint8))
         self._append("id_ends.i64", np.cumsum([len(doc_id) for doc_id in encoded], dtype=np.int64) + letters)
+        if self._types:
+            self._append_bytes(FIELDS_FILE, stream_of(fields, self._types, first=not self._sizes[FIELDS_FILE]))
 
     def kill(self, rows: Sequence[int]) -> None:
         """Say that these rows no longer count."""
@@ -365,7 +406,10 @@ class VectorWriter:
             file.close()
 
     def _append(self, name: str, values: NDArray[Any]) -> None:
-        content = memoryview(values.astype(_DTYPES[name]).tobytes())
+        self._append_bytes(name, values.astype(_DTYPES[name]).tobytes())
+
+    def _append_bytes(self, name: str, values: bytes) -> None:
+        content = memoryview(values)
         self._crc32[name] = zlib.crc32(content, self._crc32[name])
         self._sizes[name] += len(content)
         while content:  # an unbuffered file may take less than all of it

@@ -176,7 +176,7 @@ def test_documents_come_and_go(client: httpx.Client) -> None:
     refused(client.get(path), 404)
     document = {"id": name, "text": HOSTILE}
     assert found(client.post("/v1/documents", json={"documents": [document]}), 201) == {"added": 1}
-    assert found(client.get(path)) == document
+    assert found(client.get(path)) == {**document, "fields": {}}
     (result,) = found(client.post("/v1/search", json={"queries": [HOSTILE], "k": 1}))["results"]
     assert result["hits"][0]["text"] == HOSTILE
     assert result["hits"][0]["cosine"] == pytest.approx(1, abs=1e-5)
@@ -333,8 +333,8 @@ def test_answers_carry_what_keeps_browsers_from_guessing(client: httpx.Client, s
 
 def test_the_schema_describes_it_and_its_examples_work(client: httpx.Client) -> None:
     schema = found(client.get("/openapi.json"))
-    paths = {*(f"/v1/{name}" for name in ("search", "score", "explain", "groups", "index")), "/healthz", "/readyz",
-             "/v1/documents", "/v1/documents/delete", "/v1/documents/{document_id}", "/metrics"}  # fmt: skip
+    paths = {*(f"/v1/{name}" for name in ("search", "score", "explain", "counts", "groups", "index")), "/healthz",
+             "/readyz", "/v1/documents", "/v1/documents/delete", "/v1/documents/{document_id}", "/metrics"}  # fmt: skip
     assert set(schema["paths"]) == paths
     examples = schema["components"]["schemas"]["SearchRequest"]["properties"]["queries"]["examples"]
     found(client.post("/v1/search", json={"queries": examples[0]}))

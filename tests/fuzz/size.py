@@ -48,12 +48,12 @@ def read(folder: Path, format: str, ids: bool) -> dict[str, Any]:
 
 
 def refused(path: Path) -> dict[str, Any]:
-    from sparse_sts_index.data.documents import count_documents
+    from sparse_sts_index.data.documents import examine_corpus
     from sparse_sts_index.errors import DataError
 
     start = time.perf_counter()
     try:
-        count_documents(path)
+        examine_corpus(path)
     except DataError as error:
         return {"refused": str(error).replace(str(path.parent) + os.sep, ""), "seconds": time.perf_counter() - start}
     raise AssertionError("it was read")

@@ -89,7 +89,7 @@ def test_every_public_name_is_in_the_reference() -> None:
     pages = (DOCS / "reference" / "api").glob("*.md")
     named = [path for page in pages for path in re.findall(r"^::: (\S+)$", page.read_text("utf-8"), re.MULTILINE)]
     assert len(named) == len(set(named))
-    rooms = ("engines", "search", "server", "spark", "storage")
+    rooms = ("data", "engines", "search", "server", "spark", "storage")
     packages = ["sparse_sts_index", *(f"sparse_sts_index.{room}" for room in rooms)]
     assert set(named) == {
         f"{package}.{name}" for package in packages for name in importlib.import_module(package).__all__
@@ -121,6 +121,7 @@ def test_what_is_said_to_run_prints_what_the_pages_say(tmp_path: Path) -> None:
         "tutorial.md",
         "reference/format.md",
         "how-to/python.md",
+        "how-to/filter.md",
     )  # in order: the second reads what the first makes
     steps = [step for page in pages for step in runnable((DOCS / page).read_text(encoding="utf-8"))]
     assert len(steps) > 15

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow
@@ -32,6 +32,7 @@ from sparse_sts_index import (
     SparseStsIndex,
     read_corpus,
 )
+from sparse_sts_index.data.documents import examine_corpus
 from sparse_sts_index.spark import queries as spark_queries, session
 from sparse_sts_index.spark.build import build_collection
 from sparse_sts_index.spark.input import SparkCorpus
@@ -401,3 +402,28 @@ def test_without_pyspark(monkeypatch: pytest.MonkeyPatch) -> None:
         1,
         "Error: needs the package pyspark: pip install 'sparse-sts-index[spark]'\n",
     )
+
+
+def test_fields_and_filters(spark: SparkSession, tmp_path: Path, tiny: SparseStsEncoder) -> None:
+    """As one process keeps them and searches by them."""
+    rows = [{"id": f"{n}", "text": f"A cat of {n % 50} years.", "n": n % 7, "k": "ab"[n % 2]} for n in range(5000)]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = examine_corpus(tmp_path / "c.jsonl", "all")[1]
+    types = {field.name: field.type for field in fields}
+    build_collection(
+        spark, str(tmp_path / "c.jsonl"), tmp_path / "c", "tiny", shards=2, precision="float32", fields=fields
+    )
+    SparseStsIndex.build(tmp_path / "i", read_corpus(tmp_path / "c.jsonl", fields=fields), tiny, fields=types).close()
+    queries = [Document("q1", "A cat of 12 years."), Document("q2", "Three dogs.")]
+    asked: dict[str, Any] = {"where": 'n > 4 and not k = "a"', "min_cosine": 0.2}
+    with SparseStsIndex.open(tmp_path / "i") as one, SparseStsIndex.open(tmp_path / "c") as many:
+        expected = one.search([query.text for query in queries], 5, **asked)
+        assert expected[0][0].fields["k"] == "b"
+        assert many.search([query.text for query in queries], 5, **asked) == expected
+        assert list(spark_queries.search(spark, tmp_path / "c", queries, 5, **asked)) == expected
+        where = "n = 6 and k = 'a'"
+        pairs = list(one.duplicates(0.99, where=where))
+        assert len(pairs) > 100
+        assert list(many.duplicates(0.99, where=where)) == pairs
+        assert list(spark_queries.duplicates(spark, tmp_path / "c", 0.99, where=where)) == pairs
+        assert one.counts("k") == many.counts("k") == {"a": 2500, "b": 2500}

@@ -29,7 +29,7 @@ from sparse_sts_index import (
     read_corpus,
 )
 from sparse_sts_index._utils.hub import hub_reachable
-from sparse_sts_index.data.documents import check_ids, count_documents
+from sparse_sts_index.data.documents import check_ids, examine_corpus
 from sparse_sts_index.data.records import MAX_ROW_BYTES
 from sparse_sts_index.encoding.calibration import CALIBRATION_FILE, Calibration
 from sparse_sts_index.engines.backends.packing import pack, unpack
@@ -88,7 +88,7 @@ Write = Callable[..., Path]
 )
 def test_collections(write: Write, name: str, content: bytes, parts: list[str]) -> None:
     path = write(name, content)
-    refused(lambda: count_documents(path), *parts)
+    refused(lambda: examine_corpus(path), *parts)
 
 
 def test_a_row_of_csv_has_an_end_even_where_fields_may_be_of_any_length(write: Write) -> None:
@@ -98,7 +98,7 @@ def test_a_row_of_csv_has_an_end_even_where_fields_may_be_of_any_length(write: W
     path = write("c.csv", b'id,text\n1,"' + b"a\n" * (MAX_ROW_BYTES // 2))
     before = csv.field_size_limit(1 << 30)
     try:
-        refused(lambda: count_documents(path), "c.csv:2: a row of more than 16 MiB (a quote that is not closed?)")
+        refused(lambda: examine_corpus(path), "c.csv:2: a row of more than 16 MiB (a quote that is not closed?)")
     finally:
         csv.field_size_limit(before)
 
@@ -109,7 +109,7 @@ def test_a_gzip_bomb_takes_no_memory(write: Write) -> None:
     assert path.stat().st_size < 300_000
     tracemalloc.start()
     try:
-        refused(lambda: count_documents(path), "bomb.txt.gz:1: a line of more than 16 MiB")
+        refused(lambda: examine_corpus(path), "bomb.txt.gz:1: a line of more than 16 MiB")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -149,7 +149,7 @@ def test_names_too_long_for_a_file_system(tmp_path: Path) -> None:
 )
 def test_parquet_of_odd_types(tmp_path: Path, columns: dict[str, Any], parts: list[str]) -> None:
     pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "c.parquet")
-    refused(lambda: count_documents(tmp_path / "c.parquet"), *parts)
+    refused(lambda: examine_corpus(tmp_path / "c.parquet"), *parts)
 
 
 @pytest.mark.parametrize("filling", [b"\0", b"\xff"])
@@ -159,7 +159,7 @@ def test_parquet_whose_end_is_damaged(tmp_path: Path, filling: bytes) -> None:
     content = (tmp_path / "c.parquet").read_bytes()
     length = int.from_bytes(content[-8:-4], "little")
     (tmp_path / "c.parquet").write_bytes(content[: -8 - length] + filling * length + content[-8:])
-    refused(lambda: count_documents(tmp_path / "c.parquet"), "c.parquet")
+    refused(lambda: examine_corpus(tmp_path / "c.parquet"), "c.parquet")
 
 
 def test_a_parquet_bomb(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_parquet_bomb(tmp_path: Path) -> None:
         pyarrow.parquet.write_table(table, path, compression="zstd")
         assert path.stat().st_size < 10_000
         if size > MAX_ROW_BYTES:
-            refused(lambda: count_documents(path), "a value of more than 16 MiB, in row 1 or one of the next")
+            refused(lambda: examine_corpus(path), "a value of more than 16 MiB, in row 1 or one of the next")
     documents = read_corpus(path)
     tracemalloc.start()
     try:
@@ -191,7 +191,7 @@ def test_parquet_columns(tmp_path: Path) -> None:
     assert [document.text for document in read_corpus(tmp_path / "c.parquet")] == ["a", "b", "a"]
     twice = pyarrow.Table.from_arrays([pyarrow.array(["1"])] * 3, ["id", "text", "text"])
     pyarrow.parquet.write_table(twice, tmp_path / "twice.parquet")
-    refused(lambda: count_documents(tmp_path / "twice.parquet"), "two columns text")
+    refused(lambda: examine_corpus(tmp_path / "twice.parquet"), "two columns text")
 
 
 @pytest.mark.parametrize("score", ["NaN", "Infinity", "-Infinity", "1e999", "1_0", '"0_1"', "true", '"0x1"', "[0]"])
@@ -323,7 +323,7 @@ def test_calibrations(tmp_path: Path, text: str) -> None:
 def damaged(name: str, values: Any, tmp_path: Path) -> VectorStore:
     """A store whose files are of the right length, and hold what no writer writes."""
     stored = store(tmp_path, random_vectors(np.random.default_rng(1), 20), [3])
-    content = np.memmap(tmp_path / "v" / name, stored._arrays[list(stored.extent.sizes).index(name)].dtype, "r+")
+    content = np.memmap(tmp_path / "v" / name, stored._arrays[name].dtype, "r+")
     content[: len(values)] = values
     content.flush()
     return VectorStore(tmp_path, stored.extent, 40)

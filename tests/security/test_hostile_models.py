@@ -348,7 +348,7 @@ def test_requests(hostile: SparseStsIndex) -> None:
                 answer = await client.get(httpx.URL("http://localhost", raw_path=path.encode()))
                 assert answer.status_code == status, (path, answer.text)
             answer = await client.get(httpx.URL("http://localhost", raw_path=b"/v1/documents/cafe%CC%81"))
-            assert answer.json() == {"id": "cafe\u0301", "text": SENTENCES["cafe\u0301"]}
+            assert answer.json() == {"id": "cafe\u0301", "text": SENTENCES["cafe\u0301"], "fields": {}}
             answer = await client.post("/v1/search", json={"queries": [EVIL], "k": 1, "explain": True})
             assert answer.headers["content-type"] == "application/json"
             assert answer.headers["x-content-type-options"] == "nosniff"

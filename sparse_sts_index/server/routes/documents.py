@@ -79,4 +79,4 @@ async def delete(document_id: _DocumentId, service: ServiceOf) -> dict[str, Any]
 
 
 def _documents(request: schemas.DocumentsRequest) -> list[Document]:
-    return [Document(document.id, document.text) for document in request.documents]
+    return [Document(document.id, document.text, "", document.fields) for document in request.documents]

@@ -34,6 +34,7 @@ async def index(service: ServiceOf) -> dict[str, Any]:
         "scale": None if calibration is None else calibration.scale,
         "version": _VERSION,
         "lowest_threshold": LOWEST_THRESHOLD,
+        "fields": manifest.fields,
     }
 
 

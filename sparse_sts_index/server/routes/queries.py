@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
+from sparse_sts_index.data.filters import as_filter
 from sparse_sts_index.server import schemas
 from sparse_sts_index.server.dependencies import ServiceOf
 from sparse_sts_index.server.problems import ALWAYS, WITH_BODY, problems
-from sparse_sts_index.server.service import NotComparedError
+from sparse_sts_index.server.service import Asked, NotComparedError
 
 router = APIRouter(tags=["queries"])
 
@@ -17,12 +19,29 @@ router = APIRouter(tags=["queries"])
 @router.post("/v1/search", response_model=schemas.SearchResponse, responses=problems(*WITH_BODY))
 async def search(request: schemas.SearchRequest, service: ServiceOf) -> dict[str, Any]:
     """Find the nearest sentences of each query."""
-    found = await service.search(request.queries, request.k, request.mode, explain=request.explain)
+    asked = Asked(
+        request.k,
+        request.mode,
+        request.explain,
+        as_filter(request.where),
+        request.min_cosine,
+        request.offset,
+        request.group_by,
+    )
+    found = await service.search(request.queries, asked)
     results = [
         {"query": query, "certified": hits.certified, "bound": hits.bound, "hits": hits.hits}
         for query, hits in zip(request.queries, found, strict=True)
     ]
     return {"results": results}
+
+
+@router.post("/v1/counts", response_model=schemas.CountsResponse, responses=problems(*WITH_BODY))
+async def counts(request: schemas.CountsRequest, service: ServiceOf) -> dict[str, Any]:
+    """Count the sentences with each value of a field."""
+    found = await service.counts(request.field, as_filter(request.where))
+    values = [{"value": value, "count": count} for value, count in itertools.islice(found.items(), request.limit)]
+    return {"field": request.field, "values": len(found), "shown": values}
 
 
 @router.post("/v1/score", response_model=schemas.ScoreResponse, responses=problems(*WITH_BODY))

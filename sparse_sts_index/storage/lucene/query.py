@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from sparse_sts_index.data.fields import FieldValue
+from sparse_sts_index.data.filters import Filter, filter_to_json
+from sparse_sts_index.storage.field_files import microseconds
 from sparse_sts_index.storage.layout import ID
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\u000a", "\r": "\\u000d"})
@@ -45,6 +50,25 @@ def id_query(doc_id: str) -> str:
 def only(query: str, doc_id: str) -> str:
     """Narrow a query to the document with this id; an empty query finds the document with score 0."""
     return f"+({query or '*:*^0'}) +{id_query(doc_id)}^0"
+
+
+def fields_text(fields: Mapping[str, FieldValue]) -> str:
+    """Write a document's fields as ``LuceneCalls.setFields`` reads them."""
+    flat: list[FieldValue] = []
+    for name, value in fields.items():
+        for part in value if isinstance(value, tuple) else (value,):
+            flat += (name, _json_value(part))
+    return json.dumps(flat, ensure_ascii=False)
+
+
+def filter_text(filter_: Filter) -> str:
+    """Write a filter of typed values as ``LuceneCalls.filter`` reads it."""
+    return json.dumps(filter_to_json(filter_, _json_value), ensure_ascii=False)
+
+
+def _json_value(value: FieldValue) -> FieldValue:
+    """Dates as whole numbers; numbers are floats."""
+    return microseconds(value) if isinstance(value, datetime) else value
 
 
 def query_terms(impacts: csr_array, row: int, terms: Sequence[str]) -> tuple[list[str], list[int]]:

@@ -37,10 +37,11 @@ from numpy.typing import NDArray
 from sparse_sts_index._utils.files import MOST_JSON, read_plain
 from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index._utils.text import printable
+from sparse_sts_index.data.filters import Filter
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.layout import MANIFEST_FILE
 from sparse_sts_index.storage.lucene.jvm import java_call, java_cast, java_class, java_exception, jvm_lock, start_jvm
-from sparse_sts_index.storage.lucene.query import id_query, impact_query, only
+from sparse_sts_index.storage.lucene.query import filter_text, id_query, impact_query, only
 
 LUCENE = "org.apache.lucene."
 # pyjnius picks among constructors by the number of arguments alone where it must choose; these name the one meant.
@@ -184,6 +185,7 @@ class ImpactReader:
         limit: int,
         *,
         ids: Iterable[str] | None = None,
+        filter_: Filter | None = None,
     ) -> list[Matches]:
         """Return the documents with the highest ``sum(weight * impact)`` for each query.
 
@@ -196,6 +198,8 @@ class ImpactReader:
             is left open.
         ids : iterable of str, length n, optional
             Look only at the document with this id. A query without terms then finds it with score 0.
+        filter_ : Filter, optional
+            Of :func:`~sparse_sts_index.data.filters.typed_filter`: look only at the documents that it lets through.
 
         Returns
         -------
@@ -203,13 +207,14 @@ class ImpactReader:
             Documents that share no term with the query are not found, so there may be fewer than `limit`.
         """
         lines = list(itertools.starmap(impact_query, queries))
-        return self.search(lines if ids is None else [only(*pair) for pair in zip(lines, ids, strict=True)], limit)
+        lines = lines if ids is None else [only(*pair) for pair in zip(lines, ids, strict=True)]
+        return self.search(lines, limit, "" if filter_ is None else filter_text(filter_))
 
-    def search(self, queries: Sequence[str], limit: int) -> list[Matches]:
-        """Run queries in Lucene's syntax; see :meth:`search_impacts`."""
-        return [self._matches(line) for line in self._lines(queries, limit)]
+    def search(self, queries: Sequence[str], limit: int, among: str = "") -> list[Matches]:
+        """Run queries in Lucene's syntax, and with a filter in ours; see :meth:`search_impacts`."""
+        return [self._matches(line) for line in self._lines(queries, limit, among)]
 
-    def _lines(self, queries: Sequence[str], limit: int) -> Iterator[str]:
+    def _lines(self, queries: Sequence[str], limit: int, among: str = "") -> Iterator[str]:
         """Score, row and document number of each hit, all separated by commas, a line for each query."""
         if not queries:
             return
@@ -218,7 +223,7 @@ class ImpactReader:
         some = max(1, _HITS_AT_A_TIME // limit)
         for start in range(0, len(queries), some):
             with crossing(self.directory):
-                lines = self._search(str(limit), "\n".join(queries[start : start + some]))
+                lines = self._search(str(limit), among, "\n".join(queries[start : start + some]))
             yield from lines.split("\n")
 
     def _matches(self, line: str) -> Matches:
@@ -281,9 +286,9 @@ class ImpactShards(ImpactReader):
         for reader in self._readers:
             reader.close()
 
-    def search(self, queries: Sequence[str], limit: int) -> list[Matches]:
+    def search(self, queries: Sequence[str], limit: int, among: str = "") -> list[Matches]:
         """As of one reader."""
-        found = super().search(queries, limit)
+        found = super().search(queries, limit, among)
         orders = [np.lexsort((matches.rows, -matches.scores)) for matches in found]
         return [
             Matches(matches.rows[order], matches.docids[order], matches.scores[order])

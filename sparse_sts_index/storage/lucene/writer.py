@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.fork_guard import JAVA
+from sparse_sts_index.data.fields import FieldValue
 from sparse_sts_index.storage.layout import CONTENTS, ID, RAW, ROW
 from sparse_sts_index.storage.lucene.jvm import java_call, java_class
+from sparse_sts_index.storage.lucene.query import fields_text
 from sparse_sts_index.storage.lucene.reader import LUCENE, ImpactReader, crossing, open_directory
 from sparse_sts_index.vectors.vocabulary import DELIMITER
 
@@ -73,6 +75,7 @@ class ImpactWriter:
         self._document = java_class(LUCENE + "document.Document")()
         for field in (self._id, self._id_values, self._raw, self._contents, self._row):
             self._document.add(field)
+        self._set_fields = java_call("setFields", self._document)
 
     def __enter__(self) -> Self:
         return self
@@ -97,6 +100,7 @@ class ImpactWriter:
         first_row: int = 0,
         *,
         replace: bool = False,
+        fields: Sequence[Mapping[str, FieldValue]] = (),
     ) -> None:
         """Append documents, in order.
 
@@ -111,6 +115,9 @@ class ImpactWriter:
             Row of the first document's float vector; the others follow it.
         replace : bool
             Each takes the place of the document that has its id, if there is one.
+        fields : sequence of mapping of str to str, float, bool, datetime or tuple of str, length n, optional
+            Their fields, as stock fields of Lucene: ``KeywordField``, ``DoubleField``, and for dates ``LongField`` with
+            microseconds since 1970.
         """
         indptr, indices, data = impacts.indptr.tolist(), impacts.indices.tolist(), impacts.data.tolist()
         term_class = java_class(LUCENE + "index.Term")
@@ -122,6 +129,8 @@ class ImpactWriter:
                 self._raw.setStringValue(json.dumps({"id": doc_id, "contents": text}, ensure_ascii=False))
                 self._contents.setStringValue(" ".join(f"{terms[indices[i]]}{DELIMITER}{data[i]}" for i in entries))
                 self._row.setLongValue(first_row + number)
+                if fields:
+                    self._set_fields(fields_text(fields[number]))
                 if replace:
                     self._writer.updateDocument(term_class(ID, doc_id), self._document)
                 else:

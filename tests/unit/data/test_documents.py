@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from sparse_sts_index import DataError, Document, read_corpus
-from sparse_sts_index.data.documents import count_documents
+from sparse_sts_index.data.documents import examine_corpus
 
 Write = Callable[..., Path]
 
@@ -61,7 +61,7 @@ def test_parquet(tmp_path: Path) -> None:
 )
 def test_bad_corpora(write: Write, name: str, content: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        count_documents(write(name, content))
+        examine_corpus(write(name, content))
 
 
 def test_documents_made_by_hand_are_checked_too() -> None:

@@ -192,7 +192,7 @@ def test_all_documents_compared(stored: VectorStore, terms: list[int], k: int) -
     expected = stored.scores(np.arange(312), dense)
     assert (expected > 0).any() == bool(terms)
     expected[[2, 7, 311]] = 0
-    cosines = certified._all_cosines(stored, dense)
+    cosines = certified._all_cosines(stored, dense, stored.live)
     assert cosines.tolist() == expected.tolist()
     ranked = sorted((-cosine, str(row)) for row, cosine in enumerate(expected.tolist()) if cosine > 0)
     found = certified._best_of_all(stored, cosines, k)
@@ -206,9 +206,9 @@ def test_what_lucene_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     calls: list[tuple[int, list[int]]] = []
     ask = ImpactReader.search
 
-    def spy(reader: ImpactReader, lines: list[str], limit: int) -> object:
+    def spy(reader: ImpactReader, lines: list[str], limit: int, among: str = "") -> object:
         calls.append((limit, [line.count("^") for line in lines]))
-        return ask(reader, lines, limit)
+        return ask(reader, lines, limit, among)
 
     weights = [0.8, 0.5, 0.3, 0.2, 0.1, 0.004]
     groups, others = np.zeros((4, 40)), np.zeros((10, 40))

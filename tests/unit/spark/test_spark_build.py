@@ -246,18 +246,18 @@ def test_each_shard_is_opened_once_a_task_and_checked_by_one(plan: Plan, monkeyp
         return open_index(path, check=check, **options)
 
     monkeypatch.setattr(ImpactIndex, "open", spy)
-    pairs = [pair for two in ((0, 0), (0, 1), (1, 1)) for _, pair in queries._join(folders, 0.99, two)]
+    pairs = [pair for two in ((0, 0), (0, 1), (1, 1)) for _, pair in queries._join(folders, 0.99, None, two)]
     assert [(pair.first.id, pair.second.id) for pair in pairs] == [("id 0", "id 3")]
     assert opened == [("00000", True), ("00000", False), ("00001", False), ("00001", True)]
     opened.clear()
     assert queries._open(plan.folder.parent) == (folders, manifest)
-    list(queries._search_shard(folders, queries._Wanted(1, "exact", False), 1, []))
+    list(queries._search_shard(folders, queries._Wanted(1, "exact", False, None, 0.0), 1, []))
     assert opened == [("out", False), ("00001", True)]
     damage(plan.shard(1))
     with pytest.raises(ImpactIndexError, match=r"weights.f32: not as it was written"):
-        list(queries._join(folders, 0.99, (1, 1)))
+        list(queries._join(folders, 0.99, None, (1, 1)))
     with pytest.raises(ImpactIndexError, match=r"weights.f32: not as it was written"):
-        list(queries._search_shard(folders, queries._Wanted(1, "exact", False), 1, []))
+        list(queries._search_shard(folders, queries._Wanted(1, "exact", False, None, 0.0), 1, []))
 
 
 ABORTED = (

@@ -44,18 +44,18 @@ def test_version_3_is_read_as_what_it_means() -> None:
 def test_additions_are_passed_over_by_readers_and_stop_writers() -> None:
     files = GOOD["vectors"]["files"] | {"created.i64": {"bytes": 8, "crc32": 1, "rows": 1}}
     manifest = read(
-        fields=[{"name": "created"}],
+        owners=[{"name": "created"}],
         vectors={"folder": "vectors-000001", "files": files},
         software={"sparse-sts-index": "0.9.0"},
     )
     assert manifest.vectors == read().vectors
-    assert manifest.unknown == ("fields", "created.i64")
+    assert manifest.unknown == ("owners", "created.i64")
     assert read(vectors=GOOD["vectors"] | {"tails": 1}).unknown == ("tails",)
     one = GOOD["vectors"]["files"]["dead.i64"] | {"rows": 7}
     vectors = GOOD["vectors"] | {"files": GOOD["vectors"]["files"] | {"dead.i64": one}}
     assert read(vectors=vectors).unknown == ("rows of dead.i64",)
     with pytest.raises(
-        ImpactIndexError, match=r"^idx can be read here, and not changed: .* fields, created.i64 .*0\.9\.0"
+        ImpactIndexError, match=r"^idx can be read here, and not changed: .* owners, created.i64 .*0\.9\.0"
     ):
         manifest.check_known("idx")
 

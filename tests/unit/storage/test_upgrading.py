@@ -288,7 +288,7 @@ def test_what_a_newer_version_has_added_is_not_dropped(tmp_path: Path, monkeypat
     path, written = tmp_path / "index", Manifest.to_json
 
     def newer(self: Manifest) -> str:
-        return json.dumps(json.loads(written(self)) | {"fields": ["status"]})
+        return json.dumps(json.loads(written(self)) | {"owners": ["me"]})
 
     with monkeypatch.context() as patched:
         patched.setattr(Manifest, "to_json", newer)
@@ -301,7 +301,7 @@ def test_what_a_newer_version_has_added_is_not_dropped(tmp_path: Path, monkeypat
         lambda: ImpactIndex.open(path, writable=True),
         lambda: merge(tmp_path / "merged", [path]),
     ):
-        with pytest.raises(ImpactIndexError, match="can be read here, and not changed: the index has fields"):
+        with pytest.raises(ImpactIndexError, match="can be read here, and not changed: the index has owners"):
             change()
     assert digests(path) == before
     assert not (tmp_path / "merged").exists()
