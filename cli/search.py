@@ -149,20 +149,16 @@ def search(
             _prompt(str(place), model, precision, memory, Settings(k, mode, explain, where, min_cosine))
             return
         asked: dict[str, Any] = {"k": k, "explain": explain}
-        paged = {"where": where, "min_cosine": min_cosine, "offset": offset, "group_by": group_by}
+        filtered = asked | {"mode": mode, "where": where, "min_cosine": min_cosine}
+        paged = filtered | {"offset": offset, "group_by": group_by}
         if spark is not None:
-            results = _by_spark(
-                spark,
-                str(place),
-                wanted,
-                {**asked, "mode": mode, "model": model, "where": where, "min_cosine": min_cosine},
-            )
+            results = _by_spark(spark, str(place), wanted, filtered | {"model": model})
         elif served:
-            results = _by_service(str(url), token, wanted, {**asked, "mode": mode, **paged})
+            results = _by_service(str(url), token, wanted, paged)
         elif url is not None:
             results = _by_serving_engine(url, token, wanted, model, precision, asked)
         else:
-            results = _by_index(str(place), wanted, model, precision, memory, {**asked, "mode": mode, **paged})
+            results = _by_index(str(place), wanted, model, precision, memory, paged)
         some = False
         for query, hits in results:
             some = True

@@ -21,7 +21,7 @@ from sparse_sts_index._utils.fork_guard import JAVA
 from sparse_sts_index._utils.numbers import check_real, check_whole
 from sparse_sts_index.data.documents import Chunk, Document, check_ids
 from sparse_sts_index.data.fields import NO_FIELDS, FieldType, FieldValue, check_types
-from sparse_sts_index.data.filters import Filter, as_filter, typed_filter
+from sparse_sts_index.data.filters import Filter, Where, filter_for
 from sparse_sts_index.encoding.bundled import TINY
 from sparse_sts_index.encoding.documents import encode_documents
 from sparse_sts_index.encoding.matching import load_matching
@@ -43,9 +43,6 @@ from sparse_sts_index.vectors.spec import Precision
 
 if TYPE_CHECKING:
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
-
-#: A filter in any of its forms.
-Where = Filter | str | Mapping[str, Any] | None
 
 _ENCODER = ("sentence-transformers", "transformers", "torch")
 
@@ -361,9 +358,8 @@ class SparseStsIndex:
         DataError
             No such field, or one of numbers or dates; a filter that cannot be read, or does not fit the fields.
         """
-        found = as_filter(where)
         with self._vectors.using() as snapshot:
-            return Searcher(snapshot).counts(field, found)
+            return Searcher(snapshot).counts(field, filter_for(where, snapshot.manifest.fields))
 
     def score_pairs(self, a: Sequence[str], b: Sequence[str]) -> NDArray[np.float64]:
         """Float cosine of each sentence of `a` with the one of `b` at its side, from the model.
@@ -402,16 +398,13 @@ class SparseStsIndex:
         return self._duplicates(threshold, self._filter(where), progress)
 
     def _filter(self, where: Where) -> Filter | None:
-        found = as_filter(where)
-        if found is not None:
-            typed_filter(found, self.manifest.fields)
-        return found
+        return filter_for(where, self.manifest.fields)
 
     def _duplicates(
         self, threshold: float, where: Filter | None, progress: Callable[[int], None] | None
     ) -> Iterator[Pair]:
         with self._vectors.using() as snapshot:
-            among = None if where is None else Searcher(snapshot).passing(where)
+            among = Searcher(snapshot).passing(where)
             for first, second, cosines in similar_rows(snapshot.store, threshold, among=among, progress=progress):
                 rows, places = np.unique(np.concatenate((first, second)), return_inverse=True)
                 documents = snapshot.documents(rows)
@@ -437,7 +430,7 @@ class SparseStsIndex:
         self, threshold: float, where: Filter | None, progress: Callable[[int], None] | None
     ) -> Iterator[list[Document]]:
         with self._vectors.using() as snapshot:
-            among = None if where is None else Searcher(snapshot).passing(where)
+            among = Searcher(snapshot).passing(where)
             linkage = Linkage(snapshot.store, threshold, among=among, progress=progress)
             for rows, _ in linkage.clusters(threshold):
                 yield snapshot.documents(rows)
@@ -452,7 +445,7 @@ class SparseStsIndex:
         check_threshold(threshold)
         found = self._filter(where)
         with self._vectors.using() as snapshot:
-            among = None if found is None else Searcher(snapshot).passing(found)
+            among = Searcher(snapshot).passing(found)
             linkage = Linkage(snapshot.store, threshold, among=among, progress=progress)
             rows = linkage.rows
             return Groups(linkage, dict(zip(rows.tolist(), snapshot.store.ids(rows), strict=True)))

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol, get_args
@@ -37,6 +37,8 @@ _MOST_BYTES = 32_766  # of a keyword: Lucene's longest indexed term, IndexWriter
 _MOST_KEYWORDS = 1_000
 _MOST_DIGITS = 15  # of text that is taken for a number: longer ones are codes
 _EXACT = 2**53  # whole numbers up to here are exact in float64
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 
 class HasFields(Protocol):
@@ -174,13 +176,22 @@ def field_value(value: Any, type_: FieldType, name: str, where: str) -> FieldVal
             value = value.decode()
         except UnicodeDecodeError as error:
             raise DataError(f"{where}: {name} is not UTF-8 (byte {error.start + 1})") from error
-    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+    if _is_empty(value):
         return None
     found = _CONVERSIONS[type_](value, name, where)
     if found is None:
         shown = f"{kind(value)} {printable(str(value), 40)!r}" if isinstance(value, str) else kind(value)
         raise DataError(f"{where}: {name} must be {_ARTICLES[type_]}, found {shown}")
     return None if found == () else found
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def microseconds(value: datetime) -> int:
+    """Return the microseconds since 1970 in UTC."""
+    return (value - _EPOCH) // _MICROSECOND
 
 
 _ARTICLES: Final[dict[FieldType, str]] = {
@@ -325,7 +336,7 @@ class FieldGuess:
         if self._field.type is not None:
             self.seen |= field_value(value, self._field.type, name, where) is not None
             return
-        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        if _is_empty(value):
             return
         can_be = _possible(value, self._typed)
         if not can_be:

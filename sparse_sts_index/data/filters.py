@@ -19,13 +19,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field as attribute, replace
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal, get_args
-
-from lark import Lark, Token, Transformer, UnexpectedInput
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from sparse_sts_index._utils.text import printable
 from sparse_sts_index.data.fields import FieldType, FieldValue, field_value
 from sparse_sts_index.errors import DataError
+
+if TYPE_CHECKING:
+    from lark import Lark, Token, UnexpectedInput
 
 Operator = Literal["=", "<", "<=", ">", ">="]
 
@@ -149,37 +150,6 @@ _WHAT: Final = {
 _VALUES: Final = {"TEXT", "DATE", "NUMBER", "TRUTH"}
 
 
-class _ToFilter(Transformer[Token, Filter]):
-    def comparison(self, parts: list[Token]) -> Filter:
-        name, operator, value = parts
-        place = name.start_pos or 0
-        if operator == "!=":
-            return Not(Compare(str(name), "=", _unquoted(value), place))
-        return Compare(str(name), str(operator), _unquoted(value), place)  # type: ignore[arg-type]
-
-    def choice(self, parts: list[Any]) -> Filter:
-        name, values = parts
-        return In(str(name), tuple(_unquoted(value) for value in values), name.start_pos or 0)
-
-    def other_choice(self, parts: list[Any]) -> Filter:
-        return Not(self.choice(parts))
-
-    def existence(self, parts: list[Token]) -> Filter:
-        return Exists(str(parts[0]), parts[0].start_pos or 0)
-
-    def values(self, parts: list[Token | None]) -> list[Token]:
-        return [part for part in parts if part is not None]
-
-    def negation(self, parts: list[Filter]) -> Filter:
-        return Not(parts[0])
-
-    def both(self, parts: list[Filter]) -> Filter:
-        return And(tuple(parts))
-
-    def either(self, parts: list[Filter]) -> Filter:
-        return Or(tuple(parts))
-
-
 def _unquoted(token: Token) -> FieldValue:
     if token.type == "TEXT":
         return _ESCAPED.sub(r"\1", token[1:-1])
@@ -192,7 +162,39 @@ def _unquoted(token: Token) -> FieldValue:
 
 @functools.cache
 def _parser() -> Lark:
-    return Lark(_GRAMMAR, parser="lalr", transformer=_ToFilter(), maybe_placeholders=True)
+    from lark import Lark, Transformer  # which most commands have no use for
+
+    class ToFilter(Transformer):  # type: ignore[type-arg]
+        def comparison(self, parts: list[Token]) -> Filter:
+            name, operator, value = parts
+            place = name.start_pos or 0
+            if operator == "!=":
+                return Not(Compare(str(name), "=", _unquoted(value), place))
+            return Compare(str(name), str(operator), _unquoted(value), place)  # type: ignore[arg-type]
+
+        def choice(self, parts: list[Any]) -> Filter:
+            name, values = parts
+            return In(str(name), tuple(_unquoted(value) for value in values), name.start_pos or 0)
+
+        def other_choice(self, parts: list[Any]) -> Filter:
+            return Not(self.choice(parts))
+
+        def existence(self, parts: list[Token]) -> Filter:
+            return Exists(str(parts[0]), parts[0].start_pos or 0)
+
+        def values(self, parts: list[Token | None]) -> list[Token]:
+            return [part for part in parts if part is not None]
+
+        def negation(self, parts: list[Filter]) -> Filter:
+            return Not(parts[0])
+
+        def both(self, parts: list[Filter]) -> Filter:
+            return And(tuple(parts))
+
+        def either(self, parts: list[Filter]) -> Filter:
+            return Or(tuple(parts))
+
+    return Lark(_GRAMMAR, parser="lalr", transformer=ToFilter(), maybe_placeholders=True)
 
 
 def parse_filter(text: str) -> Filter:
@@ -207,6 +209,8 @@ def parse_filter(text: str) -> Filter:
         raise DataError(f"filter: longer than {_MOST_CHARACTERS:,} characters")
     if not text.strip():
         raise DataError("filter: empty")
+    from lark import UnexpectedInput
+
     try:
         found = _parser().parse(text)
     except UnexpectedInput as error:
@@ -307,7 +311,11 @@ def filter_to_json(filter_: Filter, plain: Callable[[FieldValue], Any] = _iso) -
     raise ValueError(f"{type(filter_).__name__} is no filter")
 
 
-def as_filter(where: Filter | str | Mapping[str, Any] | None) -> Filter | None:
+#: A filter in any of its forms, or none.
+Where = Filter | str | Mapping[str, Any] | None
+
+
+def as_filter(where: Where) -> Filter | None:
     """Return a filter, whatever form it has.
 
     Raises
@@ -392,6 +400,18 @@ def typed_filter(filter_: Filter, types: Mapping[str, FieldType]) -> Filter:
             _type_of(name, place, types)
             return replace(filter_, place=-1)
     raise ValueError(f"{type(filter_).__name__} is no filter")
+
+
+def filter_for(where: Where, types: Mapping[str, FieldType]) -> Filter | None:
+    """Return a filter with values of the fields' types, whatever form it has.
+
+    Raises
+    ------
+    DataError, ValueError
+        See :func:`as_filter` and :func:`typed_filter`.
+    """
+    found = as_filter(where)
+    return None if found is None else typed_filter(found, types)
 
 
 def _type_of(name: str, place: int, types: Mapping[str, FieldType]) -> tuple[FieldType, str]:

@@ -13,14 +13,13 @@ import gzip
 import itertools
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypedDict, cast
 
 from sparse_sts_index._utils.text import printable
 from sparse_sts_index.data.columns import ROW_NUMBER, Columns
-from sparse_sts_index.data.fields import Field
 from sparse_sts_index.data.parquet import read_parquet
 from sparse_sts_index.data.records import MAX_ROW_BYTES, Record
 from sparse_sts_index.data.text_formats import DELIMITERS, decoded_lines, read_delimited, read_jsonl, read_txt
@@ -42,12 +41,6 @@ class FileOptions(TableOptions, total=False):
     """The keyword arguments of :func:`~.data.documents.read_corpus` that say how to read a file."""
 
     format: str | None
-
-
-class CorpusOptions(FileOptions, total=False):
-    """And those that say which fields to keep."""
-
-    fields: Sequence[Field] | None
 
 
 def file_format(path: str | Path) -> str | None:

@@ -154,8 +154,10 @@ class Neighbours:
         ----------
         values : sequence, length m
         """
-        places = [place for place, value in enumerate(values) if value not in values[:place]]
-        return self._only(places, self.bound)
+        places: dict[object, int] = {}
+        for place, value in enumerate(values):
+            places.setdefault(value, place)
+        return self._only([*places.values()], self.bound)
 
     def first(self, k: int) -> Neighbours:
         """Return it with the first k alone."""
@@ -170,9 +172,7 @@ class Neighbours:
         stop = bisect.bisect_right(self.cosines, -min_cosine, key=operator.neg) if min_cosine > 0 else len(self.cosines)
         if offset == 0 and stop == len(self.cosines):
             return self
-        kept = slice(offset, max(offset, stop))
-        bound = max(self.bound, *self.cosines[stop : stop + 1], 0.0)
-        return Neighbours(self.rows[kept], self.ids[kept], self.cosines[kept], self.certified, bound)
+        return self._only(range(offset, stop), max(self.bound, *self.cosines[stop : stop + 1], 0.0))
 
 
 #: Of a query without a term.

@@ -5,14 +5,16 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparse_sts_index.data.fields import FieldValue
+from sparse_sts_index.data.fields import FieldValue, microseconds
 from sparse_sts_index.data.filters import And, Compare, Exists, Filter, In, Not, Operator, Or
-from sparse_sts_index.storage.field_files import NO_DATE, FieldColumns, microseconds
+
+if TYPE_CHECKING:
+    from sparse_sts_index.storage.field_files import FieldColumns
 
 Mask = NDArray[np.bool_]
 
@@ -61,9 +63,8 @@ def passing(filter_: Filter, columns: FieldColumns) -> Mask:
         case Compare(name, _, bool(value)):
             return np.equal(columns.booleans(name), int(value))
         case Compare(name, comparison, datetime() as value):
-            dates = columns.numbers(name)
-            mask = _COMPARE[comparison](dates, microseconds(value))
-            mask &= dates != NO_DATE
+            mask = _COMPARE[comparison](columns.numbers(name), microseconds(value))
+            mask &= columns.present(name)  # what stands for no date is a number, too
             return mask
         case Compare(name, comparison, value):
             return _COMPARE[comparison](columns.numbers(name), value)

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.text import printable
 from sparse_sts_index.data.fields import FieldValue
-from sparse_sts_index.data.filters import Filter, typed_filter
+from sparse_sts_index.data.filters import Filter, filter_for
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.search.certified import NONE, Mode, Neighbours, best_first, search
 from sparse_sts_index.search.filtering import passing, value_counts
@@ -74,10 +74,8 @@ class Searcher:
         DataError
             The filter does not fit the fields.
         """
-        among = None
-        if where is not None:
-            where = typed_filter(where, self.snapshot.manifest.fields)
-            among = self._passing(where)
+        where = filter_for(where, self.snapshot.manifest.fields)
+        among = self._passing(where)
         index = self._memory_index(vectors.shape[0])
         if index is None:
             return search(self.snapshot, vectors, k, mode, where, among)
@@ -136,23 +134,28 @@ class Searcher:
             why = f"is a {types[field]}" if field in types else "is not there"
             raise DataError(f"cannot count the values of {printable(field, 40)}, which {why}")
         store = self.snapshot.store
-        mask = store.live if where is None else self.passing(where)
+        among = self.passing(where)
+        mask = store.live if among is None else among
         counts: Counter[FieldValue] = Counter()
         for part, first in zip(store.stores, store.starts, strict=True):
             counts.update(value_counts(part.fields, field, mask[first : first + len(part)]))
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
-    def passing(self, where: Filter) -> NDArray[np.bool_]:
+    def passing(self, where: Filter | None) -> NDArray[np.bool_] | None:
         """Return which rows count and pass a filter: ndarray of bool, shape (rows,), not to be changed.
+
+        None where there is no filter: then all that are not dead count.
 
         Raises
         ------
         DataError
             The filter does not fit the fields.
         """
-        return self._passing(typed_filter(where, self.snapshot.manifest.fields))
+        return self._passing(filter_for(where, self.snapshot.manifest.fields))
 
-    def _passing(self, where: Filter) -> NDArray[np.bool_]:
+    def _passing(self, where: Filter | None) -> NDArray[np.bool_] | None:
+        if where is None:
+            return None
         snapshot = self.snapshot
         with snapshot.deriving:
             held: dict[Filter, NDArray[np.bool_]] = snapshot.derived.setdefault("passing", {})

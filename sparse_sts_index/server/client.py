@@ -6,14 +6,14 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from time import sleep
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sparse_sts_index._utils.text import check_strings, printable
-from sparse_sts_index.data.filters import Filter, as_filter, filter_to_json
+from sparse_sts_index.data.filters import Where, as_filter, filter_to_json
 from sparse_sts_index.errors import ServerError
 from sparse_sts_index.search.certified import check_search
 from sparse_sts_index.search.results import Hit, Hits
@@ -77,7 +77,7 @@ class ServedIndex:
         *,
         mode: Mode = "exact",
         explain: bool = False,
-        where: Filter | str | Mapping[str, Any] | None = None,
+        where: Where = None,
         min_cosine: float = 0.0,
         offset: int = 0,
         group_by: str | None = None,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.numbers import check_real
 from sparse_sts_index.data.documents import QUERY_CHUNK, Document, chunks
-from sparse_sts_index.data.filters import Filter, as_filter, typed_filter
+from sparse_sts_index.data.filters import Filter, Where, filter_for
 from sparse_sts_index.index import SparseStsIndex
 from sparse_sts_index.search.certified import Mode, check_search
 from sparse_sts_index.search.results import Hits, Pair, merge_hits, scored
@@ -41,7 +41,7 @@ def search(
     model: str | Path | None = None,
     mode: Mode = "exact",
     explain: bool = False,
-    where: Filter | str | Mapping[str, Any] | None = None,
+    where: Where = None,
     min_cosine: float = 0.0,
 ) -> Iterator[Hits]:
     """The nearest sentences of many texts, as :meth:`sparse_sts_index.index.SparseStsIndex.search` finds them.
@@ -76,7 +76,7 @@ def search(
     check_search(k, mode)
     check_real("min_cosine", min_cosine, 0, 1)
     folders, manifest = _open(path)
-    among = _filter(where, manifest)
+    among = filter_for(where, manifest.fields)
     model = None if model is None else str(model)
     batches = [[query.text for query in batch] for batch in chunks(queries, QUERY_CHUNK)]
     context = spark.sparkContext
@@ -97,7 +97,7 @@ def duplicates(
     path: str | Path,
     threshold: float = 0.9,
     *,
-    where: Filter | str | Mapping[str, Any] | None = None,
+    where: Where = None,
 ) -> Iterator[Pair]:
     """All pairs of sentences whose cosine is at least `threshold`, each once, in the order of addition.
 
@@ -123,7 +123,7 @@ def duplicates(
     """
     check_threshold(threshold)
     folders, manifest = _open(path)
-    among = _filter(where, manifest)
+    among = filter_for(where, manifest.fields)
     two = list(itertools.combinations_with_replacement(range(len(folders)), 2))
     pairs = (
         spark.sparkContext.parallelize(two, len(two))
@@ -141,11 +141,6 @@ class _Wanted:
     explain: bool
     where: Filter | None
     min_cosine: float
-
-
-def _filter(where: Filter | str | Mapping[str, Any] | None, manifest: Manifest) -> Filter | None:
-    found = as_filter(where)
-    return None if found is None else typed_filter(found, manifest.fields)
 
 
 def _open(path: str | Path) -> tuple[list[Path], Manifest]:
@@ -197,7 +192,7 @@ def _join(
         other = one if a == b else opened.enter_context(ImpactIndex.open(folders[b], check=False))
         first, second = opened.enter_context(one.using()), opened.enter_context(other.using())
         stores = (first.store, second.store)
-        masks = [None if where is None else Searcher(snapshot).passing(where) for snapshot in (first, second)]
+        masks = [Searcher(snapshot).passing(where) for snapshot in (first, second)]
         # one thread: Spark starts a task for each core
         if a == b:
             found = similar_rows(stores[0], threshold, among=masks[0], workers=1)

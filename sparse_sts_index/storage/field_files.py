@@ -1,5 +1,7 @@
 """Fields beside the vectors, a row a document: a stream of Arrow record batches, appended to and checked likewise.
 
+Importing this imports pyarrow, which takes a while: those who may have no fields import it when they do.
+
 ``fields.arrows`` is Arrow's IPC stream format without an end, uncompressed: the schema, then a batch for each chunk of
 documents that was added. What counts of it is in the manifest's extent, as of the files of vectors.
 """
@@ -8,8 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -26,15 +26,6 @@ _ARROW: Final[dict[FieldType, pa.DataType]] = {
     "date": pa.timestamp("us", tz="UTC"),
     "boolean": pa.bool_(),
 }
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-#: Of a date: that of a row without one.
-NO_DATE: Final = np.iinfo(np.int64).min
-
-
-def microseconds(value: datetime) -> int:
-    """Return the microseconds since 1970 in UTC."""
-    return (value - _EPOCH) // _MICROSECOND
 
 
 def arrow_schema(types: Mapping[str, FieldType]) -> pa.Schema:
@@ -134,14 +125,14 @@ class FieldColumns:
         return _numpy(column.is_valid())
 
     def numbers(self, name: str) -> NDArray[Any]:
-        """Return numbers, NaN for none; or dates in microseconds, :data:`NO_DATE` for none."""
+        """Return numbers, NaN for none; or dates in microseconds, 0 for none."""
         numbers: NDArray[Any] = self._derived(name, self._numbers)
         return numbers
 
     def _numbers(self, name: str) -> NDArray[Any]:
         column = self._table[name]
         if self.types[name] == "date":
-            return _numpy(pc.fill_null(column.cast(pa.int64()), int(NO_DATE)))
+            return _numpy(pc.fill_null(column.cast(pa.int64()), 0))
         return _numpy(pc.fill_null(column, np.nan))
 
     def booleans(self, name: str) -> NDArray[np.int8]:
@@ -173,11 +164,6 @@ class FieldColumns:
         if name not in self._columns:
             self._columns[name] = make(name)
         return self._columns[name]
-
-    @cached_property
-    def nbytes(self) -> int:
-        """Return the bytes of the columns as stored."""
-        return int(self._table.nbytes)
 
 
 def _read(content: Any, schema: pa.Schema) -> pa.Table:

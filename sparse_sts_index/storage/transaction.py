@@ -124,7 +124,9 @@ class Transaction:
         fields = [typed_fields(document, manifest.fields) for document in chunk.documents]
         first_row = self._vectors.rows
         self._vectors.add(chunk.vectors, ids, fields)
-        self._lucene.add(ids, texts, impacts, self._terms, first_row, replace=replace, fields=fields)
+        self._lucene.add(
+            ids, texts, impacts, self._terms, first_row, replace=replace, fields=fields if manifest.fields else ()
+        )
         errors = Quantizer(manifest.bits).errors(chunk.vectors)
         self._manifest = dataclasses.replace(
             manifest,

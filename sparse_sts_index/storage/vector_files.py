@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,10 @@ from scipy.sparse import csr_array
 from sparse_sts_index._utils.files import os_errors_as, sync_folder
 from sparse_sts_index.data.fields import NO_FIELDS, FieldType, FieldValue
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.storage.field_files import FieldColumns, stream_of
 from sparse_sts_index.vectors.sparse import Vectors
+
+if TYPE_CHECKING:
+    from sparse_sts_index.storage.field_files import FieldColumns
 
 _DTYPES: Final[dict[str, np.dtype[Any]]] = {
     "terms.i32": np.dtype("<i4"),
@@ -297,6 +299,8 @@ class VectorStore(StoredVectors):
     @cached_property
     def fields(self) -> FieldColumns:
         """The fields of all rows; of none, if documents have no fields."""
+        from sparse_sts_index.storage.field_files import FieldColumns
+
         try:
             return FieldColumns(self._arrays.get(FIELDS_FILE, np.zeros(0, np.uint8)), self.types, len(self))
         except ValueError as error:
@@ -380,6 +384,8 @@ class VectorWriter:
         self._append("ids.utf8", np.frombuffer(b"".join(encoded), np.uint8))
         self._append("id_ends.i64", np.cumsum([len(doc_id) for doc_id in encoded], dtype=np.int64) + letters)
         if self._types:
+            from sparse_sts_index.storage.field_files import stream_of
+
             self._append_bytes(FIELDS_FILE, stream_of(fields, self._types, first=not self._sizes[FIELDS_FILE]))
 
     def kill(self, rows: Sequence[int]) -> None:

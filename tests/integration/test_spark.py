@@ -405,7 +405,7 @@ def test_without_pyspark(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fields_and_filters(spark: SparkSession, tmp_path: Path, tiny: SparseStsEncoder) -> None:
-    """As one process keeps them and searches by them."""
+    """Spark keeps the fields and gives the hits that one process does."""
     rows = [{"id": f"{n}", "text": f"A cat of {n % 50} years.", "n": n % 7, "k": "ab"[n % 2]} for n in range(5000)]
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     fields = examine_corpus(tmp_path / "c.jsonl", "all")[1]

@@ -11,9 +11,8 @@ from datetime import datetime
 import numpy as np
 from scipy.sparse import csr_array
 
-from sparse_sts_index.data.fields import FieldValue
+from sparse_sts_index.data.fields import FieldValue, microseconds
 from sparse_sts_index.data.filters import Filter, filter_to_json
-from sparse_sts_index.storage.field_files import microseconds
 from sparse_sts_index.storage.layout import ID
 
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\u000a", "\r": "\\u000d"})

@@ -63,7 +63,7 @@ filters = st.recursive(
 
 
 def holds(filter_: Filter, fields: Mapping[str, FieldValue]) -> bool:
-    """By definition, of one document."""
+    """Return whether a document passes, by the definition of each filter."""
     match filter_:
         case Not(part):
             return not holds(part, fields)
