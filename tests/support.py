@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from scipy.sparse import csr_array
 
 from sparse_sts_index import Document, Manifest, Quantizer, Vocabulary
 from sparse_sts_index.data.documents import Chunk
+from sparse_sts_index.data.fields import FieldType, FieldValue
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter
 from sparse_sts_index.vectors.quantizer import l2_normalize
@@ -60,6 +63,29 @@ def chunk(ids: Sequence[str], vectors: csr_array, bits: int = 8) -> Chunk:
 def build(path: Path, ids: Sequence[str], vectors: csr_array, bits: int = 8, *, overwrite: bool = False) -> None:
     manifest = Manifest.without_model(VOCABULARY, bits)
     ImpactIndex.build(path, [chunk(ids, vectors, bits)], manifest, VOCABULARY, overwrite=overwrite)
+
+
+MARKS: dict[str, FieldType] = {"n": "number", "k": "keyword", "ks": "keywords", "d": "date", "b": "boolean"}
+
+
+def marks(row: int) -> dict[str, FieldValue]:
+    """Fields that tell a row of vectors, of each type or of none."""
+    words = tuple(f"w{word}" for word in range(row % 4))
+    made = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=row)
+    fields: dict[str, FieldValue] = {"n": float(row), "k": f"k{row % 7}", "ks": words, "d": made, "b": bool(row % 2)}
+    return {name: value for number, (name, value) in enumerate(fields.items()) if value != () and (row + number) % 5}
+
+
+def marked(model: Mapping[str, int], pool: csr_array) -> Chunk:
+    """Documents, by id the row of `pool` that their vector and :func:`marks` are of."""
+    plain = chunk(list(model), pool[list(model.values())])
+    rows = zip(plain.documents, model.values(), strict=True)
+    return dataclasses.replace(plain, documents=[dataclasses.replace(one, fields=marks(row)) for one, row in rows])
+
+
+def build_marked(path: Path, model: Mapping[str, int], pool: csr_array) -> None:
+    manifest = Manifest.without_model(VOCABULARY, 8).with_fields(MARKS)
+    ImpactIndex.build(path, [marked(model, pool)], manifest, VOCABULARY)
 
 
 def store(path: Path, vectors: csr_array, dead: Sequence[int]) -> VectorStore:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
@@ -17,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from sparse_sts_index.data.fields import FieldType, FieldValue
+from sparse_sts_index.data.fields import FieldType, FieldValue, microseconds
 
+_FIRST, _LAST = (microseconds(moment.replace(tzinfo=UTC)) for moment in (datetime.min, datetime.max))
 _ARROW: Final[dict[FieldType, pa.DataType]] = {
     "keyword": pa.string(),
     "keywords": pa.list_(pa.field("item", pa.string(), nullable=False)),
@@ -94,6 +96,9 @@ class FieldColumns:
             raise ValueError(str(error)) from error
         if len(self._table) != rows:
             raise ValueError("another number of rows")
+        for name, type_ in self.types.items():
+            if type_ == "date" and not _are_dates(self._table[name]):
+                raise ValueError(f"{name} has a date beyond the years 1 to 9999")
         batches = self._table.to_batches()  # whose values are found in a fifth of the time that the table takes
         self._batches = [dict(zip(batch.schema.names, batch.columns, strict=True)) for batch in batches]
         self._ends = np.cumsum([batch.num_rows for batch in batches], dtype=np.int64)
@@ -164,6 +169,12 @@ class FieldColumns:
         if name not in self._columns:
             self._columns[name] = make(name)
         return self._columns[name]
+
+
+def _are_dates(column: Any) -> bool:
+    ends = pc.min_max(column.cast(pa.int64()))
+    first, last = ends["min"].as_py(), ends["max"].as_py()
+    return first is None or bool(first >= _FIRST and last <= _LAST)
 
 
 def _read(content: Any, schema: pa.Schema) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from sparse_sts_index._utils.files import MOST_JSON, from_sealed_json, read_plain
+from sparse_sts_index.data.fields import FieldValue
+from sparse_sts_index.data.filters import And, Compare, Exists, Filter, Not, Or
 from sparse_sts_index.errors import ImpactIndexError
-from sparse_sts_index.storage.layout import MANIFEST_FILE
-from sparse_sts_index.storage.lucene.query import query_terms
+from sparse_sts_index.storage.layout import ID, MANIFEST_FILE
+from sparse_sts_index.storage.lucene.query import EVERYTHING, filter_text, query_terms
 from sparse_sts_index.storage.shards import shard_folders
 from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.vectors.quantizer import Quantizer
 
 _CHUNK = 2048  # documents compared at a time
+_FIELDS_CHUNK = 256  # their fields, by one filter
 
 
 def verify(path: Path, snapshot: Snapshot, progress: Callable[[int], None] | None = None) -> int:
@@ -34,6 +37,7 @@ def verify(path: Path, snapshot: Snapshot, progress: Callable[[int], None] | Non
         if quantizer.errors(vectors).max() > manifest.max_document_error:
             raise ImpactIndexError(f"{path}: a rounding error above the manifest's")
         _verify_documents(path, snapshot, chunk, impacts)
+        _verify_fields(path, snapshot, chunk)
         if progress is not None:
             progress(len(chunk))
     if postings != manifest.postings:
@@ -52,6 +56,30 @@ def _verify_documents(path: Path, snapshot: Snapshot, rows: NDArray[np.int64], i
         if not same:
             raise ImpactIndexError(f"{path}: document {doc_id!r} is not the same in Lucene and in the vectors")
     snapshot.reader.texts([int(found.docids[0]) for found in matches])  # refuses what cannot be read
+
+
+def _verify_fields(path: Path, snapshot: Snapshot, rows: NDArray[np.int64]) -> None:
+    """Each document has in Lucene the values that it has in the columns; a list may have more there."""
+    if not snapshot.manifest.fields:
+        return
+    for start in range(0, len(rows), _FIELDS_CHUNK):
+        block = rows[start : start + _FIELDS_CHUNK]
+        pairs = zip(snapshot.store.ids(block), snapshot.store.fields_of(block), strict=True)
+        each = tuple(And((Compare(ID, "=", doc_id), *_conditions(snapshot, values))) for doc_id, values in pairs)
+        (found,) = snapshot.reader.search([EVERYTHING], len(block), filter_text(Or(each)))
+        for row in np.setdiff1d(block, found.rows):
+            (doc_id,) = snapshot.store.ids(np.array([row]))
+            raise ImpactIndexError(f"{path}: document {doc_id!r} has other fields in Lucene than beside the vectors")
+
+
+def _conditions(snapshot: Snapshot, values: Mapping[str, FieldValue]) -> Iterator[Filter]:
+    for name in snapshot.manifest.fields:
+        if name not in values:
+            yield Not(Exists(name))
+            continue
+        value = values[name]
+        for part in value if isinstance(value, tuple) else (value,):
+            yield Compare(name, "=", part)
 
 
 def _verify_copy(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -21,12 +22,15 @@ import pytest
 from hypothesis import HealthCheck, settings, strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 from scipy.sparse import csr_array
-from support import VOCABULARY, brute_force, build, chunk, random_vectors
+from support import VOCABULARY, brute_force, build, build_marked, chunk, marked, marks, random_vectors
 
 from sparse_sts_index import DataError, Document, ImpactIndexError, SparseStsIndex
+from sparse_sts_index.data.fields import FieldValue
+from sparse_sts_index.data.filters import Compare, Filter
 from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.storage import builder, impact_index
 from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.lucene import writer
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
 from sparse_sts_index.storage.snapshot import Snapshot
 from sparse_sts_index.storage.transaction import Transaction, clean
@@ -47,14 +51,19 @@ def expected(model: Model, query: csr_array, k: int) -> list[tuple[str, float]]:
 
 
 def assert_same(index: ImpactIndex, model: Model, engines: Sequence[bool] = (True, False)) -> None:
+    """Also of fields, where the index has any; all documents of `model` have those of :func:`support.marks` then."""
     assert len(index) == len(model)
+    own = marks if index.manifest.fields else lambda row: {}
+    some = {doc_id: row for doc_id, row in model.items() if own(row).get("n", 0) >= 10}
+    filtered: list[tuple[Filter | None, Model]] = [(None, model), (Compare("n", ">=", 10.0), some)]
     with index.using() as state:
-        for in_memory in engines:
-            for row, found in enumerate(Searcher(state, in_memory).search(QUERIES, 5)):
+        for in_memory, (where, passing) in itertools.product(engines, filtered[: 1 + bool(index.manifest.fields)]):
+            for row, found in enumerate(Searcher(state, in_memory).search(QUERIES, 5, where=where)):
                 assert found.certified
-                assert list(zip(found.ids, found.cosines, strict=True)) == expected(model, QUERIES[[row]], 5)
+                assert list(zip(found.ids, found.cosines, strict=True)) == expected(passing, QUERIES[[row]], 5)
     for doc_id in IDS:
-        assert index.get(doc_id) == (Document(doc_id, f"text of {doc_id}") if doc_id in model else None)
+        document = Document(doc_id, f"text of {doc_id}", fields=own(model[doc_id])) if doc_id in model else None
+        assert index.get(doc_id) == document
 
 
 class LivingIndex(RuleBasedStateMachine):
@@ -67,7 +76,7 @@ class LivingIndex(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.path = self.folder / "index"
         self.written: Model = {doc_id: number for number, doc_id in enumerate(first)}
-        build(self.path, first, POOL[: len(first)])
+        build_marked(self.path, self.written, POOL)
         self.committed, self.read = dict(self.written), dict(self.written)
         self.writer, self.reader = ImpactIndex.open(self.path, writable=True), ImpactIndex.open(self.path)
 
@@ -80,7 +89,7 @@ class LivingIndex(RuleBasedStateMachine):
         return dict(zip(ids, rows, strict=False))
 
     def write(self, batch: Model, replace: bool, commit: bool) -> int:
-        return self.writer.write([chunk(list(batch), POOL[list(batch.values())])], replace=replace, commit=commit)
+        return self.writer.write([marked(batch, POOL)], replace=replace, commit=commit)
 
     @rule(batch=batches, commit=st.booleans())
     def add(self, batch: Model, commit: bool) -> None:
@@ -160,7 +169,7 @@ _KILLED = """
     import json, os, signal, sys
     import numpy as np
     sys.path.insert(0, sys.argv[3])
-    from support import chunk, random_vectors
+    from support import marked, random_vectors
     from sparse_sts_index.storage.impact_index import ImpactIndex
     pool = random_vectors(np.random.default_rng(0), 60)
     rng = np.random.default_rng(int(sys.argv[2]))
@@ -172,7 +181,7 @@ _KILLED = """
             turn = rng.integers(6)
             # what is about to be done, then that it was done
             print(json.dumps({"update": batch, "delete": gone, "turn": int(turn)}), flush=True)
-            index.write([chunk(list(batch), pool[list(batch.values())])], replace=True, commit=False)
+            index.write([marked(batch, pool)], replace=True, commit=False)
             index.delete(gone, commit=False)
             index.compact() if turn == 0 else index.commit()
             print("done", flush=True)
@@ -184,8 +193,8 @@ _KILLED = """
 def test_a_writer_killed_at_a_random_moment_leaves_the_last_commit(tmp_path: Path, seed: int) -> None:
     """What it had said was done is there; what it was at is there as a whole or not at all; and life goes on."""
     path = tmp_path / "index"
-    build(path, IDS[:5], POOL[:5])
     model: Model = {doc_id: number for number, doc_id in enumerate(IDS[:5])}
+    build_marked(path, model, POOL)
     rng = np.random.default_rng(seed)
     for attempt in range(2):
         script = textwrap.dedent(_KILLED)
@@ -216,6 +225,24 @@ def test_a_writer_killed_at_a_random_moment_leaves_the_last_commit(tmp_path: Pat
             assert_same(index, model)
             folders = [entry.name for entry in path.iterdir() if entry.name.startswith("vectors-")]
             assert folders == [index.manifest.vectors.folder]  # no litter
+
+
+@pytest.mark.parametrize("change", [{"n": 99.0}, {"k": "other"}, {"ks": ("w9",)}, {"b": True}, {}])
+def test_fields_in_lucene_and_beside_the_vectors_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, FieldValue]
+) -> None:
+    path, model = tmp_path / "index", {doc_id: row for row, doc_id in enumerate(IDS)}
+    build_marked(path, model, POOL)
+    assert "b" not in marks(6)
+    right = writer.fields_text
+    with ImpactIndex.open(path, writable=True) as index:
+        monkeypatch.setattr(writer, "fields_text", lambda fields: right({**fields, **change}))
+        index.write([marked({"id6": 6}, POOL)], replace=True, commit=True)
+        if not change:
+            assert index.verify() == 25
+            return
+        with pytest.raises(ImpactIndexError, match="document 'id6' has other fields in Lucene than"):
+            index.verify()
 
 
 def test_a_second_writer_is_refused_and_readers_are_not(tmp_path: Path) -> None:

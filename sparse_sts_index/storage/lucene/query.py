@@ -15,6 +15,7 @@ from sparse_sts_index.data.fields import FieldValue, microseconds
 from sparse_sts_index.data.filters import Filter, filter_to_json
 from sparse_sts_index.storage.layout import ID
 
+EVERYTHING = "*:*^0"  # the query for all documents, with score 0
 _ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\u000a", "\r": "\\u000d"})
 _ESCAPED = re.compile('["\\\\\n\r]')
 
@@ -48,7 +49,7 @@ def id_query(doc_id: str) -> str:
 
 def only(query: str, doc_id: str) -> str:
     """Narrow a query to the document with this id; an empty query finds the document with score 0."""
-    return f"+({query or '*:*^0'}) +{id_query(doc_id)}^0"
+    return f"+({query or EVERYTHING}) +{id_query(doc_id)}^0"
 
 
 def fields_text(fields: Mapping[str, FieldValue]) -> str:

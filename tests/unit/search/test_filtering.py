@@ -4,83 +4,24 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from filter_support import TYPES, conditions, documents, filters, holds
 from hypothesis import HealthCheck, given, settings, strategies as st
 from support import VOCABULARY, brute_force, random_vectors
 
 from sparse_sts_index import DataError, Document, ImpactIndexError, Manifest, Quantizer
 from sparse_sts_index.data.documents import Chunk
-from sparse_sts_index.data.fields import FieldType, FieldValue
-from sparse_sts_index.data.filters import And, Compare, Exists, Filter, In, Not, Or, parse_filter, typed_filter
+from sparse_sts_index.data.fields import FieldValue
+from sparse_sts_index.data.filters import Exists, Filter, In, parse_filter, typed_filter
 from sparse_sts_index.search.filtering import passing
 from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.storage.field_files import FieldColumns, stream_of
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.merging import merge
-
-TYPES: dict[str, FieldType] = {"k": "keyword", "ks": "keywords", "n": "number", "d": "date", "b": "boolean"}
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
-words = st.sampled_from(["a", "b", 'q"\\', "\u00e4 \U0001f600", "true", "z\n"])
-numbers = st.sampled_from([-1e300, -1.5, 0.0, 1.0, 1.0000000000000002, 3.0, 1e300])
-dates = st.integers(-2, 2).map(lambda days: START + timedelta(days=days)) | st.just(START + timedelta(microseconds=1))
-values = {
-    "k": words,
-    "ks": st.lists(words, max_size=3, unique=True).map(tuple),
-    "n": numbers,
-    "d": dates,
-    "b": st.booleans(),
-}
-documents = st.fixed_dictionaries({}, optional=values).map(lambda row: {k: v for k, v in row.items() if v != ()})
-
-
-def comparisons(name: str) -> st.SearchStrategy[Filter]:
-    of_list = name == "ks"
-    operators = st.sampled_from(["=", "<", "<=", ">", ">="] if name in ("n", "d") else ["="])
-    return st.builds(Compare, st.just(name), operators, words if of_list else values[name])
-
-
-conditions = st.one_of(
-    *(comparisons(name) for name in TYPES),
-    st.builds(In, st.sampled_from(["k", "ks"]), st.lists(words, max_size=3).map(tuple)),
-    st.builds(Exists, st.sampled_from(list(TYPES))),
-)
-filters = st.recursive(
-    conditions,
-    lambda parts: (
-        st.builds(Not, parts)
-        | st.builds(And, st.lists(parts, max_size=3).map(tuple))
-        | st.builds(Or, st.lists(parts, max_size=3).map(tuple))
-    ),
-    max_leaves=6,
-)
-
-
-def holds(filter_: Filter, fields: Mapping[str, FieldValue]) -> bool:
-    """Return whether a document passes, by the definition of each filter."""
-    match filter_:
-        case Not(part):
-            return not holds(part, fields)
-        case And(parts):
-            return all(holds(part, fields) for part in parts)
-        case Or(parts):
-            return any(holds(part, fields) for part in parts)
-        case Exists(name):
-            return name in fields
-        case In(name, wanted):
-            return any(holds(Compare(name, "=", value), fields) for value in wanted)
-        case Compare(name, operator, wanted):
-            found: Any = fields.get(name, ())
-            each = found if isinstance(found, tuple) else (found,)
-            orders = {"<": (-1,), "<=": (-1, 0), "=": (0,), ">=": (0, 1), ">": (1,)}
-            return any(((one > wanted) - (one < wanted)) in orders[operator] for one in each)
-    raise AssertionError(filter_)
 
 
 def chunk(names: list[str], fields: list[dict[str, FieldValue]], rng: np.random.Generator) -> Chunk:
@@ -103,6 +44,29 @@ def test_columns_say_what_documents_say(batches: list[list[dict[str, FieldValue]
     assert columns.values(np.arange(len(rows))) == rows
     found = passing(typed_filter(filter_, TYPES), columns)
     assert found.tolist() == [holds(filter_, row) for row in rows]
+
+
+@given(
+    st.lists(documents, min_size=1, max_size=12),
+    st.lists(st.tuples(st.integers(0, 2**20), st.integers(0, 255)), min_size=1, max_size=8),
+    st.integers(0, 40),
+)
+@settings(max_examples=400, deadline=None)
+def test_damaged_columns_are_refused_or_read(
+    rows: list[dict[str, FieldValue]], changes: list[tuple[int, int]], cut: int
+) -> None:
+    """Whatever bytes are there, before their checksum is looked at: nothing but a ValueError, and no crash."""
+    content = bytearray(stream_of(rows, TYPES, first=True))
+    for place, byte in changes:
+        content[place % len(content)] = byte
+    try:
+        columns = FieldColumns(np.frombuffer(content[: len(content) - cut], np.uint8), TYPES, len(rows))
+    except ValueError:
+        return
+    assert len(columns.values(np.arange(len(rows)))) == len(rows)
+    for name in TYPES:
+        for where in (Exists(name), In(name, ("a",)) if name in ("k", "ks") else Exists(name)):
+            assert len(passing(where, columns)) == len(rows)
 
 
 @given(
