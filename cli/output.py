@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 from tqdm import tqdm
@@ -74,14 +74,6 @@ def _shown(value: FieldValue) -> str:
     if isinstance(value, datetime):
         return value.isoformat().removesuffix("+00:00").removesuffix("T00:00:00")
     return str(value).lower() if isinstance(value, bool) else f"{value:.12g}" if isinstance(value, float) else value
-
-
-def plain_fields(fields: Mapping[str, FieldValue]) -> dict[str, Any]:
-    """Fields as JSON has them."""
-    return {
-        name: list(value) if isinstance(value, tuple) else value.isoformat() if isinstance(value, datetime) else value
-        for name, value in fields.items()
-    }
 
 
 def show_wait(busy: Busy, seconds: float) -> None:

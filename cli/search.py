@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sparse_sts_index.data.documents import QUERY_CHUNK, Document, check_ids, chunks, read_corpus
+from sparse_sts_index.data.fields import plain_fields
 from sparse_sts_index.data.reading import FileOptions
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.spec import Precision
@@ -31,7 +32,7 @@ from .options import (
     url_option,
     where_option,
 )
-from .output import ScriptCheck, json_line, one_line, plain_fields, show_message, show_terms, show_wait, shown_fields
+from .output import ScriptCheck, json_line, one_line, show_message, show_terms, show_wait, shown_fields
 from .prompt import Settings, on_terminal, prompt
 
 if TYPE_CHECKING:
@@ -129,8 +130,8 @@ def search(
         raise click.UsageError("--engine spark searches for --queries, in the precision of the index.")
     if (offset or group_by) and engine == "spark":
         raise click.UsageError("--offset and --group-by cannot be used with --engine spark.")
-    if (where is not None or min_cosine or offset or group_by) and url is not None and not served:
-        raise click.UsageError("--where, --min-cosine, --offset and --group-by are for an index here, or a service.")
+    if (min_cosine or offset or group_by) and url is not None and not served:
+        raise click.UsageError("--min-cosine, --offset and --group-by are for an index here, or a service.")
     if memory is not None and (url is not None or engine == "spark"):
         raise click.UsageError("--memory cannot be used with --url or --engine spark.")
     if explain and format == "trec":
@@ -148,8 +149,8 @@ def search(
         if prompting:
             _prompt(str(place), model, precision, memory, Settings(k, mode, explain, where, min_cosine))
             return
-        asked: dict[str, Any] = {"k": k, "explain": explain}
-        filtered = asked | {"mode": mode, "where": where, "min_cosine": min_cosine}
+        asked: dict[str, Any] = {"k": k, "explain": explain, "where": where}
+        filtered = asked | {"mode": mode, "min_cosine": min_cosine}
         paged = filtered | {"offset": offset, "group_by": group_by}
         if spark is not None:
             results = _by_spark(spark, str(place), wanted, filtered | {"model": model})

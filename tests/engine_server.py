@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,7 +23,10 @@ class Server:
     def __init__(self) -> None:
         self.mapping: dict[str, Any] | None = None
         self.solr_properties: dict[str, str] = {}
-        self.solr_schema: dict[str, list[dict[str, Any]]] = {"fieldTypes": [], "fields": [{"name": "id"}]}
+        self.solr_schema: dict[str, list[dict[str, Any]]] = {
+            "fieldTypes": [],
+            "fields": [{"name": "id", "type": "string"}],
+        }
         self.documents: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, str, dict[str, str], Any]] = []
         self.trouble: list[Any] = []  # answers to the next writes: (status, headers), or "some" for items refused
@@ -116,7 +121,9 @@ class Server:
                 yield {"index": {"_id": doc_id, "status": 201}}
 
     def search(self, request: dict[str, Any]) -> dict[str, Any]:
-        query = request["query"]
+        query, conditions = request["query"], []
+        if "must" in query.get("bool", {}):
+            conditions, (query,) = query["bool"]["filter"], query["bool"]["must"]
         if "sparse_vector" in query:
             assert query["sparse_vector"]["prune"] is False
             weights = query["sparse_vector"]["query_vector"]
@@ -126,10 +133,43 @@ class Server:
         scored = [
             (sum(weights.get(name, 0.0) * weight for name, weight in source["terms"].items()), source)
             for source in self.documents.values()
+            if all(self.passes(condition, source) for condition in conditions)
         ]
         best = sorted((pair for pair in scored if pair[0]), key=lambda pair: -pair[0])[: request["size"]]
-        hits = [{"_score": score, "_source": {f: s[f] for f in request["_source"]}} for score, s in best]
+        hits = [{"_score": score, "_source": {f: s[f] for f in request["_source"] if f in s}} for score, s in best]
         return {"timed_out": False, "_shards": {"failed": self.shards_failed}, "hits": {"hits": hits}}
+
+    def passes(self, condition: dict[str, Any], source: dict[str, Any]) -> bool:
+        """What Elasticsearch's reference says of each condition."""
+        ((kind, body),) = condition.items()
+        if kind == "bool":
+            assert body.get("minimum_should_match", 1) == 1
+            return (
+                all(self.passes(part, source) for part in body.get("filter", []))
+                and not any(self.passes(part, source) for part in body.get("must_not", []))
+                and ("should" not in body or any(self.passes(part, source) for part in body["should"]))
+            )
+        if kind in ("match_all", "match_none"):
+            return kind == "match_all"
+        path, wanted = (body["field"], None) if kind == "exists" else next(iter(body.items()))
+        name = path.removeprefix("fields.")
+        assert self.mapping is not None
+        type_ = self.mapping["mappings"]["properties"]["fields"]["properties"][name]["type"]
+        given = source.get("fields", {}).get(name)
+        held = [] if given is None else given if isinstance(given, list) else [given]
+        if kind == "exists":
+            return bool(held)
+        if kind == "terms":
+            return any(value in wanted for value in held)
+        if kind == "term":
+            assert type_ != "date"
+            return wanted["value"] in held
+        assert kind == "range"
+        if type_ == "date":
+            assert wanted["format"] == "strict_date_time"
+            held = [milliseconds(value) for value in held]
+            wanted = {key: milliseconds(bound) for key, bound in wanted.items() if key != "format"}
+        return any(all(COMPARISONS[key](value, bound) for key, bound in wanted.items()) for value in held)
 
     def solr(self, method: str, path: str, query: str, body: str) -> Answer:
         match method, path.rstrip("/"):
@@ -145,11 +185,15 @@ class Server:
             case "POST", "schema":
                 command = json.loads(body)
                 there = {field["name"] for kind in self.solr_schema.values() for field in kind}
-                added = [command["add-field-type"], *command["add-field"]]
-                if any(field["name"] in there for field in added):
+                types, fields = command.get("add-field-type", []), command.get("add-field", [])
+                if any(field["name"] in there for field in (*types, *fields)):
                     return 400, {"error": {"msg": "already exists"}}, {}
-                self.solr_schema["fieldTypes"].append(command["add-field-type"])
-                self.solr_schema["fields"].extend(command["add-field"])
+                changed = {field["name"]: field for field in command.get("replace-field", [])}
+                if not changed.keys() <= there:
+                    return 400, {"error": {"msg": "no such field"}}, {}
+                self.solr_schema["fieldTypes"].extend(types)
+                fields += [changed.get(field["name"], field) for field in self.solr_schema["fields"]]
+                self.solr_schema["fields"] = fields
                 return 200, {}, {}
             case "POST", "update":
                 if body.startswith("["):
@@ -182,8 +226,58 @@ class Server:
             weights[parameters[term]] = float(weight)
         scored = []
         for document in self.documents.values():
+            if "fq" in parameters and not self.holds(parameters["fq"], parameters, document):
+                continue
             pairs = (pair.split(DELIMITER) for pair in document["sts_terms"].split())
             scored.append((sum(weights.get(term, 0.0) * float(weight) for term, weight in pairs), document))
         best = sorted((pair for pair in scored if pair[0]), key=lambda pair: -pair[0])[: int(parameters["rows"])]
-        docs = [{"score": score, **{name: d[name] for name in ("id", "sts_text", "sts_vector")}} for score, d in best]
+        asked = parameters["fl"].split(",")
+        docs = [{"score": score, **{name: d[name] for name in asked if name in d}} for score, d in best]
         return {**header, "response": {"numFound": len(docs), "docs": docs}}
+
+    def holds(self, query: str, parameters: dict[str, str], document: dict[str, Any]) -> bool:
+        """What Solr's reference says of the query parsers ``bool`` and ``term``, ranges and ``*``."""
+        if query in ("*:*", "-*:*"):
+            return query == "*:*"
+        if query.startswith("{!bool "):
+            clauses: dict[str, list[bool]] = {"must": [], "must_not": [], "should": []}
+            for clause in query.removeprefix("{!bool ").removesuffix("}").split():
+                occur, _, part = clause.partition("=")
+                part = parameters[part[1:]] if part.startswith("$") else part
+                clauses[occur].append(self.holds(part, parameters, document))
+            assert clauses["must"] or clauses["should"]  # a clause that only forbids finds nothing
+            optional = not clauses["should"] or any(clauses["should"]) or bool(clauses["must"])
+            return all(clauses["must"]) and not any(clauses["must_not"]) and optional
+        types = {field["name"]: field["type"] for field in self.solr_schema["fields"]}
+        if match := re.fullmatch(r"\{!term f=(\S+) v=\$(f\d+)\}", query):
+            name, wanted = match[1], parameters[match[2]]
+            assert types[name] in ("sparse_sts_keyword", "sparse_sts_keywords", "sparse_sts_boolean")
+            return wanted in [
+                json.dumps(value) if value in (True, False) else value for value in values_of(document, name)
+            ]
+        name, _, wanted = query.partition(":")
+        held = values_of(document, name)
+        if wanted == "*":
+            return bool(held)
+        convert = milliseconds if types[name] == "sparse_sts_date" else float
+        low, high = wanted[1:-1].split(" TO ")
+        lower = "gte" if wanted[0] == "[" else "gt"
+        upper = "lte" if wanted[-1] == "]" else "lt"
+        return any(
+            (low == "*" or COMPARISONS[lower](convert(value), convert(low)))
+            and (high == "*" or COMPARISONS[upper](convert(value), convert(high)))
+            for value in held
+        )
+
+
+COMPARISONS = {"gt": operator.gt, "gte": operator.ge, "lt": operator.lt, "lte": operator.le}
+
+
+def milliseconds(moment: str) -> int:
+    """As both keep dates."""
+    return (datetime.fromisoformat(moment) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
+def values_of(document: dict[str, Any], name: str) -> list[Any]:
+    given = document.get(name)
+    return [] if given is None else given if isinstance(given, list) else [given]

@@ -303,6 +303,14 @@ def typed_fields(document: HasFields, types: Mapping[str, FieldType]) -> dict[st
     return {name: value for name, value in values.items() if value is not None}
 
 
+def plain_fields(fields: Mapping[str, FieldInput]) -> dict[str, Any]:
+    """Return a document's fields as JSON has them: lists for tuples, and dates in ISO 8601."""
+    return {
+        name: list(value) if isinstance(value, tuple) else value.isoformat() if isinstance(value, datetime) else value
+        for name, value in fields.items()
+    }
+
+
 class FieldGuess:
     """The types that values of a field can have, seen one after the other.
 

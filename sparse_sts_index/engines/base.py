@@ -19,7 +19,7 @@ import itertools
 import json
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -28,8 +28,10 @@ from typing import Any, ClassVar
 from scipy.sparse import csr_array
 
 from sparse_sts_index.data.documents import Chunk
+from sparse_sts_index.data.fields import NO_FIELDS, FieldType, check_types
+from sparse_sts_index.data.filters import Filter
 from sparse_sts_index.engines.target import Target
-from sparse_sts_index.errors import EngineError, MissingExtraError
+from sparse_sts_index.errors import DataError, EngineError, MissingExtraError
 from sparse_sts_index.vectors.spec import VectorSpec
 
 METADATA_KEY = "sparse_sts_index"  # under which an engine keeps the metadata of a collection
@@ -57,11 +59,20 @@ class Vector:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A document as engines hold it."""
+    """A document as engines hold it.
+
+    Attributes
+    ----------
+    id, text : str
+    vector : Vector
+    fields : mapping of str to object
+        By name: of the fields' types in a document to be written, as JSON has them in one that was found.
+    """
 
     id: str
     text: str
     vector: Vector
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +85,23 @@ class Found:
 
 @dataclass(frozen=True)
 class Metadata(VectorSpec):
-    """The spec of the vectors in a collection.
+    """The spec of the vectors in a collection, and the fields of its documents.
 
     Attributes
     ----------
     created : str
         Different each time that a push creates the collection; empty if no push did. Not part of a comparison.
+    fields : mapping of str to str
+        Types by name.
     """
 
     created: str = dataclasses.field(default="", compare=False)
+    fields: Mapping[str, FieldType] = dataclasses.field(default_factory=dict, hash=False)
 
     @classmethod
-    def of(cls, spec: VectorSpec) -> Metadata:
+    def of(cls, spec: VectorSpec, fields: Mapping[str, FieldType] = NO_FIELDS) -> Metadata:
         """Return the metadata of a collection that has yet to be created."""
-        return cls(**spec.settings())
+        return cls(**spec.settings(), fields=dict(fields))
 
     def to_json(self) -> str:
         """As one line of JSON."""
@@ -103,9 +117,11 @@ class Metadata(VectorSpec):
             It did not: the collection is none of ours.
         """
         try:
-            return cls(**json.loads(text if isinstance(text, str) else ""))
-        except (ValueError, TypeError) as error:
+            metadata = cls(**json.loads(text if isinstance(text, str) else ""))
+            check_types(metadata.fields)
+        except (ValueError, TypeError, AttributeError, DataError) as error:
             raise EngineError(f"{target} is there, but not made by sparse-sts: take another name") from error
+        return metadata
 
 
 class Busy(Exception):  # noqa: N818 - no error yet
@@ -186,8 +202,16 @@ class Engine(ABC):
         """Make what was written visible to searches."""
 
     @abstractmethod
-    def search(self, queries: Sequence[Vector], limit: int, terms: Sequence[str]) -> list[list[Found]]:
-        """The documents of the highest scores for each query, best first; complete, or it raises."""
+    def search(
+        self, queries: Sequence[Vector], limit: int, terms: Sequence[str], where: Filter | None = None
+    ) -> list[list[Found]]:
+        """The documents of the highest scores for each query, best first; complete, or it raises.
+
+        Parameters
+        ----------
+        where : Filter, optional
+            With values of the fields' types: only documents that pass.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -249,4 +273,4 @@ def vectors_of(matrix: csr_array) -> list[Vector]:
 def points_of(chunk: Chunk) -> Iterator[Point]:
     """The documents of a chunk."""
     for document, vector in zip(chunk.documents, vectors_of(chunk.vectors), strict=True):
-        yield Point(document.id, document.text, vector)
+        yield Point(document.id, document.text, vector, document.fields)

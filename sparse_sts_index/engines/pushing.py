@@ -14,7 +14,7 @@ from sparse_sts_index._utils.numbers import check_whole
 from sparse_sts_index.engines.base import Busy, Engine, Metadata, Point, points_of
 from sparse_sts_index.engines.retry import BackOff
 from sparse_sts_index.engines.sources import Source
-from sparse_sts_index.errors import DataError, ModelMismatchError
+from sparse_sts_index.errors import DataError, EngineError, ModelMismatchError
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,8 @@ def push(
     ModelMismatchError
         The collection is of another model (and not `overwrite`).
     EngineError
-        The engine cannot be reached, or refuses a document; or something that is not ours has the collection's name.
+        The engine cannot be reached, or refuses a document; or something that is not ours has the collection's name,
+        or has other fields.
     DataError
         The journal cannot be used.
     """
@@ -169,11 +170,20 @@ def _prepare(source: Source, engine: Engine, journal: Journal, overwrite: bool, 
             f"{engine.target} is of the model {held.model} ({held.model_fingerprint[:12]}), the documents are of "
             f"{source.metadata.model} ({source.metadata.model_fingerprint[:12]}); replace it with --overwrite"
         )
+    if held is not None and not overwrite and held.fields != source.metadata.fields:
+        raise EngineError(
+            f"{engine.target} has {_shown(held)}, the documents have {_shown(source.metadata)}; replace it with "
+            "--overwrite"
+        )
     if held is not None and (journal.begin(held.created) or not overwrite):
         return
     made = replace(source.metadata, created=secrets.token_hex(16))
     journal.begin(made.created)  # before anything is dropped: from here on, what the file says is not so
     back_off.call(lambda: _make(engine, made, overwrite))
+
+
+def _shown(metadata: Metadata) -> str:
+    return ", ".join(f"{name} ({type_})" for name, type_ in sorted(metadata.fields.items())) or "no fields"
 
 
 def _make(engine: Engine, metadata: Metadata, overwrite: bool) -> None:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Self
 
 from scipy.sparse import csr_array
 
+from sparse_sts_index.data.fields import FieldValue, field_value
+from sparse_sts_index.data.filters import Filter, Where, filter_for
 from sparse_sts_index.encoding.matching import load_matching
-from sparse_sts_index.engines.base import Engine, Found, Metadata, Vector, vectors_of
+from sparse_sts_index.engines.base import Engine, Found, Metadata, Point, Vector, vectors_of
 from sparse_sts_index.engines.registry import connect
 from sparse_sts_index.engines.retry import BackOff
 from sparse_sts_index.errors import EngineError
@@ -96,8 +98,11 @@ class RemoteIndex:
         """
         return load_matching(self.metadata, str(self._engine.target), self._model, precision=self._precision)
 
-    def search(self, texts: Sequence[str], k: int = 10, *, explain: bool = False) -> list[Hits]:
+    def search(self, texts: Sequence[str], k: int = 10, *, explain: bool = False, where: Where = None) -> list[Hits]:
         """The nearest sentences of each text; see :meth:`.index.SparseStsIndex.search`.
+
+        A filter is the engine's to apply, in its own form. Elasticsearch, OpenSearch and Solr keep dates to the
+        millisecond.
 
         Returns
         -------
@@ -110,14 +115,17 @@ class RemoteIndex:
             The engine fails, or does not give so many hits.
         ModelMismatchError, ModelError
             See :attr:`encoder`.
+        DataError
+            A filter that cannot be read, or does not fit the fields.
         """
+        where = filter_for(where, self.metadata.fields)
         vectors = self.encoder.encode(texts)
-        hits = self.search_vectors(vectors, self.encoder.vocabulary, k, explain=explain)
+        hits = self.search_vectors(vectors, self.encoder.vocabulary, k, explain=explain, where=where)
         calibration = self.encoder.calibration
         return hits if calibration is None else [scored(found, calibration) for found in hits]
 
     def search_vectors(
-        self, vectors: csr_array, vocabulary: Vocabulary, k: int = 10, *, explain: bool = False
+        self, vectors: csr_array, vocabulary: Vocabulary, k: int = 10, *, explain: bool = False, where: Where = None
     ) -> list[Hits]:
         """:meth:`search` for texts that are encoded already; no model is loaded, so hits have no score.
 
@@ -130,6 +138,7 @@ class RemoteIndex:
         check_search(k, "exact")
         if k > self._engine.max_hits:
             raise EngineError(f"{self._engine.name} gives {self._engine.max_hits:,} hits at most")
+        chosen = filter_for(where, self.metadata.fields)
         queries = vectors_of(check_vectors(vectors, len(vocabulary)))
         results = [Hits((), True, 0.0)] * len(queries)  # of queries without a term
 
@@ -137,21 +146,54 @@ class RemoteIndex:
             limit = min(step.candidates(k), self._engine.max_hits)
             for first in range(0, len(rows), _TOGETHER):
                 asked = [queries[row] for row in rows[first : first + _TOGETHER]]
-                for query, found in zip(asked, self._candidates(asked, limit, vocabulary), strict=True):
+                for query, found in zip(asked, self._candidates(asked, limit, vocabulary, chosen), strict=True):
                     unseen = self._unseen(found, limit, query)
-                    yield _nearest(query, found, k, unseen, vocabulary if explain else None)
+                    yield self._nearest(query, found, k, unseen, vocabulary if explain else None)
 
         certify(results, [row for row, query in enumerate(queries) if query.terms], _STEPS, find)
         return results
 
-    def _candidates(self, queries: Sequence[Vector], limit: int, vocabulary: Vocabulary) -> list[list[Found]]:
-        return self._back_off.call(lambda: self._engine.search(queries, limit, vocabulary.terms))
+    def _candidates(
+        self, queries: Sequence[Vector], limit: int, vocabulary: Vocabulary, where: Filter | None
+    ) -> list[list[Found]]:
+        return self._back_off.call(lambda: self._engine.search(queries, limit, vocabulary.terms, where))
 
     def _unseen(self, found: Sequence[Found], limit: int, query: Vector) -> float:
         """The highest cosine of a document that the engine has not returned."""
         if len(found) < limit:
             return 0.0
         return self._engine.unseen(min(candidate.score for candidate in found), len(query.terms))
+
+    def _nearest(
+        self, query: Vector, found: Sequence[Found], k: int, unseen: float, vocabulary: Vocabulary | None
+    ) -> Hits:
+        """The k best of some candidates, where none of the other documents has more than `unseen`."""
+        weights = dict(zip(query.terms, query.weights, strict=True))
+        scored = ((_cosine(weights, candidate.point.vector), candidate.point) for candidate in found)
+        ranked = sorted(
+            ((cosine, point) for cosine, point in scored if cosine > 0), key=lambda pair: (-pair[0], pair[1].id)
+        )
+        best = ranked[:k]
+        hits = tuple(
+            Hit(
+                point.id,
+                point.text,
+                cosine,
+                explanation=_explanation(vocabulary, weights, point.vector),
+                fields=self._fields(point),
+            )
+            for cosine, point in best
+        )
+        beyond = ranked[k][0] if len(ranked) > k else 0.0
+        proved = not unseen or (len(best) == k and best[-1][0] > unseen)
+        return Hits(hits, proved, max(beyond, unseen))
+
+    def _fields(self, point: Point) -> dict[str, FieldValue]:
+        where, types = f"document {point.id!a:.40} of {self._engine.target}", self.metadata.fields
+        values = {
+            name: field_value(value, types[name], name, where) for name, value in point.fields.items() if name in types
+        }
+        return {name: value for name, value in values.items() if value is not None}
 
     def close(self) -> None:
         """Close the connection."""
@@ -162,23 +204,6 @@ class RemoteIndex:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _nearest(query: Vector, found: Sequence[Found], k: int, unseen: float, vocabulary: Vocabulary | None) -> Hits:
-    """The k best of some candidates, where none of the other documents has more than `unseen`."""
-    weights = dict(zip(query.terms, query.weights, strict=True))
-    scored = ((_cosine(weights, candidate.point.vector), candidate.point) for candidate in found)
-    ranked = sorted(
-        ((cosine, point) for cosine, point in scored if cosine > 0), key=lambda pair: (-pair[0], pair[1].id)
-    )
-    best = ranked[:k]
-    hits = tuple(
-        Hit(point.id, point.text, cosine, explanation=_explanation(vocabulary, weights, point.vector))
-        for cosine, point in best
-    )
-    beyond = ranked[k][0] if len(ranked) > k else 0.0
-    proved = not unseen or (len(best) == k and best[-1][0] > unseen)
-    return Hits(hits, proved, max(beyond, unseen))
 
 
 def _cosine(query: dict[int, float], document: Vector) -> float:

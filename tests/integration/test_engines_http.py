@@ -169,7 +169,7 @@ def test_a_solr_schema_is_added_once(server: Server, index: ImpactIndex) -> None
     commands = [
         json.loads(body) for method, path, _, body in server.requests if (method, path[-6:]) == ("POST", "schema")
     ]
-    assert commands == [schema()]
+    assert commands == [schema(Source.of_index(index).metadata)]
     engine.close()
 
 

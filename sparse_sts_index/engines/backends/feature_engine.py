@@ -13,10 +13,14 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, ClassVar
 
 import numpy as np
 
+from sparse_sts_index.data.fields import FieldType, plain_fields
+from sparse_sts_index.data.filters import And, Compare, Exists, Filter, In, Not, Or
+from sparse_sts_index.engines.backends.moments import to_millisecond
 from sparse_sts_index.engines.backends.packing import pack, unpack
 from sparse_sts_index.engines.backends.terms import FEATURE_ERROR, escape, feature_weights
 from sparse_sts_index.engines.base import (
@@ -34,7 +38,15 @@ from sparse_sts_index.errors import EngineError
 _LONGEST_ID = 512  # bytes of an _id
 _HASHED = "sha256:"
 TERMS_FIELD, _VECTOR = "terms", "vector"
-_SOURCE = ["id", "text", _VECTOR]
+_SOURCE = ["id", "text", _VECTOR, "fields"]
+_TYPES: dict[FieldType, str] = {
+    "keyword": "keyword",
+    "keywords": "keyword",
+    "number": "double",
+    "date": "date",
+    "boolean": "boolean",
+}
+_BOUNDS = {"=": ("gte", "lte"), "<": ("lt",), "<=": ("lte",), ">": ("gt",), ">=": ("gte",)}
 
 
 def key(doc_id: str) -> str:
@@ -49,13 +61,39 @@ def document(point: Point, terms: Sequence[str]) -> dict[str, Any]:
     """The source of a document."""
     weights = feature_weights(np.array(point.vector.weights, np.float32)).tolist()
     features = {escape(terms[term]): weight for term, weight in zip(point.vector.terms, weights, strict=True)}
-    return {"id": point.id, "text": point.text, TERMS_FIELD: features, _VECTOR: pack(point.vector)}
+    source = {"id": point.id, "text": point.text, TERMS_FIELD: features, _VECTOR: pack(point.vector)}
+    return source | {"fields": plain_fields(point.fields)} if point.fields else source
 
 
 def bulk_record(point: Point, terms: Sequence[str]) -> str:
     """A document as two lines of a bulk request."""
     action = {"index": {"_id": key(point.id)}}
     return "\n".join(json.dumps(line, ensure_ascii=False) for line in (action, document(point, terms)))
+
+
+def condition(where: Filter) -> dict[str, Any]:
+    """A filter as both have it."""
+    match where:
+        case Compare(name, operator, datetime() as moment):
+            bounds = dict.fromkeys(_BOUNDS[operator], to_millisecond(moment, operator))
+            return {"range": {f"fields.{name}": {**bounds, "format": "strict_date_time"}}}
+        case Compare(name, "=", value):
+            return {"term": {f"fields.{name}": {"value": value}}}
+        case Compare(name, operator, value):
+            return {"range": {f"fields.{name}": dict.fromkeys(_BOUNDS[operator], value)}}
+        case In(name, values):
+            return {"terms": {f"fields.{name}": list(values)}}
+        case Exists(name):
+            return {"exists": {"field": f"fields.{name}"}}
+        case Not(part):
+            return {"bool": {"must_not": [condition(part)]}}
+        case And(parts):
+            return {"bool": {"filter": [condition(part) for part in parts]}} if parts else {"match_all": {}}
+        case Or(parts):
+            if not parts:
+                return {"match_none": {}}
+            return {"bool": {"should": [condition(part) for part in parts], "minimum_should_match": 1}}
+    raise ValueError(f"{type(where).__name__} is no filter")
 
 
 class FeatureEngine(Engine):
@@ -69,12 +107,16 @@ class FeatureEngine(Engine):
     @classmethod
     def mapping(cls, metadata: Metadata) -> dict[str, Any]:
         """The body that creates the index."""
-        properties = {
+        properties: dict[str, Any] = {
             "id": {"type": "keyword", "index": False, "doc_values": False},
             "text": {"type": "text"},
             TERMS_FIELD: cls.features,
             _VECTOR: {"type": "binary"},
         }
+        if metadata.fields:
+            properties["fields"] = {
+                "properties": {name: {"type": _TYPES[kind]} for name, kind in metadata.fields.items()}
+            }
         meta = {METADATA_KEY: metadata.to_json()}
         return {"mappings": {"dynamic": "strict", "_meta": meta, "properties": properties}}
 
@@ -84,9 +126,12 @@ class FeatureEngine(Engine):
         """The query whose score is the dot product."""
 
     @classmethod
-    def request(cls, vector: Vector, limit: int, terms: Sequence[str]) -> dict[str, Any]:
-        """The body of a search."""
-        return {"query": cls.query(vector, terms), "size": limit, "_source": _SOURCE, "track_total_hits": False}
+    def request(cls, vector: Vector, limit: int, terms: Sequence[str], where: Filter | None = None) -> dict[str, Any]:
+        """The body of a search; a filter takes no part in scores."""
+        query = cls.query(vector, terms)
+        if where is not None:
+            query = {"bool": {"must": [query], "filter": [condition(where)]}}
+        return {"query": query, "size": limit, "_source": _SOURCE, "track_total_hits": False}
 
     @abstractmethod
     def _calling(self) -> contextlib.AbstractContextManager[None]:
@@ -135,18 +180,21 @@ class FeatureEngine(Engine):
         with self._calling():
             self._client.indices.refresh(index=self.target.name)
 
-    def search(self, queries: Sequence[Vector], limit: int, terms: Sequence[str]) -> list[list[Found]]:
+    def search(
+        self, queries: Sequence[Vector], limit: int, terms: Sequence[str], where: Filter | None = None
+    ) -> list[list[Found]]:
         """A search for each query, of all shards."""
-        return [self._search(query, limit, terms) for query in queries]
+        return [self._search(self.request(query, limit, terms, where)) for query in queries]
 
-    def _search(self, query: Vector, limit: int, terms: Sequence[str]) -> list[Found]:
-        body = self.request(query, limit, terms)
+    def _search(self, body: dict[str, Any]) -> list[Found]:
         with self._calling():
             answer = self._client.search(index=self.target.name, body=body, allow_partial_search_results=False)
         if answer.get("timed_out") or answer.get("_shards", {}).get("failed"):
             raise Busy(f"{self.target}: not all shards have answered")
         sources = ((hit["_source"], hit["_score"]) for hit in answer["hits"]["hits"])
-        return [Found(Point(s["id"], s["text"], unpack(s[_VECTOR])), score) for s, score in sources]
+        return [
+            Found(Point(s["id"], s["text"], unpack(s[_VECTOR]), s.get("fields", {})), score) for s, score in sources
+        ]
 
     def close(self) -> None:
         """Close the connections."""

@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from sparse_sts_index.data.fields import FieldType, FieldValue, microseconds, plain_fields
+from sparse_sts_index.data.filters import And, Compare, Exists, Filter, In, Not, Operator, Or
 from sparse_sts_index.engines.base import (
     METADATA_KEY,
     TIMEOUT,
@@ -31,7 +34,10 @@ _FIELDS: list[dict[str, Any]] = [
     {"fieldName": "id", "dataType": "VarChar", "isPrimary": True, "elementTypeParams": {"max_length": _LONGEST}},
     {"fieldName": "text", "dataType": "VarChar", "elementTypeParams": {"max_length": _LONGEST}},
     {"fieldName": "vector", "dataType": "SparseFloatVector"},
+    {"fieldName": "fields", "dataType": "JSON"},
 ]
+_DATE = ":us"  # after the name of a date, in the JSON of the fields: its microseconds since 1970, which compare
+_OPPOSITES: dict[Operator, str] = {"=": "!=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _INDEX = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "IP"}
 _SEARCH = {"metric_type": "IP", "params": {"drop_ratio_search": 0.0}}  # no term is left out
 
@@ -42,12 +48,55 @@ def row(point: Point) -> dict[str, Any]:
     Raises
     ------
     EngineError
-        Its text does not fit.
+        Its text or its fields do not fit.
     """
     if len(point.text.encode()) > _LONGEST:
         raise EngineError(f"document {point.id!r}: its text is longer than the {_LONGEST:,} bytes that Milvus holds")
+    dates = {f"{n}{_DATE}": microseconds(value) for n, value in point.fields.items() if isinstance(value, datetime)}
+    fields = plain_fields(point.fields) | dates
+    if len(json.dumps(fields)) > _LONGEST:
+        raise EngineError(f"document {point.id!r}: its fields are longer than the {_LONGEST:,} bytes that Milvus holds")
     vector = dict(zip(point.vector.terms, point.vector.weights, strict=True))
-    return {"id": point.id, "text": point.text, "vector": vector}
+    return {"id": point.id, "text": point.text, "vector": vector, "fields": fields}
+
+
+def expression(where: Filter, types: Mapping[str, FieldType], negated: bool = False) -> str:
+    """A filter, or what does not pass it, as Milvus has it.
+
+    A negation is that of single conditions: a comparison with what a document does not have is unknown to Milvus Lite,
+    and so would be its negation.
+    """
+    match where:
+        case Not(part):
+            return expression(part, types, not negated)
+        case And(parts) | Or(parts):
+            every = isinstance(where, And) is not negated
+            each = [f"({expression(part, types, negated)})" for part in parts]
+            return (" and " if every else " or ").join(each) or _everything(every)
+        case In(name, values):
+            return expression(Or(tuple(Compare(name, "=", value) for value in values)), types, negated)
+        case Exists(name):
+            return f"{'not ' * negated}exists {_path(name)}"
+        case Compare(name, _, value) if types[name] == "keywords":
+            return f"{'not ' * negated}json_contains({_path(name)}, {_literal(value)})"
+        case Compare(name, operator, value):
+            path = _path(f"{name}{_DATE}" if types[name] == "date" else name)
+            if negated:
+                return f"not exists {path} or {path} {_OPPOSITES[operator]} {_literal(value)}"
+            return f"{path} {'==' if operator == '=' else operator} {_literal(value)}"
+    raise ValueError(f"{type(where).__name__} is no filter")
+
+
+def _everything(does: bool) -> str:
+    return 'id != ""' if does else 'id == ""'  # no id is empty
+
+
+def _path(key: str) -> str:
+    return f'fields["{key}"]'
+
+
+def _literal(value: FieldValue) -> str:
+    return json.dumps(microseconds(value) if isinstance(value, datetime) else value, ensure_ascii=False)
 
 
 def record(point: Point, terms: Sequence[str]) -> str:
@@ -80,6 +129,7 @@ class Milvus(Engine):
         self._api = load_client("pymilvus", "pymilvus", self.name)
         self._rpc_error = load_client("grpc", "grpcio", self.name).RpcError
         self._loaded = False
+        self._types: Mapping[str, FieldType] = {}  # since the metadata were read
         logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs whatever it raises as well, with a traceback
         with self._calling():
             if target.local:
@@ -100,7 +150,9 @@ class Milvus(Engine):
             if not self._client.has_collection(self.target.name, timeout=TIMEOUT):
                 return None
             properties = self._client.describe_collection(self.target.name, timeout=TIMEOUT).get("properties", {})
-        return Metadata.from_json(properties.get(METADATA_KEY), self.target)
+        metadata = Metadata.from_json(properties.get(METADATA_KEY), self.target)
+        self._types = metadata.fields
+        return metadata
 
     def create(self, metadata: Metadata) -> None:
         """Make the collection and its index, and load it."""
@@ -110,6 +162,7 @@ class Milvus(Engine):
             schema.add_field("id", types.VARCHAR, is_primary=True, max_length=_LONGEST)
             schema.add_field("text", types.VARCHAR, max_length=_LONGEST)
             schema.add_field("vector", types.SPARSE_FLOAT_VECTOR)
+            schema.add_field("fields", types.JSON)
             index = self._client.prepare_index_params()
             index.add_index(field_name="vector", **_INDEX)
             self._client.create_collection(
@@ -131,7 +184,9 @@ class Milvus(Engine):
         with self._calling():
             self._client.flush(self.target.name)
 
-    def search(self, queries: Sequence[Vector], limit: int, terms: Sequence[str]) -> list[list[Found]]:
+    def search(
+        self, queries: Sequence[Vector], limit: int, terms: Sequence[str], where: Filter | None = None
+    ) -> list[list[Found]]:
         """One request for all queries, of everything written so far."""
         with self._calling():
             if not self._loaded:  # Milvus Lite forgets that between processes
@@ -142,7 +197,8 @@ class Milvus(Engine):
                 data=[dict(zip(query.terms, query.weights, strict=True)) for query in queries],
                 anns_field="vector",
                 limit=limit,
-                output_fields=["id", "text", "vector"],
+                filter="" if where is None else expression(where, self._types),
+                output_fields=["id", "text", "vector", "fields"],
                 search_params=_SEARCH,
                 consistency_level="Strong",
                 timeout=TIMEOUT,
@@ -167,4 +223,5 @@ def _found(hit: Any) -> Found:
     entity = hit["entity"]
     vector = sorted(entity["vector"].items())
     terms, weights = [term for term, _ in vector], [weight for _, weight in vector]
-    return Found(Point(entity["id"], entity["text"], Vector(terms, weights)), hit["distance"])
+    fields = {name: value for name, value in entity["fields"].items() if not name.endswith(_DATE)}
+    return Found(Point(entity["id"], entity["text"], Vector(terms, weights), fields), hit["distance"])

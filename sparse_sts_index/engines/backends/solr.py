@@ -10,9 +10,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
+from sparse_sts_index.data.fields import FieldType, plain_fields
+from sparse_sts_index.data.filters import And, Compare, Exists, Filter, In, Not, Or
+from sparse_sts_index.engines.backends.moments import to_millisecond
 from sparse_sts_index.engines.backends.packing import pack, unpack
 from sparse_sts_index.engines.base import (
     METADATA_KEY,
@@ -32,7 +36,8 @@ from sparse_sts_index.engines.target import Target
 from sparse_sts_index.errors import EngineError
 from sparse_sts_index.vectors.vocabulary import DELIMITER
 
-_TYPE, _TERMS, _TEXT, _VECTOR = "sparse_sts_terms", "sts_terms", "sts_text", "sts_vector"
+_TYPE, _TERMS, _TEXT, _VECTOR, _JSON = "sparse_sts_terms", "sts_terms", "sts_text", "sts_vector", "sts_fields"
+_PREFIX = "sts_field_"  # of the fields that can be filtered by
 
 _FIELD_TYPE: dict[str, Any] = {
     "name": _TYPE,
@@ -44,18 +49,34 @@ _FIELD_TYPE: dict[str, Any] = {
     },
     "queryAnalyzer": {"tokenizer": {"name": "keyword"}},
 }
-_FIELDS: list[dict[str, Any]] = [
-    {"name": _TERMS, "type": _TYPE, "indexed": True, "stored": False, "multiValued": False},
-    *(
-        {"name": name, "type": "string", "indexed": False, "stored": True, "docValues": False, "multiValued": False}
-        for name in (_TEXT, _VECTOR)
-    ),
-]
+_CLASSES: dict[FieldType, str] = {
+    "keyword": "StrField",
+    "keywords": "StrField",
+    "number": "DoublePointField",
+    "date": "DatePointField",
+    "boolean": "BoolField",
+}
+_RANGES = {"=": "[{0} TO {0}]", "<": "[* TO {0}}}", "<=": "[* TO {0}]", ">": "{{{0} TO *]", ">=": "[{0} TO *]"}
 
 
-def schema() -> dict[str, Any]:
+def _kept(name: str) -> dict[str, Any]:
+    return {"name": name, "type": "string", "indexed": False, "stored": True, "docValues": False, "multiValued": False}
+
+
+def _filtered(name: str, type_: FieldType) -> dict[str, Any]:
+    kept = {"indexed": True, "stored": False, "docValues": True, "useDocValuesAsStored": False}
+    return {"name": f"{_PREFIX}{name}", "type": f"sparse_sts_{type_}", **kept, "multiValued": type_ == "keywords"}
+
+
+def schema(metadata: Metadata) -> dict[str, list[dict[str, Any]]]:
     """Commands for the Schema API."""
-    return {"add-field-type": _FIELD_TYPE, "add-field": _FIELDS}
+    terms = {"name": _TERMS, "type": _TYPE, "indexed": True, "stored": False, "multiValued": False}
+    types, fields = [_FIELD_TYPE], [terms, _kept(_TEXT), _kept(_VECTOR)]
+    if metadata.fields:
+        used = sorted(set(metadata.fields.values()))
+        types += [{"name": f"sparse_sts_{type_}", "class": f"solr.{_CLASSES[type_]}"} for type_ in used]
+        fields += [_kept(_JSON), *(_filtered(name, type_) for name, type_ in metadata.fields.items())]
+    return {"add-field-type": types, "add-field": fields}
 
 
 def property_command(metadata: Metadata) -> dict[str, Any]:
@@ -63,11 +84,17 @@ def property_command(metadata: Metadata) -> dict[str, Any]:
     return {"set-user-property": {METADATA_KEY: metadata.to_json()}}
 
 
-def document(point: Point, terms: Sequence[str]) -> dict[str, str]:
+def document(point: Point, terms: Sequence[str]) -> dict[str, Any]:
     """A document as Solr indexes it."""
     pairs = zip(point.vector.terms, point.vector.weights, strict=True)
     weighted = " ".join(f"{terms[term]}{DELIMITER}{weight:.9g}" for term, weight in pairs)
-    return {"id": point.id, _TEXT: point.text, _TERMS: weighted, _VECTOR: pack(point.vector)}
+    values: dict[str, Any] = {"id": point.id, _TEXT: point.text, _TERMS: weighted, _VECTOR: pack(point.vector)}
+    if point.fields:
+        plain = plain_fields(point.fields)
+        values[_JSON] = json.dumps(plain, ensure_ascii=False)
+        for name, value in point.fields.items():
+            values[f"{_PREFIX}{name}"] = to_millisecond(value) if isinstance(value, datetime) else plain[name]
+    return values
 
 
 def record(point: Point, terms: Sequence[str]) -> str:
@@ -75,15 +102,52 @@ def record(point: Point, terms: Sequence[str]) -> str:
     return json.dumps(document(point, terms), ensure_ascii=False)
 
 
-def parameters(vector: Vector, limit: int, terms: Sequence[str]) -> dict[str, str]:
-    """A request whose scores are dot products.
+class _Filters:
+    """Parameters that hold the parts of a filter, each a query."""
 
-    Terms are parameters of their own, so that none is parsed; nor is ``${...}`` in one replaced.
+    def __init__(self) -> None:
+        self.request: dict[str, str] = {}
+
+    def add(self, query: str) -> str:
+        """Keep a query, or a text; return what refers to it."""
+        name = f"f{len(self.request)}"
+        self.request[name] = query
+        return f"${name}"
+
+    def query(self, where: Filter) -> str:
+        match where:
+            case Compare(name, "=", str() | bool() as value):
+                text = value if isinstance(value, str) else json.dumps(value)
+                return f"{{!term f={_PREFIX}{name} v={self.add(text)}}}"
+            case Compare(name, operator, value):
+                text = to_millisecond(value, operator) if isinstance(value, datetime) else repr(value)
+                return f"{_PREFIX}{name}:{_RANGES[operator].format(text)}"
+            case In(name, values):
+                return self.query(Or(tuple(Compare(name, "=", value) for value in values)))
+            case Exists(name):
+                return f"{_PREFIX}{name}:*"
+            case Not(part):
+                return f"{{!bool must=*:* must_not={self.add(self.query(part))}}}"
+            case And(parts):
+                return self._bool("must", parts, "*:*")
+            case Or(parts):
+                return self._bool("should", parts, "-*:*")
+        raise ValueError(f"{type(where).__name__} is no filter")
+
+    def _bool(self, occur: str, parts: Sequence[Filter], empty: str) -> str:
+        clauses = [f"{occur}={self.add(self.query(part))}" for part in parts]
+        return "{!bool " + " ".join(clauses) + "}" if clauses else empty
+
+
+def parameters(vector: Vector, limit: int, terms: Sequence[str], where: Filter | None = None) -> dict[str, str]:
+    """A request whose scores are dot products; a filter takes no part in them.
+
+    Terms and values are parameters of their own, so that none is parsed; nor is ``${...}`` in one replaced.
     """
     numbers = range(len(vector.terms))
     request = {
         "q": "{!bool " + " ".join(f"should=$q{n}" for n in numbers) + "}",
-        "fl": f"id,{_TEXT},{_VECTOR},score",
+        "fl": f"id,{_TEXT},{_VECTOR},{_JSON},score",
         "rows": str(limit),
         "expandMacros": "false",
         "shards.tolerant": "false",
@@ -92,6 +156,10 @@ def parameters(vector: Vector, limit: int, terms: Sequence[str]) -> dict[str, st
         score = f"{{!payload_score f={_TERMS} func=sum includeSpanScore=false v=$t{n}}}"
         request[f"q{n}"] = f"{{!boost b={weight:.9g}}}{score}"
         request[f"t{n}"] = terms[term]
+    if where is not None:
+        filters = _Filters()
+        request["fq"] = filters.query(where)
+        request |= filters.request
     return request
 
 
@@ -125,14 +193,18 @@ class Solr(Engine):
     def create(self, metadata: Metadata) -> None:
         """Add what is missing to the schema, and keep the metadata."""
         with self._calling():
-            there = self._ask("schema")["schema"]
+            there, wanted = self._ask("schema")["schema"], schema(metadata)
             types = {field_type["name"] for field_type in there["fieldTypes"]}
-            fields = {field["name"] for field in there["fields"]}
-            commands: dict[str, Any] = {"add-field": [field for field in _FIELDS if field["name"] not in fields]}
-            if _TYPE not in types:
-                commands = {"add-field-type": _FIELD_TYPE, **commands}
-            if _TYPE not in types or commands["add-field"]:
-                self._ask("schema", commands)
+            fields = {field["name"]: field["type"] for field in there["fields"]}
+            commands = {
+                "add-field-type": [type_ for type_ in wanted["add-field-type"] if type_["name"] not in types],
+                "add-field": [field for field in wanted["add-field"] if field["name"] not in fields],
+                "replace-field": [
+                    field for field in wanted["add-field"] if fields.get(field["name"], field["type"]) != field["type"]
+                ],
+            }
+            if any(commands.values()):
+                self._ask("schema", {name: values for name, values in commands.items() if values})
             self._ask("config", property_command(metadata))
 
     def drop(self) -> None:
@@ -151,16 +223,18 @@ class Solr(Engine):
         with self._calling():
             self._client.commit()
 
-    def search(self, queries: Sequence[Vector], limit: int, terms: Sequence[str]) -> list[list[Found]]:
+    def search(
+        self, queries: Sequence[Vector], limit: int, terms: Sequence[str], where: Filter | None = None
+    ) -> list[list[Found]]:
         """A search for each query, of all shards."""
-        return [self._search(query, limit, terms) for query in queries]
+        return [self._search(parameters(query, limit, terms, where)) for query in queries]
 
-    def _search(self, query: Vector, limit: int, terms: Sequence[str]) -> list[Found]:
+    def _search(self, request: dict[str, str]) -> list[Found]:
         with self._calling():
-            answer = self._client.search(**parameters(query, limit, terms))
+            answer = self._client.search(**request)
         if answer.raw_response["responseHeader"].get("partialResults"):
             raise Busy(f"{self.target}: not all of it was searched")
-        return [Found(Point(hit["id"], hit[_TEXT], unpack(hit[_VECTOR])), hit["score"]) for hit in answer.docs]
+        return [_found(hit) for hit in answer.docs]
 
     def close(self) -> None:
         """Close the connections."""
@@ -205,3 +279,8 @@ class Solr(Engine):
             if self._status in RETRYABLE:
                 raise Busy(f"{self.target}: {error}", seconds_to_wait(self._retry_after)) from error
             raise EngineError(f"{self.target}: {error}") from error
+
+
+def _found(hit: Any) -> Found:
+    fields = json.loads(hit[_JSON]) if _JSON in hit else {}
+    return Found(Point(hit["id"], hit[_TEXT], unpack(hit[_VECTOR]), fields), hit["score"])

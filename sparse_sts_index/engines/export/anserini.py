@@ -1,8 +1,9 @@
 """Impacts as Anserini's ``JsonVectorCollection``: one JSON object a line with ``id``, ``contents`` and ``vector``.
 
-``vector`` maps Lucene terms to integer impacts, largest first. Anserini indexes such files with ``-collection
-JsonVectorCollection -generator DefaultLuceneDocumentGenerator -impact -pretokenized``; it passes over documents with an
-empty vector, which :meth:`sparse_sts_index.index.SparseStsIndex.build` keeps.
+``vector`` maps Lucene terms to integer impacts, largest first; ``fields``, if there are any, holds what else is kept.
+Anserini indexes such files with ``-collection JsonVectorCollection -generator DefaultLuceneDocumentGenerator -impact
+-pretokenized``; it passes over documents with an empty vector, which
+:meth:`sparse_sts_index.index.SparseStsIndex.build` keeps.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import IO, TYPE_CHECKING
 
 from sparse_sts_index.data.documents import Chunk, Document
+from sparse_sts_index.data.fields import plain_fields
 from sparse_sts_index.encoding.documents import encode_documents
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.quantizer import Quantizer
@@ -92,4 +94,6 @@ def _lines(chunk: Chunk, terms: tuple[str, ...]) -> Iterable[str]:
         weights = zip(impacts.data[entries].tolist(), impacts.indices[entries].tolist(), strict=True)
         vector = {terms[term_id]: weight for weight, term_id in sorted(weights, key=lambda x: (-x[0], x[1]))}
         value = {"id": document.id, "contents": document.text, "vector": vector}
+        if document.fields:
+            value["fields"] = plain_fields(document.fields)
         yield json.dumps(value, ensure_ascii=False) + "\n"

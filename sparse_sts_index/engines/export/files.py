@@ -57,7 +57,8 @@ _FORMATS = {
         lambda metadata: {"index.json": opensearch.OpenSearch.mapping(metadata)}, feature_engine.bulk_record
     ),
     "solr": _Files(
-        lambda metadata: {"schema.json": solr.schema(), "config.json": solr.property_command(metadata)}, solr.record
+        lambda metadata: {"schema.json": solr.schema(metadata), "config.json": solr.property_command(metadata)},
+        solr.record,
     ),
     "milvus": _Files(
         lambda metadata: {"collection.json": milvus.creation(), "properties.json": milvus.properties(metadata)},
@@ -65,7 +66,10 @@ _FORMATS = {
         *(".json", '{"rows": [\n', ",\n", "\n]}\n"),
     ),
     "qdrant": _Files(
-        lambda metadata: {"collection.json": qdrant.creation(metadata)},
+        lambda metadata: {
+            "collection.json": qdrant.creation(metadata),
+            **{f"payload-index-{n:03}.json": body for n, body in enumerate(qdrant.payload_indexes(metadata), 1)},
+        },
         qdrant.record,
         *(".json", '{"points": [\n', ",\n", "\n]}\n"),
     ),
@@ -83,7 +87,8 @@ def export_files(
 ) -> int:
     """Write a folder with the collection in an engine's format; it is there whole or not at all.
 
-    Documents without a term are left out, but for CIFF: no query can find them, and not every engine takes them.
+    Documents without a term are left out, but for CIFF: no query can find them, and not every engine takes them. CIFF
+    has no place for fields.
 
     Parameters
     ----------
@@ -154,6 +159,7 @@ def _manifest(source: Source, format: str, documents: int, folder: Path) -> dict
         "files": files,
         "rounding": rounding,
         **source.metadata.settings(),
+        "fields": dict(source.metadata.fields),
     }
 
 

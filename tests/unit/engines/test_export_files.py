@@ -243,7 +243,7 @@ def test_a_milvus_collection_made_of_exported_files_is_recognised(source: Source
     assert (set(creation), set(properties)) == ({"schema", "indexParams"}, {"properties"})
     engine = connect(f"milvus+file:{tmp_path}/m.db/glosses")
     client = engine._client  # type: ignore[attr-defined]
-    types = {"VarChar": 21, "SparseFloatVector": 104}
+    types = {"VarChar": 21, "JSON": 23, "SparseFloatVector": 104}
     schema = client.create_schema(auto_id=creation["schema"]["autoID"], enable_dynamic_field=False)
     for field in creation["schema"]["fields"]:
         parameters = {"is_primary": field.get("isPrimary", False), **field.get("elementTypeParams", {})}
