@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
 from serving import serving
 
 if TYPE_CHECKING:
-    from sparse_sts_index import SparseStsIndex
+    from sparse_sts_index import SparseStsEncoder, SparseStsIndex
 
 try:
     from axe_playwright_python.sync_playwright import Axe
@@ -29,12 +30,32 @@ NEAREST = "Three girls are painting a fence green."
 SECOND = "Three girls are sitting on a green fence, painting."
 LONG = "I was charged twice for my March subscription but the second payment was already returned."
 HOSTILE = '<img src=x onerror="window.ran=1"><script>window.ran=1</script> a 🐕 & a fence'
+TICKETS: list[dict[str, Any]] = [
+    {"product": "router", "status": "open", "price": 10.0, "text": "The router forgets its password."},
+    {"product": "router", "status": "closed", "price": 30.0, "text": "How do I reset the password of my router?"},
+    {"product": "printer", "status": "open", "price": 20.0, "text": "Which password does the printer want?"},
+    {"product": 'a "<b>phone"', "status": "open", "price": 40.0, "text": "My phone wants another password."},
+]
 SECONDS = 30.0  # to wait for anything, on a busy machine
 
 
 @pytest.fixture(scope="module")
 def url(sample_index: SparseStsIndex) -> Iterator[str]:
     with serving(sample_index.path) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def tickets(tiny: SparseStsEncoder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of sentences with fields."""
+    from sparse_sts_index import Document, SparseStsIndex
+
+    rows = [{**ticket} for ticket in TICKETS]
+    documents = [Document(str(number), row.pop("text"), fields=row) for number, row in enumerate(rows)]
+    fields = {"product": "keyword", "status": "keyword", "price": "number"}
+    path = tmp_path_factory.mktemp("tickets") / "index"
+    SparseStsIndex.build(path, documents, tiny, fields=fields).close()  # type: ignore[arg-type]
+    with serving(path) as server:
         yield server.url
 
 
@@ -68,12 +89,12 @@ class Visit:
             lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None,
         )
         page.goto(self.url + address)
-        expect(page.locator("#about")).to_contain_text("1,000 sentences")
+        expect(page.locator("#about")).to_contain_text("sentences")
         return page
 
 
-@pytest.fixture
-def visit(browser: Browser, url: str) -> Iterator[Visit]:
+@contextlib.contextmanager
+def visiting(browser: Browser, url: str) -> Iterator[Visit]:
     """Any page opened must stay with its server and have nothing to complain of."""
     expect.set_options(timeout=1000 * SECONDS)
     visit = Visit(browser, url.rstrip("/"))
@@ -84,6 +105,18 @@ def visit(browser: Browser, url: str) -> Iterator[Visit]:
     origin = urlsplit(url)[:2]
     elsewhere = [to for to in visit.requests if not to.startswith("data:") and urlsplit(to)[:2] != origin]
     assert elsewhere == []
+
+
+@pytest.fixture
+def visit(browser: Browser, url: str) -> Iterator[Visit]:
+    with visiting(browser, url) as visit:
+        yield visit
+
+
+@pytest.fixture
+def shop(browser: Browser, tickets: str) -> Iterator[Visit]:
+    with visiting(browser, tickets) as visit:
+        yield visit
 
 
 def find(page: Page, text: str = QUERY) -> Locator:
@@ -345,7 +378,7 @@ def test_accessible(visit: Visit, scheme: str) -> None:
     check("before a query")
     hit = find(page).first
     hit.get_by_role("button", name="Why").click()
-    page.locator("summary").click()
+    page.locator("#keys summary").click()
     check("hits")
     hit.get_by_role("button", name="Compare").click()
     expect(page.get_by_role("table", name="Shared terms")).to_be_visible()
@@ -447,3 +480,99 @@ def test_progress_of_the_comparison(visit: Visit) -> None:
     expect(bar).to_have_attribute("value", "0.75")
     wait_for_groups(page)
     expect(bar).to_be_hidden()
+
+
+def passing(page: Page, number: int, proof: str = "the nearest of all that pass") -> list[str]:
+    """Wait until so many hits are shown, and told of; their texts."""
+    status = re.compile(rf"^{number} of 4 sentences, {proof} \(proved\)")
+    expect(page.locator("#search-status")).to_have_text(status)
+    return page.locator(".hit > div > .sentence").all_inner_texts()
+
+
+def chip(page: Page, value: str) -> Locator:
+    return page.locator("#chips").get_by_role("checkbox", name=re.compile(rf"^{re.escape(value)} \d+$"))
+
+
+def test_filter_by_chips(shop: Visit) -> None:
+    page = shop.open()
+    hits = find(page, "the password")
+    expect(hits).to_have_count(4)
+    expect(hits.first.locator(".fields")).to_contain_text("product")
+    page.get_by_text("Filter and group").click()
+    values = ["router 2", 'a "<b>phone" 1', "printer 1", "open 3", "closed 1"]
+    expect(page.locator("#chips label")).to_have_text(values)
+    chip(page, "open").check()
+    assert len(passing(page, 3)) == 3
+    expect(chip(page, "router")).to_have_accessible_name("router 1")
+    expect(chip(page, "closed")).to_have_accessible_name("closed 1")
+    chip(page, 'a "<b>phone"').check()
+    assert passing(page, 1) == [TICKETS[3]["text"]]
+    chip(page, 'a "<b>phone"').uncheck()
+    chip(page, "router").check()
+    assert passing(page, 1) == [TICKETS[0]["text"]]
+    again = shop.open(page.url.removeprefix(shop.url))
+    assert passing(again, 1) == [TICKETS[0]["text"]]
+    expect(again.get_by_label("Only sentences that pass")).to_have_value('product in ("router") and status in ("open")')
+
+
+def test_filter_by_text(shop: Visit) -> None:
+    page = shop.open()
+    find(page, "the password")
+    page.get_by_text("Filter and group").click()
+    field = page.get_by_label("Only sentences that pass")
+    field.fill("price >= 20 and price <")
+    expect(page.locator("#search-status.error")).to_contain_text("filter, character 24")
+    expect(page.locator(".hit")).to_have_count(0)
+    shop.complaints.clear()  # Chromium notes each refusal
+    field.fill("price >= 20 and price < 40")
+    assert set(passing(page, 2)) == {TICKETS[1]["text"], TICKETS[2]["text"]}
+    expect(chip(page, "router")).to_have_accessible_name("router 1")
+    field.fill("price > 99")
+    expect(page.locator("#search-status")).to_have_text("No sentence that passes shares a term with yours.")
+
+
+def test_best_of_each(shop: Visit) -> None:
+    page = shop.open()
+    find(page, "the password")
+    page.get_by_text("Filter and group").click()
+    page.get_by_role("group", name="Best of each").get_by_role("radio", name="product").check()
+    texts = passing(page, 3, "the best of each product of all")
+    assert len({ticket["product"] for ticket in TICKETS if ticket["text"] in texts}) == 3
+    again = shop.open(page.url.removeprefix(shop.url))
+    assert passing(again, 3, "the best of each product of all") == texts
+
+
+def test_filter_by_keyboard(shop: Visit) -> None:
+    page = shop.open()
+    find(page, "the password")
+    page.get_by_text("Filter and group").focus()
+    page.keyboard.press("Enter")
+    expect(chip(page, "router")).to_be_visible()
+    page.keyboard.press("Tab")
+    expect(chip(page, "router")).to_be_focused()
+    page.keyboard.press("Space")
+    assert len(passing(page, 2)) == 2
+    expect(chip(page, "open")).to_have_accessible_name("open 1")
+    expect(chip(page, "router")).to_be_focused()
+    page.keyboard.press("/")
+    expect(page.locator("#query")).to_be_focused()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_filters_accessible(shop: Visit, scheme: str) -> None:
+    page = shop.open(color_scheme=scheme, bypass_csp=True, viewport={"width": 320, "height": 700})
+    find(page, "the password")
+    page.get_by_text("Filter and group").click()
+    chip(page, "router").check()
+    passing(page, 2)
+    assert not overflows(page)
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+    assert page.locator("#chips b").count() == 0
+
+
+def test_no_fields_no_filters(visit: Visit) -> None:
+    page = visit.open()
+    find(page)
+    expect(page.locator("#filters")).to_be_hidden()
+    expect(page.locator(".fields")).to_have_count(0)

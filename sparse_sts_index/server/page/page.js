@@ -6,6 +6,7 @@ const PAIRS = 64; // at most, in a request to explain
 const TERMS = 5; // named in a hit
 const LONE = 12; // terms of one sentence alone, before "show all"
 const MEMBERS = 6; // of a group, before "show all"
+const VALUES = 12; // of a field, to choose from
 const GROUPS = 50; // asked for at first
 const MOST_GROUPS = 500;
 const TOKEN = "sparse-sts-token";
@@ -280,15 +281,91 @@ function loneTerms(key, which, text, explanation) {
   return el("div", {}, title, ...capped(el("ul"), items, LONE, `terms only in the ${which}`));
 }
 
+// Filters
+
+const nextCounts = latest();
+/** Types of fields with values to choose from. */
+const CHOSEN = ["keyword", "keywords", "boolean"];
+const quoted = (value) => (typeof value === "boolean" ? String(value) : `"${value.replace(/["\\]/g, "\\$&")}"`);
+
+/** The values chosen by chips, by field. */
+function chosen() {
+  const values = {};
+  for (const { name, dataset } of document.querySelectorAll("#chips input:checked")) (values[name] ??= []).push(JSON.parse(dataset.value));
+  return values;
+}
+
+/** The filter of the chips and the text, but for one field's chips; null if there is none. */
+function where(without = null) {
+  const typed = $("where").value.trim();
+  const parts = Object.entries(chosen()).filter(([field]) => field !== without)
+    .map(([field, values]) => `${field} in (${values.map(quoted).join(", ")})`);
+  if (typed) parts.unshift(parts.length ? `(${typed})` : typed);
+  return parts.length ? parts.join(" and ") : null;
+}
+
+/** What a request to search says of both, if anything. */
+function filtering() {
+  const given = { where: where(), group_by: choice("group_by") };
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value));
+}
+
+/** Values to choose from, with how many sentences the rest of the filter leaves of each. */
+async function showChips() {
+  const signal = nextCounts();
+  const fields = Object.keys(state.index?.fields ?? {}).filter((name) => CHOSEN.includes(state.index.fields[name]));
+  const counts = (field) => api("/v1/counts", { body: { field, where: where(field), limit: VALUES }, signal });
+  try {
+    const all = await Promise.all(fields.map(counts));
+    const focused = document.activeElement?.closest("#chips") ? document.activeElement.id : null;
+    const before = chosen();
+    $("chips").replaceChildren(...all.map(({ data }) => chipsOf(data, before[data.field] ?? [])));
+    if (focused) $(focused)?.focus();
+  } catch (error) {
+    if (!signal.aborted) say("search", error.message, true);
+  }
+}
+
+function chipsOf({ field, values, shown }, before) {
+  const gone = before.filter((value) => !shown.some((one) => one.value === value)).map((value) => ({ value, count: 0 }));
+  const chips = [...shown, ...gone].map(({ value, count: number }) => el("label", {},
+    el("input", { type: "checkbox", name: field, id: `chip-${field}-${value}`, checked: before.includes(value), "data-value": JSON.stringify(value) }),
+    el("span", {}, String(value), el("span", { className: "note" }, ` ${number.toLocaleString("en")}`))));
+  if (!chips.length) return "";
+  const more = values > shown.length ? el("span", { className: "note" }, `and ${values - shown.length} more`) : null;
+  return el("fieldset", {}, el("legend", {}, field), ...chips, more);
+}
+
+/** Conditions to begin with, by type. */
+const CONDITIONS = { number: ">= 1", date: ">= 2026-01-01" };
+
+/** Show what can be filtered by, where documents have fields. */
+function describeFields(fields) {
+  const names = Object.keys(fields);
+  $("filters").hidden = !names.length;
+  $("where").placeholder = names.slice(0, 2).map((name) => `${name} ${CONDITIONS[fields[name]] ?? "exists"}`).join(" and ");
+  const single = names.filter((name) => fields[name] !== "keywords");
+  $("grouping").replaceChildren($("grouping").firstElementChild, ...["", ...single].map((name) => el("label", {},
+    el("input", { type: "radio", name: "group_by", value: name, checked: !name }), el("span", {}, name || "sentence"))));
+}
+
+function fieldList(fields) {
+  const entries = Object.entries(fields ?? {});
+  if (!entries.length) return null;
+  const shown = (value) => (Array.isArray(value) ? value.join(", ") : String(value).replace(/T00:00:00Z$/, ""));
+  return el("dl", { className: "fields" }, ...entries.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, shown(value))]));
+}
+
 // Search
 
 const nextSearch = latest();
 const query = () => $("query").value.trim();
-const choice = (name) => document.querySelector(`input[name="${name}"]:checked`).value;
+const choice = (name) => document.querySelector(`input[name="${name}"]:checked`)?.value ?? "";
 
 /** What is known of the hits as a whole, in words. */
 function proof({ certified, bound }) {
-  return certified ? "the nearest of all (proved)" : `nearest among the candidates; no other is above ${fixed(bound)}`;
+  const best = choice("group_by") ? `the best of each ${choice("group_by")} ` : "the nearest ";
+  return certified ? `${best}of all${where() ? " that pass" : ""} (proved)` : `nearest among the candidates; no other is above ${fixed(bound)}`;
 }
 
 function search() {
@@ -296,6 +373,7 @@ function search() {
   const signal = nextSearch();
   remember();
   $("search-intro").hidden = text !== "";
+  $("filtered").textContent = [where(), choice("group_by") && `best of each ${choice("group_by")}`].filter(Boolean).join("; ");
   if (!text) {
     $("search").removeAttribute("aria-busy");
     $("hits").replaceChildren();
@@ -304,13 +382,14 @@ function search() {
   $("search").setAttribute("aria-busy", "true");
   return attempt("search", signal, async (options) => {
     const started = performance.now();
-    const body = { queries: [text], k: Number(choice("k")), mode: choice("mode"), explain: false };
+    const body = { queries: [text], k: Number(choice("k")), mode: choice("mode"), explain: false, ...filtering() };
     const { results: [result] } = (await orEmpty("hits", signal, api("/v1/search", { body, ...options }))).data;
     const took = Math.round(performance.now() - started);
     const hits = result.hits.map((hit, number) => hitItem(text, hit, number));
     $("hits").replaceChildren(...hits);
     const of = state.index ? ` of ${state.index.documents.toLocaleString("en")}` : "";
-    const found = hits.length ? `${hits.length}${of} sentences, ${proof(result)}, ${took} ms` : "No sentence shares a term with yours.";
+    const none = where() ? "No sentence that passes shares a term with yours." : "No sentence shares a term with yours.";
+    const found = hits.length ? `${hits.length}${of} sentences, ${proof(result)}, ${took} ms` : none;
     say("search", found);
     await explainHits(text, result.hits, hits, options);
     say("search", found);
@@ -343,7 +422,7 @@ function hitItem(text, hit, number) {
     : el("span", { className: "note" }, `score ${hit.score.toFixed(2)}${scale ? ` of ${scale[1]}` : ""}`);
   return el("li", { className: "hit", "data-id": hit.id },
     el("div", { className: "cosine" }, el("b", {}, el("span", { className: "hidden" }, "cosine "), fixed(hit.cosine)), bar(hit.cosine, "bar track"), score),
-    el("div", {}, el("p", { className: "sentence" }, hit.text), el("ul", { className: "terms", "aria-label": "Heaviest shared terms" })),
+    el("div", {}, el("p", { className: "sentence" }, hit.text), fieldList(hit.fields), el("ul", { className: "terms", "aria-label": "Heaviest shared terms" })),
     el("div", { className: "actions" }, toggle,
       button("Find similar", () => findSimilar(hit.text), `Find similar: ${hit.text}`),
       button("Compare", () => compareThese(text, hit.text), `Compare with the query: ${hit.text}`)),
@@ -475,7 +554,7 @@ const showThreshold = () => { $("threshold-value").value = Number($("threshold")
 // Views, and the address that leads back to them
 
 function parameters(view) {
-  if (view === "search") return { q: query(), k: choice("k"), mode: choice("mode") };
+  if (view === "search") return { q: query(), k: choice("k"), mode: choice("mode"), ...filtering() };
   if (view === "compare") return { a: pair()[0], b: pair()[1] };
   return { threshold: $("threshold").value };
 }
@@ -520,7 +599,10 @@ function restore() {
   else if (view === "collection") $("threshold").value = given.get("threshold") ?? $("threshold").value;
   else {
     $("query").value = given.get("q") ?? "";
-    ["k", "mode"].forEach((name) => { const input = radio(name); if (input) input.checked = true; });
+    $("where").value = given.get("where") ?? "";
+    if (given.get("where") || given.get("group_by")) $("filters").open = true;
+    document.querySelectorAll("#chips input").forEach((input) => { input.checked = false; });
+    ["k", "mode", "group_by"].forEach((name) => { const input = radio(name); if (input) input.checked = true; });
   }
   showThreshold();
   show(VIEWS.includes(view) ? view : "search");
@@ -544,7 +626,7 @@ function moveAmongHits(event) {
 
 function onKey(event) {
   if ($("token-dialog").open || event.isComposing) return;
-  const typing = event.target.matches?.("input:not([type=radio], [type=range]), textarea");
+  const typing = event.target.matches?.("input:not([type=radio], [type=checkbox], [type=range]), textarea");
   const digit = /^Digit([123])$/.exec(event.code);
   if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
     event.preventDefault();
@@ -578,6 +660,7 @@ function describe(index) {
   $("about").textContent = facts.join(" · ");
   $("version").textContent = `· sparse-sts-index ${index.version}`;
   $("threshold").min = index.lowest_threshold;
+  describeFields(index.fields ?? {});
 }
 
 function listen() {
@@ -585,7 +668,13 @@ function listen() {
   const compareSoon = debounced(compare);
   const groupsSoon = debounced(groups);
   $("query").addEventListener("input", () => searchSoon());
-  $("search-form").addEventListener("change", (event) => { if (event.target.type === "radio") searchSoon(true); });
+  $("search-form").addEventListener("change", (event) => {
+    if (event.target.type === "radio") searchSoon(true);
+    if (event.target.type === "checkbox") { searchSoon(true); showChips(); }
+  });
+  const filterSoon = debounced(() => { search(); showChips(); });
+  $("where").addEventListener("input", () => filterSoon());
+  $("filters").addEventListener("toggle", () => { if ($("filters").open) showChips(); });
   $("search-form").addEventListener("submit", (event) => { event.preventDefault(); searchSoon(true); });
   $("compare-form").addEventListener("input", () => compareSoon());
   $("compare-form").addEventListener("submit", (event) => event.preventDefault());
