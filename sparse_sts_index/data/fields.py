@@ -25,8 +25,8 @@ FieldInput = FieldValue | list[str] | date | Decimal | UUID | bytes | None
 FIELD_TYPES: Final[tuple[FieldType, ...]] = get_args(FieldType)
 #: Of documents without fields.
 NO_FIELDS: Final[Mapping[str, FieldType]] = MappingProxyType({})
-#: Names that a document's own parts have.
-RESERVED: Final = frozenset({"_id", "id", "text", "title", "contents", "raw", "row", "cosine", "score"})
+#: Names that a document's own parts have, and what a filter may begin with.
+RESERVED: Final = frozenset({"not", "_id", "id", "text", "title", "contents", "raw", "row", "cosine", "score"})
 _NAME = re.compile(r"[^\W\d][\w.-]*")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _PLAIN_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")  # no code with zeros before it, no +49...
@@ -109,7 +109,8 @@ def check_field_name(name: str) -> None:
         )
     if name.lower() in RESERVED:
         raise DataError(
-            f"a field cannot be called {name}, as a document's own parts are; take another: doc_{name}={name}"
+            f"a field cannot be called {name}, as a document's own parts are, or a word of filters; take another: "
+            f"doc_{name}={name}"
         )
 
 

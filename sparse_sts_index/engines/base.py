@@ -65,14 +65,15 @@ class Point:
     ----------
     id, text : str
     vector : Vector
-    fields : mapping of str to object
-        By name: of the fields' types in a document to be written, as JSON has them in one that was found.
+    fields : mapping of str to object, optional
+        By name: of the fields' types in a document to be written, as JSON has them in one that was found. None where
+        documents have no fields.
     """
 
     id: str
     text: str
     vector: Vector
-    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    fields: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,10 @@ class Metadata(VectorSpec):
 
     def to_json(self) -> str:
         """As one line of JSON."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        values = dataclasses.asdict(self)
+        if not self.fields:  # earlier versions do not know of it
+            del values["fields"]
+        return json.dumps(values, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: object, target: Target) -> Metadata:
@@ -177,6 +181,9 @@ class Engine(ABC):
     @abstractmethod
     def metadata(self) -> Metadata | None:
         """Of the collection, or None where there is none; refuses one that is not ours."""
+
+    def check(self, metadata: Metadata) -> None:  # noqa: B027 - not every engine has to
+        """Refuse fields that the engine cannot hold, before anything is dropped for them."""
 
     @abstractmethod
     def create(self, metadata: Metadata) -> None:
@@ -270,7 +277,7 @@ def vectors_of(matrix: csr_array) -> list[Vector]:
     return [Vector(terms[a:b], weights[a:b]) for a, b in itertools.pairwise(ends)]
 
 
-def points_of(chunk: Chunk) -> Iterator[Point]:
-    """The documents of a chunk."""
+def points_of(chunk: Chunk, metadata: Metadata) -> Iterator[Point]:
+    """The documents of a chunk, for a collection."""
     for document, vector in zip(chunk.documents, vectors_of(chunk.vectors), strict=True):
-        yield Point(document.id, document.text, vector, document.fields)
+        yield Point(document.id, document.text, vector, document.fields if metadata.fields else None)

@@ -148,7 +148,7 @@ def push(
     if progress is not None and skipped:
         progress(skipped)
     for chunk in source.read(skipped):
-        points = list(points_of(chunk))
+        points = list(points_of(chunk, source.metadata))
         for first in range(0, len(points), batch_size):
             batch = points[first : first + batch_size]
             full = [point for point in batch if point.vector.terms]
@@ -175,6 +175,7 @@ def _prepare(source: Source, engine: Engine, journal: Journal, overwrite: bool, 
             f"{engine.target} has {_shown(held)}, the documents have {_shown(source.metadata)}; replace it with "
             "--overwrite"
         )
+    engine.check(source.metadata)
     if held is not None and (journal.begin(held.created) or not overwrite):
         return
     made = replace(source.metadata, created=secrets.token_hex(16))

@@ -191,7 +191,9 @@ class RemoteIndex:
     def _fields(self, point: Point) -> dict[str, FieldValue]:
         where, types = f"document {point.id!a:.40} of {self._engine.target}", self.metadata.fields
         values = {
-            name: field_value(value, types[name], name, where) for name, value in point.fields.items() if name in types
+            name: field_value(value, types[name], name, where)
+            for name, value in (point.fields or {}).items()
+            if name in types
         }
         return {name: value for name, value in values.items() if value is not None}
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparse_sts_index.data.documents import Chunk, Document
-from sparse_sts_index.data.fields import NO_FIELDS, FieldType, check_types, typed_fields
 from sparse_sts_index.encoding.documents import encode_documents
 from sparse_sts_index.engines.base import Metadata
 from sparse_sts_index.storage.impact_index import ImpactIndex
@@ -58,16 +57,14 @@ class Source:
         encoder: SparseStsEncoder,
         quantizer: Quantizer,
         *,
-        fields: Mapping[str, FieldType] = NO_FIELDS,
         progress: Callable[[int], None] | None = None,
     ) -> Source:
-        """Documents to be encoded, once, all of them; `fields` are as those of :meth:`.index.SparseStsIndex.build`."""
-        metadata = Metadata.of(encoder.spec(quantizer.bits), check_types(fields))
-        typed = (replace(document, fields=typed_fields(document, metadata.fields)) for document in documents)
+        """Documents to be encoded, once, all of them; without their fields."""
+        metadata = Metadata.of(encoder.spec(quantizer.bits))
 
         def read(skip: int) -> Iterator[Chunk]:
             if skip:
                 raise ValueError("a corpus is read from its beginning")
-            return encode_documents(typed, encoder, quantizer, progress=progress)
+            return encode_documents(documents, encoder, quantizer, progress=progress)
 
         return cls(metadata, encoder.vocabulary, "", None, read)

@@ -33,7 +33,13 @@ HOSTILE = '<img src=x onerror="window.ran=1"><script>window.ran=1</script> a üê
 TICKETS: list[dict[str, Any]] = [
     {"product": "router", "status": "open", "price": 10.0, "text": "The router forgets its password."},
     {"product": "router", "status": "closed", "price": 30.0, "text": "How do I reset the password of my router?"},
-    {"product": "printer", "status": "open", "price": 20.0, "text": "Which password does the printer want?"},
+    {
+        "product": "printer",
+        "status": "open",
+        "price": 20.0,
+        "constructor": "a",
+        "text": "Which password does the printer want?",
+    },
     {"product": 'a "<b>phone"', "status": "open", "price": 40.0, "text": "My phone wants another password."},
 ]
 SECONDS = 30.0  # to wait for anything, on a busy machine
@@ -52,7 +58,7 @@ def tickets(tiny: SparseStsEncoder, tmp_path_factory: pytest.TempPathFactory) ->
 
     rows = [{**ticket} for ticket in TICKETS]
     documents = [Document(str(number), row.pop("text"), fields=row) for number, row in enumerate(rows)]
-    fields = {"product": "keyword", "status": "keyword", "price": "number"}
+    fields = {"product": "keyword", "status": "keyword", "price": "number", "constructor": "keyword"}
     path = tmp_path_factory.mktemp("tickets") / "index"
     SparseStsIndex.build(path, documents, tiny, fields=fields).close()  # type: ignore[arg-type]
     with serving(path) as server:
@@ -499,7 +505,7 @@ def test_filter_by_chips(shop: Visit) -> None:
     expect(hits).to_have_count(4)
     expect(hits.first.locator(".fields")).to_contain_text("product")
     page.get_by_text("Filter and group").click()
-    values = ["router 2", 'a "<b>phone" 1', "printer 1", "open 3", "closed 1"]
+    values = ["router 2", 'a "<b>phone" 1', "printer 1", "open 3", "closed 1", "a 1"]
     expect(page.locator("#chips label")).to_have_text(values)
     chip(page, "open").check()
     assert len(passing(page, 3)) == 3
@@ -529,6 +535,19 @@ def test_filter_by_text(shop: Visit) -> None:
     expect(chip(page, "router")).to_have_accessible_name("router 1")
     field.fill("price > 99")
     expect(page.locator("#search-status")).to_have_text("No sentence that passes shares a term with yours.")
+
+
+def test_back_to_another_filter(shop: Visit) -> None:
+    page = shop.open()
+    find(page, "the password")
+    page.get_by_text("Filter and group").click()
+    expect(chip(page, "open")).to_have_accessible_name("open 3")
+    page.locator(".hit").first.get_by_role("button", name="Find similar").click()
+    page.get_by_label("Only sentences that pass").fill("price < 15")
+    expect(chip(page, "open")).to_have_accessible_name("open 1")
+    page.go_back()
+    expect(page.get_by_label("Only sentences that pass")).to_have_value("")
+    expect(chip(page, "open")).to_have_accessible_name("open 3")
 
 
 def test_best_of_each(shop: Visit) -> None:

@@ -18,13 +18,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from engine_server import Server
+from engine_server import Answer, Server
 from support import VOCABULARY, brute_force, build, chunk, random_vectors, unit_vectors
 
 from sparse_sts_index import EngineError, Manifest, Vocabulary
+from sparse_sts_index.data.fields import FieldType
 from sparse_sts_index.engines import connect
 from sparse_sts_index.engines.backends.solr import schema
-from sparse_sts_index.engines.base import Busy, Point, Vector
+from sparse_sts_index.engines.base import Busy, Metadata, Point, Vector
 from sparse_sts_index.engines.export.files import export_files
 from sparse_sts_index.engines.pushing import push
 from sparse_sts_index.engines.remote_index import RemoteIndex
@@ -192,6 +193,32 @@ def test_qdrant_over_http_says_when_to_come_back(index: ImpactIndex) -> None:
     with pytest.raises(Busy, match="refused|closed|disconnected"):
         engine.metadata()
     engine.close()
+
+
+def test_qdrant_makes_its_payload_indexes_however_often_it_is_busy() -> None:
+    """When all is written, at each push: making one that is there does nothing."""
+    server, asked = Server(), []
+    done = {"result": True, "status": "ok", "time": 0.0}
+    refusals = iter([(503, {"status": {"error": "later"}}, {})])
+
+    def answer(method: str, path: str, headers: dict[str, str], body: str) -> Answer:
+        if "/index" not in path:
+            return 200, done, {}
+        asked.append(json.loads(body))
+        return next(refusals, (200, {**done, "result": {"operation_id": 1, "status": "completed"}}, {}))
+
+    server.answer = answer  # type: ignore[method-assign]
+    engine = connect(f"qdrant+http://127.0.0.1:{server.http.server_port}/glosses")
+    fields: dict[str, FieldType] = {"product": "keyword", "made.at": "date"}
+    engine.create(Metadata("tiny", "f" * 64, "0" * 64, 40, "float32", 8, fields=fields))
+    with pytest.raises(Busy, match="503"):
+        engine.flush()
+    engine.flush()
+    product = {"field_name": "fields.product", "field_schema": "keyword"}
+    assert asked == [product, product, {"field_name": 'fields."made.at"', "field_schema": "datetime"}]
+    engine.close()
+    server.http.shutdown()
+    server.http.server_close()
 
 
 def test_qdrant_files_are_what_its_api_takes(index: ImpactIndex, tmp_path: Path) -> None:

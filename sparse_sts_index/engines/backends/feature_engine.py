@@ -18,9 +18,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sparse_sts_index.data.fields import FieldType, plain_fields
+from sparse_sts_index.data.fields import FieldType, microseconds, plain_fields
 from sparse_sts_index.data.filters import And, Compare, Exists, Filter, In, Not, Or
-from sparse_sts_index.engines.backends.moments import to_millisecond
 from sparse_sts_index.engines.backends.packing import pack, unpack
 from sparse_sts_index.engines.backends.terms import FEATURE_ERROR, escape, feature_weights
 from sparse_sts_index.engines.base import (
@@ -38,6 +37,7 @@ from sparse_sts_index.errors import EngineError
 _LONGEST_ID = 512  # bytes of an _id
 _HASHED = "sha256:"
 TERMS_FIELD, _VECTOR = "terms", "vector"
+_MICROSECONDS = "microseconds"  # since 1970, of dates: those of the engines keep milliseconds
 _SOURCE = ["id", "text", _VECTOR, "fields"]
 _TYPES: dict[FieldType, str] = {
     "keyword": "keyword",
@@ -62,7 +62,11 @@ def document(point: Point, terms: Sequence[str]) -> dict[str, Any]:
     weights = feature_weights(np.array(point.vector.weights, np.float32)).tolist()
     features = {escape(terms[term]): weight for term, weight in zip(point.vector.terms, weights, strict=True)}
     source = {"id": point.id, "text": point.text, TERMS_FIELD: features, _VECTOR: pack(point.vector)}
-    return source | {"fields": plain_fields(point.fields)} if point.fields else source
+    if point.fields:
+        source["fields"] = plain_fields(point.fields)
+        dates = {name: microseconds(value) for name, value in point.fields.items() if isinstance(value, datetime)}
+        source |= {_MICROSECONDS: dates} if dates else {}
+    return source
 
 
 def bulk_record(point: Point, terms: Sequence[str]) -> str:
@@ -75,8 +79,8 @@ def condition(where: Filter) -> dict[str, Any]:
     """A filter as both have it."""
     match where:
         case Compare(name, operator, datetime() as moment):
-            bounds = dict.fromkeys(_BOUNDS[operator], to_millisecond(moment, operator))
-            return {"range": {f"fields.{name}": {**bounds, "format": "strict_date_time"}}}
+            bound = microseconds(moment)
+            return {"range": {f"{_MICROSECONDS}.{name}": dict.fromkeys(_BOUNDS[operator], bound)}}
         case Compare(name, "=", value):
             return {"term": {f"fields.{name}": {"value": value}}}
         case Compare(name, operator, value):
@@ -117,6 +121,8 @@ class FeatureEngine(Engine):
             properties["fields"] = {
                 "properties": {name: {"type": _TYPES[kind]} for name, kind in metadata.fields.items()}
             }
+        if dates := [name for name, kind in metadata.fields.items() if kind == "date"]:
+            properties[_MICROSECONDS] = {"properties": {name: {"type": "long"} for name in dates}}
         meta = {METADATA_KEY: metadata.to_json()}
         return {"mappings": {"dynamic": "strict", "_meta": meta, "properties": properties}}
 
@@ -146,6 +152,15 @@ class FeatureEngine(Engine):
         if len(found) != 1:
             raise EngineError(f"{self.target} is {len(found)} indices")
         return Metadata.from_json(found[0]["mappings"].get("_meta", {}).get(METADATA_KEY), self.target)
+
+    def check(self, metadata: Metadata) -> None:
+        """Refuse names that are paths to the engine, where they lead nowhere or through one another."""
+        for name in metadata.fields:
+            parts = name.split(".")
+            above = {".".join(parts[:end]) for end in range(1, len(parts))} & metadata.fields.keys()
+            if "" in parts or above:
+                why = f"and {min(above)} is a field" if above else "with nothing between its dots"
+                raise EngineError(f"{self.name} takes the field's name {name} for a path, {why}: give it another name")
 
     def create(self, metadata: Metadata) -> None:
         """Make the index."""

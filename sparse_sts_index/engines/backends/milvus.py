@@ -34,8 +34,8 @@ _FIELDS: list[dict[str, Any]] = [
     {"fieldName": "id", "dataType": "VarChar", "isPrimary": True, "elementTypeParams": {"max_length": _LONGEST}},
     {"fieldName": "text", "dataType": "VarChar", "elementTypeParams": {"max_length": _LONGEST}},
     {"fieldName": "vector", "dataType": "SparseFloatVector"},
-    {"fieldName": "fields", "dataType": "JSON"},
 ]
+_JSON = {"fieldName": "fields", "dataType": "JSON"}  # if documents have fields
 _DATE = ":us"  # after the name of a date, in the JSON of the fields: its microseconds since 1970, which compare
 _OPPOSITES: dict[Operator, str] = {"=": "!=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 _INDEX = {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "IP"}
@@ -52,12 +52,15 @@ def row(point: Point) -> dict[str, Any]:
     """
     if len(point.text.encode()) > _LONGEST:
         raise EngineError(f"document {point.id!r}: its text is longer than the {_LONGEST:,} bytes that Milvus holds")
-    dates = {f"{n}{_DATE}": microseconds(value) for n, value in point.fields.items() if isinstance(value, datetime)}
-    fields = plain_fields(point.fields) | dates
-    if len(json.dumps(fields)) > _LONGEST:
-        raise EngineError(f"document {point.id!r}: its fields are longer than the {_LONGEST:,} bytes that Milvus holds")
     vector = dict(zip(point.vector.terms, point.vector.weights, strict=True))
-    return {"id": point.id, "text": point.text, "vector": vector, "fields": fields}
+    values: dict[str, Any] = {"id": point.id, "text": point.text, "vector": vector}
+    if point.fields is None:
+        return values
+    dates = {f"{n}{_DATE}": microseconds(value) for n, value in point.fields.items() if isinstance(value, datetime)}
+    values["fields"] = plain_fields(point.fields) | dates
+    if len(json.dumps(values["fields"], ensure_ascii=False).encode()) > _LONGEST:
+        raise EngineError(f"document {point.id!r}: its fields are longer than the {_LONGEST:,} bytes that Milvus holds")
+    return values
 
 
 def expression(where: Filter, types: Mapping[str, FieldType], negated: bool = False) -> str:
@@ -78,7 +81,8 @@ def expression(where: Filter, types: Mapping[str, FieldType], negated: bool = Fa
         case Exists(name):
             return f"{'not ' * negated}exists {_path(name)}"
         case Compare(name, _, value) if types[name] == "keywords":
-            return f"{'not ' * negated}json_contains({_path(name)}, {_literal(value)})"
+            contains = f"json_contains({_path(name)}, {_literal(value)})"
+            return f"not exists {_path(name)} or not {contains}" if negated else contains
         case Compare(name, operator, value):
             path = _path(f"{name}{_DATE}" if types[name] == "date" else name)
             if negated:
@@ -104,11 +108,12 @@ def record(point: Point, terms: Sequence[str]) -> str:
     return json.dumps(row(point), ensure_ascii=False)
 
 
-def creation() -> dict[str, Any]:
+def creation(metadata: Metadata) -> dict[str, Any]:
     """The body of a request to ``/v2/vectordb/collections/create``, but for the collection's name."""
+    fields = [*_FIELDS, _JSON] if metadata.fields else _FIELDS
     index = {"fieldName": "vector", "indexName": "vector", "metricType": "IP"}
     return {
-        "schema": {"autoID": False, "enableDynamicField": False, "fields": _FIELDS},
+        "schema": {"autoID": False, "enableDynamicField": False, "fields": fields},
         "indexParams": [{**index, "params": {"index_type": _INDEX["index_type"]}}],
     }
 
@@ -162,7 +167,8 @@ class Milvus(Engine):
             schema.add_field("id", types.VARCHAR, is_primary=True, max_length=_LONGEST)
             schema.add_field("text", types.VARCHAR, max_length=_LONGEST)
             schema.add_field("vector", types.SPARSE_FLOAT_VECTOR)
-            schema.add_field("fields", types.JSON)
+            if metadata.fields:
+                schema.add_field("fields", types.JSON)
             index = self._client.prepare_index_params()
             index.add_index(field_name="vector", **_INDEX)
             self._client.create_collection(
@@ -198,7 +204,7 @@ class Milvus(Engine):
                 anns_field="vector",
                 limit=limit,
                 filter="" if where is None else expression(where, self._types),
-                output_fields=["id", "text", "vector", "fields"],
+                output_fields=["id", "text", "vector", *(["fields"] if self._types else [])],
                 search_params=_SEARCH,
                 consistency_level="Strong",
                 timeout=TIMEOUT,
@@ -223,5 +229,5 @@ def _found(hit: Any) -> Found:
     entity = hit["entity"]
     vector = sorted(entity["vector"].items())
     terms, weights = [term for term, _ in vector], [weight for _, weight in vector]
-    fields = {name: value for name, value in entity["fields"].items() if not name.endswith(_DATE)}
+    fields = {name: value for name, value in entity.get("fields", {}).items() if not name.endswith(_DATE)}
     return Found(Point(entity["id"], entity["text"], Vector(terms, weights), fields), hit["distance"])

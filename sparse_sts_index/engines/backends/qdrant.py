@@ -109,6 +109,7 @@ class Qdrant(Engine):
 
     def __init__(self, target: Target, token: str | None) -> None:
         super().__init__(target)
+        self._indexes: list[dict[str, str]] = []  # since the metadata were read
         self._api = load_client("qdrant_client", "qdrant-client", self.name)
         self._models = self._api.models
         self._invalid_url = load_client("httpx", "qdrant-client", self.name).InvalidURL
@@ -128,7 +129,9 @@ class Qdrant(Engine):
             if not self._client.collection_exists(self.target.name):
                 return None
             held = self._client.get_collection(self.target.name).config.metadata or {}
-        return Metadata.from_json(held.get(METADATA_KEY), self.target)
+        metadata = Metadata.from_json(held.get(METADATA_KEY), self.target)
+        self._indexes = payload_indexes(metadata)
+        return metadata
 
     def create(self, metadata: Metadata) -> None:
         """Make the collection."""
@@ -141,9 +144,7 @@ class Qdrant(Engine):
                 sparse_vectors_config=sparse,
                 metadata=body["metadata"],
             )
-            if not self.target.local:  # where they have no effect
-                for index in payload_indexes(metadata):
-                    self._client.create_payload_index(self.target.name, **index, wait=True)
+        self._indexes = payload_indexes(metadata)
 
     def drop(self) -> None:
         """Delete the collection."""
@@ -155,6 +156,12 @@ class Qdrant(Engine):
         structs = [self._models.PointStruct(**point_body(point)) for point in points]
         with self._calling():
             self._client.upsert(self.target.name, structs, wait=True)
+
+    def flush(self) -> None:
+        """See to it that there are indexes of the payload, which takes nothing where they are there already."""
+        with self._calling():
+            for index in [] if self.target.local else self._indexes:
+                self._client.create_payload_index(self.target.name, **index, wait=True)
 
     def search(
         self, queries: Sequence[Vector], limit: int, terms: Sequence[str], where: Filter | None = None

@@ -14,9 +14,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from sparse_sts_index.data.fields import FieldType, plain_fields
+from sparse_sts_index.data.fields import microseconds, plain_fields
 from sparse_sts_index.data.filters import And, Compare, Exists, Filter, In, Not, Or
-from sparse_sts_index.engines.backends.moments import to_millisecond
 from sparse_sts_index.engines.backends.packing import pack, unpack
 from sparse_sts_index.engines.base import (
     METADATA_KEY,
@@ -38,6 +37,7 @@ from sparse_sts_index.vectors.vocabulary import DELIMITER
 
 _TYPE, _TERMS, _TEXT, _VECTOR, _JSON = "sparse_sts_terms", "sts_terms", "sts_text", "sts_vector", "sts_fields"
 _PREFIX = "sts_field_"  # of the fields that can be filtered by
+_MICROSECONDS = "sts_microseconds_"  # since 1970, of dates: Solr's keep milliseconds
 
 _FIELD_TYPE: dict[str, Any] = {
     "name": _TYPE,
@@ -49,12 +49,13 @@ _FIELD_TYPE: dict[str, Any] = {
     },
     "queryAnalyzer": {"tokenizer": {"name": "keyword"}},
 }
-_CLASSES: dict[FieldType, str] = {
+_CLASSES = {
     "keyword": "StrField",
     "keywords": "StrField",
     "number": "DoublePointField",
     "date": "DatePointField",
     "boolean": "BoolField",
+    "microseconds": "LongPointField",
 }
 _RANGES = {"=": "[{0} TO {0}]", "<": "[* TO {0}}}", "<=": "[* TO {0}]", ">": "{{{0} TO *]", ">=": "[{0} TO *]"}
 
@@ -63,9 +64,9 @@ def _kept(name: str) -> dict[str, Any]:
     return {"name": name, "type": "string", "indexed": False, "stored": True, "docValues": False, "multiValued": False}
 
 
-def _filtered(name: str, type_: FieldType) -> dict[str, Any]:
+def _filtered(name: str, type_: str) -> dict[str, Any]:
     kept = {"indexed": True, "stored": False, "docValues": True, "useDocValuesAsStored": False}
-    return {"name": f"{_PREFIX}{name}", "type": f"sparse_sts_{type_}", **kept, "multiValued": type_ == "keywords"}
+    return {"name": name, "type": f"sparse_sts_{type_}", **kept, "multiValued": type_ == "keywords"}
 
 
 def schema(metadata: Metadata) -> dict[str, list[dict[str, Any]]]:
@@ -73,9 +74,11 @@ def schema(metadata: Metadata) -> dict[str, list[dict[str, Any]]]:
     terms = {"name": _TERMS, "type": _TYPE, "indexed": True, "stored": False, "multiValued": False}
     types, fields = [_FIELD_TYPE], [terms, _kept(_TEXT), _kept(_VECTOR)]
     if metadata.fields:
-        used = sorted(set(metadata.fields.values()))
+        dates = [name for name, type_ in metadata.fields.items() if type_ == "date"]
+        used = [*sorted(set(metadata.fields.values())), *(["microseconds"] if dates else [])]
         types += [{"name": f"sparse_sts_{type_}", "class": f"solr.{_CLASSES[type_]}"} for type_ in used]
-        fields += [_kept(_JSON), *(_filtered(name, type_) for name, type_ in metadata.fields.items())]
+        fields += [_kept(_JSON), *(_filtered(f"{_PREFIX}{name}", type_) for name, type_ in metadata.fields.items())]
+        fields += [_filtered(f"{_MICROSECONDS}{name}", "microseconds") for name in dates]
     return {"add-field-type": types, "add-field": fields}
 
 
@@ -93,7 +96,10 @@ def document(point: Point, terms: Sequence[str]) -> dict[str, Any]:
         plain = plain_fields(point.fields)
         values[_JSON] = json.dumps(plain, ensure_ascii=False)
         for name, value in point.fields.items():
-            values[f"{_PREFIX}{name}"] = to_millisecond(value) if isinstance(value, datetime) else plain[name]
+            values[f"{_PREFIX}{name}"] = plain[name]
+            if isinstance(value, datetime):
+                values[f"{_PREFIX}{name}"] = plain[name].replace("+00:00", "Z")  # Solr knows no other zone
+                values[f"{_MICROSECONDS}{name}"] = microseconds(value)
     return values
 
 
@@ -119,9 +125,10 @@ class _Filters:
             case Compare(name, "=", str() | bool() as value):
                 text = value if isinstance(value, str) else json.dumps(value)
                 return f"{{!term f={_PREFIX}{name} v={self.add(text)}}}"
+            case Compare(name, operator, datetime() as moment):
+                return f"{_MICROSECONDS}{name}:{_RANGES[operator].format(microseconds(moment))}"
             case Compare(name, operator, value):
-                text = to_millisecond(value, operator) if isinstance(value, datetime) else repr(value)
-                return f"{_PREFIX}{name}:{_RANGES[operator].format(text)}"
+                return f"{_PREFIX}{name}:{_RANGES[operator].format(repr(value))}"
             case In(name, values):
                 return self.query(Or(tuple(Compare(name, "=", value) for value in values)))
             case Exists(name):

@@ -61,7 +61,7 @@ _FORMATS = {
         solr.record,
     ),
     "milvus": _Files(
-        lambda metadata: {"collection.json": milvus.creation(), "properties.json": milvus.properties(metadata)},
+        lambda metadata: {"collection.json": milvus.creation(metadata), "properties.json": milvus.properties(metadata)},
         milvus.record,
         *(".json", '{"rows": [\n', ",\n", "\n]}\n"),
     ),
@@ -170,7 +170,7 @@ def _write_parts(source: Source, format: str, folder: Path, progress: Callable[[
     documents = 0
     with contextlib.closing(_Parts(folder, files)) as parts:
         for chunk in source.read(0):
-            for point in points_of(chunk):
+            for point in points_of(chunk, source.metadata):
                 if point.vector.terms:
                     parts.add(files.record(point, terms))
                     documents += 1

@@ -290,15 +290,17 @@ const quoted = (value) => (typeof value === "boolean" ? String(value) : `"${valu
 
 /** The values chosen by chips, by field. */
 function chosen() {
-  const values = {};
-  for (const { name, dataset } of document.querySelectorAll("#chips input:checked")) (values[name] ??= []).push(JSON.parse(dataset.value));
+  const values = new Map();
+  for (const { dataset } of document.querySelectorAll("#chips input:checked")) {
+    values.set(dataset.field, [...(values.get(dataset.field) ?? []), JSON.parse(dataset.value)]);
+  }
   return values;
 }
 
 /** The filter of the chips and the text, but for one field's chips; null if there is none. */
 function where(without = null) {
   const typed = $("where").value.trim();
-  const parts = Object.entries(chosen()).filter(([field]) => field !== without)
+  const parts = [...chosen()].filter(([field]) => field !== without)
     .map(([field, values]) => `${field} in (${values.map(quoted).join(", ")})`);
   if (typed) parts.unshift(parts.length ? `(${typed})` : typed);
   return parts.length ? parts.join(" and ") : null;
@@ -317,10 +319,10 @@ async function showChips() {
   const counts = (field) => api("/v1/counts", { body: { field, where: where(field), limit: VALUES }, signal });
   try {
     const all = await Promise.all(fields.map(counts));
-    const focused = document.activeElement?.closest("#chips") ? document.activeElement.id : null;
+    const { field, value } = document.activeElement?.closest("#chips input")?.dataset ?? {};
     const before = chosen();
-    $("chips").replaceChildren(...all.map(({ data }) => chipsOf(data, before[data.field] ?? [])));
-    if (focused) $(focused)?.focus();
+    $("chips").replaceChildren(...all.map(({ data }) => chipsOf(data, before.get(data.field) ?? [])));
+    if (field) [...document.querySelectorAll("#chips input")].find(({ dataset }) => dataset.field === field && dataset.value === value)?.focus();
   } catch (error) {
     if (!signal.aborted) say("search", error.message, true);
   }
@@ -329,7 +331,7 @@ async function showChips() {
 function chipsOf({ field, values, shown }, before) {
   const gone = before.filter((value) => !shown.some((one) => one.value === value)).map((value) => ({ value, count: 0 }));
   const chips = [...shown, ...gone].map(({ value, count: number }) => el("label", {},
-    el("input", { type: "checkbox", name: field, id: `chip-${field}-${value}`, checked: before.includes(value), "data-value": JSON.stringify(value) }),
+    el("input", { type: "checkbox", checked: before.includes(value), "data-field": field, "data-value": JSON.stringify(value) }),
     el("span", {}, String(value), el("span", { className: "note" }, ` ${number.toLocaleString("en")}`))));
   if (!chips.length) return "";
   const more = values > shown.length ? el("span", { className: "note" }, `and ${values - shown.length} more`) : null;
@@ -363,9 +365,9 @@ const query = () => $("query").value.trim();
 const choice = (name) => document.querySelector(`input[name="${name}"]:checked`)?.value ?? "";
 
 /** What is known of the hits as a whole, in words. */
-function proof({ certified, bound }) {
-  const best = choice("group_by") ? `the best of each ${choice("group_by")} ` : "the nearest ";
-  return certified ? `${best}of all${where() ? " that pass" : ""} (proved)` : `nearest among the candidates; no other is above ${fixed(bound)}`;
+function proof({ certified, bound }, asked) {
+  const best = asked.group_by ? `the best of each ${asked.group_by} ` : "the nearest ";
+  return certified ? `${best}of all${asked.where ? " that pass" : ""} (proved)` : `nearest among the candidates; no other is above ${fixed(bound)}`;
 }
 
 function search() {
@@ -388,8 +390,8 @@ function search() {
     const hits = result.hits.map((hit, number) => hitItem(text, hit, number));
     $("hits").replaceChildren(...hits);
     const of = state.index ? ` of ${state.index.documents.toLocaleString("en")}` : "";
-    const none = where() ? "No sentence that passes shares a term with yours." : "No sentence shares a term with yours.";
-    const found = hits.length ? `${hits.length}${of} sentences, ${proof(result)}, ${took} ms` : none;
+    const none = body.where ? "No sentence that passes shares a term with yours." : "No sentence shares a term with yours.";
+    const found = hits.length ? `${hits.length}${of} sentences, ${proof(result, body)}, ${took} ms` : none;
     say("search", found);
     await explainHits(text, result.hits, hits, options);
     say("search", found);
@@ -599,10 +601,11 @@ function restore() {
   else if (view === "collection") $("threshold").value = given.get("threshold") ?? $("threshold").value;
   else {
     $("query").value = given.get("q") ?? "";
-    $("where").value = given.get("where") ?? "";
+    $("where").value = $("filters").hidden ? "" : given.get("where") ?? ""; // no filter that cannot be seen
     if (given.get("where") || given.get("group_by")) $("filters").open = true;
     document.querySelectorAll("#chips input").forEach((input) => { input.checked = false; });
     ["k", "mode", "group_by"].forEach((name) => { const input = radio(name); if (input) input.checked = true; });
+    if ($("filters").open) showChips();
   }
   showThreshold();
   show(VIEWS.includes(view) ? view : "search");
