@@ -15,6 +15,7 @@ import pytest
 from scipy.sparse import csr_array
 from support import VOCABULARY, random_vectors, unit_vectors
 
+from sparse_sts_index.data.filters import Filter
 from sparse_sts_index.engines import remote_index
 from sparse_sts_index.engines.backends.elasticsearch import Elasticsearch
 from sparse_sts_index.engines.backends.feature_engine import document
@@ -221,7 +222,10 @@ class InProcess:
     def metadata(self) -> Metadata:
         return Metadata("", "", VOCABULARY.sha256, len(VOCABULARY), "float32", 8, None)
 
-    def search(self, queries: Sequence[Vector], limit: int, terms: Sequence[str]) -> list[list[Found]]:
+    def search(
+        self, queries: Sequence[Vector], limit: int, terms: Sequence[str], where: Filter | None = None
+    ) -> list[list[Found]]:
+        assert where is None
         self.limits.append(limit)
         found = []
         for query in queries:

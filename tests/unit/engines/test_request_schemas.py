@@ -32,7 +32,8 @@ import * as Create from './node_modules/@opensearch-project/opensearch/api/indic
 import * as Search from './node_modules/@opensearch-project/opensearch/api/_core/search.js'
 import * as Bulk from './node_modules/@opensearch-project/opensearch/api/_core/bulk.js'
 
-type Source = {{ id: string, text: string, terms: Record<string, number>, vector: string, fields: object }}
+type Kept = {{ id: string, text: string, terms: Record<string, number>, vector: string }}
+type Source = Kept & {{ fields: object, microseconds: object }}
 export const made: estypes.IndicesCreateRequest = {{ index: 'glosses', ...{elastic_mapping} }}
 export const asked: estypes.SearchRequest = {elastic_search}
 export const sent: estypes.BulkRequest<Source> = {{ index: 'glosses', operations: {bulk} }}
