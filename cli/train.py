@@ -108,11 +108,6 @@ _BY_RECIPE = "[default: by the recipe]"
     help=f"Grade up to which sentences count as unlike; with a teacher. {_BY_RECIPE}",
 )
 @click.option(
-    "--floor-slope",
-    type=Real(0, 1),
-    help=f"Factor of the grades up to the floor; 0: they count as 0. {_BY_RECIPE}",
-)
-@click.option(
     "--freeze-vocabulary/--train-vocabulary",
     default=None,
     help=f"Whether the embeddings of the vocabulary stay as they are. {_BY_RECIPE}",

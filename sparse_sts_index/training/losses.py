@@ -94,7 +94,7 @@ class DistillationLoss(SparseSpladeLoss):
     settings : TrainingSettings
         ``teacher_weight``: of the companions' errors, in a group and between groups, against those of the pairs.
         ``regularizer_weight``: of the FLOPS regulariser. ``max_active_dims``, ``regularize_unit_vectors``,
-        ``excess_weight``: see ``SparseSpladeLoss``. ``similarity_floor``, ``floor_slope``: of gold scores as of grades.
+        ``excess_weight``: see ``SparseSpladeLoss``. ``similarity_floor``: of gold scores and grades alike.
     """
 
     def __init__(self, model: Any, lessons: Lessons, settings: TrainingSettings) -> None:
@@ -105,8 +105,7 @@ class DistillationLoss(SparseSpladeLoss):
             use_document_regularizer_only=True,
         )
         self.configure(settings)
-        self.teacher_weight = settings.teacher_weight
-        self.floor, self.floor_slope = settings.similarity_floor, settings.floor_slope
+        self.teacher_weight, self.floor = settings.teacher_weight, settings.similarity_floor
         for name in ("vectors", "cosines", "scores"):  # which go to the model's device, and are no part of it
             self.register_buffer(name, getattr(lessons, name), persistent=False)
 
@@ -131,7 +130,7 @@ class DistillationLoss(SparseSpladeLoss):
         together = group[:, None] == group[None, :]
         themselves = torch.eye(len(errors), dtype=torch.bool, device=errors.device)
         losses = {
-            "base_loss": torch.nn.functional.mse_loss(pairs, self._bent(labels[:, 0].float())),
+            "base_loss": torch.nn.functional.mse_loss(pairs, self._above_floor(labels[:, 0].float())),
             "teacher_loss": torch.nn.functional.mse_loss(pairs, grades),
             "companions_loss": self.teacher_weight * errors[together & ~themselves].mean(),
             **self._regularizers(weights, kept),
@@ -141,14 +140,10 @@ class DistillationLoss(SparseSpladeLoss):
         return losses
 
     def _grade(self, cosines: Tensor) -> Tensor:
-        return self._bent(interpolate(cosines, cast(Tensor, self.cosines), cast(Tensor, self.scores)))
+        return self._above_floor(interpolate(cosines, cast(Tensor, self.cosines), cast(Tensor, self.scores)))
 
-    def _bent(self, grades: Tensor) -> Tensor:
-        """Make grades below the floor smaller, and stretch those above it to 1."""
-        low = self.floor_slope * self.floor
-        return self.floor_slope * grades.clamp(max=self.floor) + (grades - self.floor).clamp_min(0) * (
-            (1 - low) / (1 - self.floor)
-        )
+    def _above_floor(self, grades: Tensor) -> Tensor:
+        return ((grades - self.floor) / (1 - self.floor)).clamp_min(0)
 
 
 def all_cosines(weights: TermWeights) -> Tensor:

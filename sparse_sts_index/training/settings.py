@@ -42,11 +42,8 @@ class TrainingSettings:
         Weight of the sum of a sentence's terms beyond `max_active_dims`, in units of the length of its vector. They
         are in no vector, and so nothing else makes them fewer; the encoder computes them all the same.
     similarity_floor : float
-        Grades up to this, 0..1, count as `floor_slope` times themselves, and those above are stretched to reach 1. A
-        dense teacher gives sentences that have nothing in common a cosine above 0, which takes a term that all of them
-        have.
-    floor_slope : float
-        0..1; 0: grades up to the floor count as 0, 1: there is no floor.
+        Grades up to this, 0..1, count as 0, and those above are stretched to 0..1. A dense teacher gives sentences
+        that have nothing in common a cosine above 0, which takes a term that all of them have.
     freeze_vocabulary : bool
         Train all but the embeddings of the vocabulary, which hold most of a small model's parameters: pairs move the
         words that they hold away from those that they do not.
@@ -93,7 +90,6 @@ class TrainingSettings:
     regularize_unit_vectors: bool = False
     excess_weight: float = 0.0
     similarity_floor: float = 0.0
-    floor_slope: float = 0.0
     freeze_vocabulary: bool = False
     dropout: float | None = None
     averaging: float = 0.0
@@ -115,7 +111,6 @@ class TrainingSettings:
         check_real("regularizer_weight", self.regularizer_weight, 0)
         check_real("excess_weight", self.excess_weight, 0)
         check_real("similarity_floor", self.similarity_floor, 0, 0.99)
-        check_real("floor_slope", self.floor_slope, 0, 1)
         check_real("averaging", self.averaging, 0, 1)
         check_real("teacher_epochs", self.teacher_epochs, 0, 1e6)
         check_real("teacher_weight", self.teacher_weight, 0, above=True)
@@ -234,11 +229,10 @@ _FROM_SENTENCES = TrainingSettings(
     batch_size=8,
     companions=8,
     warmup=0.05,
-    regularizer_weight=2.0,
+    regularizer_weight=0.7,
     regularize_unit_vectors=True,
     excess_weight=0.005,
     similarity_floor=0.2,
-    floor_slope=0.5,
     dropout=0.0,
     averaging=0.999,
     teacher="sentence-transformers/all-mpnet-base-v2",

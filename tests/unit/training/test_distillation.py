@@ -87,33 +87,22 @@ def test_the_trainer_takes_them_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fused", "companions", "group", "floor", "slope", "unit"),
+    ("fused", "companions", "group", "floor", "unit"),
     [
-        (True, 2, [0, 0, 0, 0, 1, 1] * 2, 0.0, 0.0, False),  # two groups, one of them cut off
-        (False, 2, [0, 0, 0, 0, 1, 1] * 2, 0.3, 0.0, True),
-        (True, 16, [0, 2, 4, 6, 8, 10] * 8 + [1, 3, 5, 7, 9, 11] * 8, 0.3, 0.5, True),
+        (True, 2, [0, 0, 0, 0, 1, 1] * 2, 0.0, False),  # two groups, one of them cut off
+        (False, 2, [0, 0, 0, 0, 1, 1] * 2, 0.3, True),
+        (True, 16, [0, 2, 4, 6, 8, 10] * 8 + [1, 3, 5, 7, 9, 11] * 8, 0.3, True),
     ],
 )
 def test_loss_is_that_of_dense_rows(
-    teacher: SentenceTransformer,
-    pairs: Pairs,
-    fused: bool,
-    companions: int,
-    group: list[int],
-    floor: float,
-    slope: float,
-    unit: bool,
+    teacher: SentenceTransformer, pairs: Pairs, fused: bool, companions: int, group: list[int], floor: float, unit: bool
 ) -> None:
     """Computed again from whole rows of the vocabulary, gradients included."""
     lessons = lessons_of(teacher, pairs, [], companions=companions)
     model, stock = (SparseEncoder(str(tiny_folder()), device="cpu", config_kwargs=NO_DROPOUT).train() for _ in "12")
     model = fuse(model) if fused else model
     settings = TrainingSettings(
-        teacher_weight=0.7,
-        regularizer_weight=1e-3,
-        similarity_floor=floor,
-        floor_slope=slope,
-        regularize_unit_vectors=unit,
+        teacher_weight=0.7, regularizer_weight=1e-3, similarity_floor=floor, regularize_unit_vectors=unit
     )
     loss = DistillationLoss(model, lessons, settings)
     names = ("sentence1", "sentence2", *(f"companion{n + 1}" for n in range(companions)))
@@ -130,10 +119,7 @@ def test_loss_is_that_of_dense_rows(
     cosines = units @ units.T
     theirs = lessons.vectors[labels[:, 1:-1].long().T.reshape(-1)].float()
     grades = torch.from_numpy(np.interp((theirs @ theirs.T).numpy(), lessons.cosines, lessons.scores)).float()
-    corners, heights = [0, floor, 1], [0, slope * floor, 1]
-    gold, grades = (
-        torch.from_numpy(np.interp(values.numpy(), corners, heights)).float() for values in (labels[:, 0], grades)
-    )
+    gold, grades = (((values - floor) / (1 - floor)).clamp(min=0) for values in (labels[:, 0], grades))
     errors = (cosines - grades) ** 2
     assert labels[:, -1].tolist() == group[:6]
     places = [(a, b) for a in range(len(group)) for b in range(len(group)) if a != b]
