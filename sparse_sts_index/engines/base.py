@@ -212,7 +212,7 @@ class Engine(ABC):
     def search(
         self, queries: Sequence[Vector], limit: int, terms: Sequence[str], where: Filter | None = None
     ) -> list[list[Found]]:
-        """The documents of the highest scores for each query, best first; complete, or it raises.
+        """Return the documents of the highest scores for each query, best first; all that were asked for, or it raises.
 
         Parameters
         ----------
@@ -278,6 +278,6 @@ def vectors_of(matrix: csr_array) -> list[Vector]:
 
 
 def points_of(chunk: Chunk, metadata: Metadata) -> Iterator[Point]:
-    """The documents of a chunk, for a collection."""
+    """Yield the documents of a chunk, for a collection."""
     for document, vector in zip(chunk.documents, vectors_of(chunk.vectors), strict=True):
         yield Point(document.id, document.text, vector, document.fields if metadata.fields else None)

@@ -195,7 +195,7 @@ def test_qdrant_over_http_says_when_to_come_back(index: ImpactIndex) -> None:
     engine.close()
 
 
-def test_qdrant_makes_its_payload_indexes_however_often_it_is_busy() -> None:
+def test_busy_qdrant_gets_its_payload_indexes() -> None:
     """When all is written, at each push: making one that is there does nothing."""
     server, asked = Server(), []
     done = {"result": True, "status": "ok", "time": 0.0}

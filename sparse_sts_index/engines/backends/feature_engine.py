@@ -76,7 +76,7 @@ def bulk_record(point: Point, terms: Sequence[str]) -> str:
 
 
 def condition(where: Filter) -> dict[str, Any]:
-    """A filter as both have it."""
+    """Write a filter as both have it."""
     match where:
         case Compare(name, operator, datetime() as moment):
             bound = microseconds(moment)
@@ -133,7 +133,7 @@ class FeatureEngine(Engine):
 
     @classmethod
     def request(cls, vector: Vector, limit: int, terms: Sequence[str], where: Filter | None = None) -> dict[str, Any]:
-        """The body of a search; a filter takes no part in scores."""
+        """Return the body of a search; a filter takes no part in scores."""
         query = cls.query(vector, terms)
         if where is not None:
             query = {"bool": {"must": [query], "filter": [condition(where)]}}

@@ -64,7 +64,7 @@ def row(point: Point) -> dict[str, Any]:
 
 
 def expression(where: Filter, types: Mapping[str, FieldType], negated: bool = False) -> str:
-    """A filter, or what does not pass it, as Milvus has it.
+    """Write a filter, or what does not pass it, as Milvus has it.
 
     A negation is that of single conditions: a comparison with what a document does not have is unknown to Milvus Lite,
     and so would be its negation.

@@ -56,7 +56,7 @@ def creation(metadata: Metadata) -> dict[str, Any]:
 
 
 def payload_indexes(metadata: Metadata) -> list[dict[str, str]]:
-    """The bodies of requests that make filters fast, one for each field."""
+    """Return the bodies of requests that make filters fast, one for each field."""
     return [{"field_name": _path(name), "field_schema": _INDEXES[type_]} for name, type_ in metadata.fields.items()]
 
 
@@ -74,7 +74,7 @@ def _path(name: str) -> str:
 
 
 def condition(where: Filter) -> dict[str, Any]:
-    """A filter as Qdrant has it."""
+    """Write a filter as Qdrant has it."""
     match where:
         case Compare(name, "=", str() | bool() as value):
             return {"key": _path(name), "match": {"value": value}}

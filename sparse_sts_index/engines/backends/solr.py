@@ -147,7 +147,7 @@ class _Filters:
 
 
 def parameters(vector: Vector, limit: int, terms: Sequence[str], where: Filter | None = None) -> dict[str, str]:
-    """A request whose scores are dot products; a filter takes no part in them.
+    """Return a request whose scores are dot products; a filter takes no part in them.
 
     Terms and values are parameters of their own, so that none is parsed; nor is ``${...}`` in one replaced.
     """
