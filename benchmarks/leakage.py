@@ -21,13 +21,13 @@ from typing import Any
 
 import harness
 
-from sparse_sts_index import SparseStsEncoder, load_pairs, read_corpus
+from sparse_sts_index import Pairs, SparseStsEncoder, load_pairs, read_corpus
 from sparse_sts_index.search.similarity_join import similar_rows_between
 from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter
 
 WORDS = 8
 _CHUNK = 50_000  # sentences encoded at a time
-_SCORES = (-1e9, 1e9)  # any scale of grades
+ANY_SCORE = (-1e9, 1e9)  # any scale of grades
 
 
 def main() -> None:
@@ -35,9 +35,9 @@ def main() -> None:
     sources = {path.name: [document.text for document in read_corpus(path)] for path in arguments.sentences}
     trained_pairs = set()
     for path in arguments.pairs:
-        pairs = load_pairs(path, score_range=_SCORES)
+        pairs = load_pairs(path, score_range=ANY_SCORE)
         sources[path.name] = [*pairs.sentence1, *pairs.sentence2]
-        trained_pairs |= {pair_key(*pair) for pair in zip(pairs.sentence1, pairs.sentence2, strict=True)}
+        trained_pairs.update(pair_keys(pairs))
     trained = list(dict.fromkeys(sentence for sentences in sources.values() for sentence in sentences))
     print(f"{len(trained):,} different training sentences in {len(sources)} files", flush=True)
     encoder = SparseStsEncoder.load(arguments.model)
@@ -47,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = stored(encoder, trained, Path(folder) / "trained")
         for name, path in arguments.tests.items():
-            pairs = load_pairs(path, score_range=_SCORES)
+            pairs = load_pairs(path, score_range=ANY_SCORE)
             tested = list(dict.fromkeys([*pairs.sentence1, *pairs.sentence2]))
             near = set()
             for rows, *_ in similar_rows_between(
@@ -62,9 +62,7 @@ def main() -> None:
                 "8-gram": sum(any(gram in grams for gram in word_grams(sentence)) for sentence in tested),
                 "near": len(near),
                 "pairs": len(pairs),
-                "trained pairs": sum(
-                    pair_key(*pair) in trained_pairs for pair in zip(pairs.sentence1, pairs.sentence2, strict=True)
-                ),
+                "trained pairs": sum(key in trained_pairs for key in pair_keys(pairs)),
                 "folded, by file": {
                     source: count
                     for source, sentences in sources.items()
@@ -100,8 +98,9 @@ def fold(sentence: str) -> str:
     return re.sub(r"[\W_]+", "", sentence.casefold())
 
 
-def pair_key(first: str, second: str) -> frozenset[str]:
-    return frozenset((fold(first), fold(second)))
+def pair_keys(pairs: Pairs) -> list[frozenset[str]]:
+    """Return for each pair what is the same for pairs of the same folded sentences, in either order."""
+    return [frozenset(map(fold, pair)) for pair in zip(pairs.sentence1, pairs.sentence2, strict=True)]
 
 
 def word_grams(sentence: str) -> Iterator[int]:

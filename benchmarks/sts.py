@@ -1,12 +1,14 @@
 """Measure sparse models and what one could take instead on several sets of graded sentence pairs.
 
-    python benchmarks/sts.py --models mini micro tiny --dense minilm \\
-        --tests stsb=STSB/test.csv:0:5 sick=SICK.csv:1:5 sts16=STS16.csv:0:5
+    python benchmarks/sts.py --models mini tiny --dense minilm \\
+        --tests stsb=STSB/test.csv:0:5 sick=SICK.csv:1:5 sts16=STS16.csv:0:5 --trained STSB/train.csv
 
 For each method and set: Spearman's correlation with a 95 % bootstrap interval; for a sparse model also that of
 Lucene's 8-bit scores, and the mean number of terms that 8 bits leave of a sentence. For each encoder: bytes per
 sentence of what a search reads (Lucene's postings and the float vectors, or a dense vector), and sentences per second
 in batches of 1 and 32, the median of rounds in which the encoders take turns.
+
+A set that holds pairs of ``--trained``, whatever their grades, is measured without them as well.
 
 Writes ``results/sts.json`` and ``results/sts.md``, a table.
 """
@@ -22,6 +24,7 @@ from typing import Any
 
 import harness
 import torch
+from leakage import ANY_SCORE, pair_keys
 
 from sparse_sts_index import Pairs, Quantizer, SparseStsEncoder, evaluate, load_pairs
 from sparse_sts_index.encoding.models import load_dense
@@ -36,6 +39,12 @@ _BATCHES = {1: 300, 32: 1504}  # sentences per batch, and in a round
 def main() -> None:
     arguments = parse()
     tests = {name: load_pairs(path, score_range=scores) for name, path, scores in arguments.tests}
+    trained = {key for path in arguments.trained for key in pair_keys(load_pairs(path, score_range=ANY_SCORE))}
+    for name, pairs in list(tests.items()):
+        unseen = [row for row, key in enumerate(pair_keys(pairs)) if key not in trained]
+        if len(unseen) < len(pairs):
+            sides = ([side[row] for row in unseen] for side in (pairs.sentence1, pairs.sentence2))
+            tests[f"{name}, unseen pairs"] = Pairs(*sides, pairs.gold[unseen])
     methods = {name: measure_model(name, tests) for name in arguments.models}
     for baseline in (Dense(arguments.dense), Bm25(), TfIdf()):
         methods[baseline.name] = measure_baseline(baseline, tests)
@@ -53,6 +62,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", required=True, help="Sparse models.")
     parser.add_argument("--dense", default="minilm", help="A dense model.")
     parser.add_argument("--tests", nargs="+", required=True, metavar="NAME=FILE:LOW:HIGH", help="Graded pairs.")
+    parser.add_argument("--trained", nargs="*", type=Path, default=[], help="Files of pairs that were trained on.")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--results", type=Path, default=harness.RESULTS, help="Folder for what is written.")
     arguments = parser.parse_args()
