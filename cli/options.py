@@ -84,7 +84,7 @@ def model_option(default: str | None = None) -> Callable[[Command], Command]:
     return click.option(
         "--model",
         metavar="MODEL",
-        help="A model folder, the id of a SPLADE model on the hub, or 'tiny'. "
+        help="A model folder, the id of a SPLADE model on the hub, 'mini' or 'tiny'. "
         f"[default: {default or f'{MODEL_VARIABLE}, else {TRAINED_MODEL} in this folder, else {BOXED_MODEL}'}]",
     )
 

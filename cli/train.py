@@ -52,7 +52,7 @@ _BY_RECIPE = "[default: by the recipe]"
     default=_DEFAULT.base_model,
     show_default=True,
     metavar="MODEL",
-    help="What to fine-tune: a model folder, a hub id, or 'tiny'.",
+    help="The base: a model folder, a hub id, 'mini' or 'tiny'.",
 )
 @dataset_option
 @click.option("--dev-dataset", metavar="PAIRS", help="Dev pairs, if --dataset is a single file or has no dev split.")

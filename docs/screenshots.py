@@ -1,6 +1,6 @@
 """Take the screenshots of the documentation from a running ``sparse-sts serve`` on the sample.
 
-sparse-sts index sample --model tiny --output /tmp/sample && sparse-sts serve /tmp/sample
+sparse-sts index sample --output /tmp/sample && sparse-sts serve /tmp/sample
 python docs/screenshots.py
 """
 

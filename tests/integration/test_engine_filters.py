@@ -158,9 +158,7 @@ def test_a_solr_field_of_another_type_is_replaced(index: ImpactIndex) -> None:
 
 @pytest.mark.parametrize("names", [("a", "a.b"), ("a.b.c", "a.b"), ("a.",), ("a..b",)])
 @pytest.mark.parametrize("engine", ["elasticsearch", "opensearch"])
-def test_names_that_are_no_paths_are_refused_early(
-    index: ImpactIndex, engine: str, names: tuple[str, ...]
-) -> None:
+def test_names_that_are_no_paths_are_refused_early(index: ImpactIndex, engine: str, names: tuple[str, ...]) -> None:
     server = Server()
     opened, source = connect(server.url(engine)), Source.of_index(index)
     push(source, opened)
