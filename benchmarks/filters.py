@@ -1,4 +1,4 @@
-"""What do fields cost, and how fast is a search among the documents that pass a filter?
+"""Measure what fields cost, and the speed of a search among the documents that pass a filter.
 
     python benchmarks/filters.py --corpus glosses.jsonl.gz --engines-python ENVIRONMENT/bin/python
 
@@ -114,7 +114,7 @@ def compare(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def prices(count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """A number of each document: so many are below a share as it says."""
+    """Return a number in [0, 1) for each document; the share of numbers below x is x."""
     return np.random.default_rng(0).permutation(count) / count
 
 
@@ -136,7 +136,7 @@ def fields(count: int) -> Iterator[dict[str, Any]]:
 
 
 def nearest(documents: csr_array, queries: csr_array, share: float) -> list[list[int]]:
-    """By brute force in float64 over what passes; equal cosines by id."""
+    """Return the nearest documents that pass, by brute force in float64; equal cosines by id."""
     rows = np.flatnonzero(prices(documents.shape[0]) < share)
     found = unfiltered.nearest(documents[rows], queries)
     names = [[(-cosine, str(rows[row])) for cosine, row in hits] for hits in found]

@@ -25,7 +25,7 @@ What sparse-sts-index needs, or may be asked to use, in the versions of `require
 `make licences` writes this page from the metadata of the packages, completed by `release/licences.toml`, and fails on a
 licence that is not on the list there. [Supply chain](supply-chain.md#licences) has what a table cannot say.
 
-The project itself is Apache-2.0. Its wheel contains nothing of others but what its models were trained from
+The project itself is Apache-2.0. Its wheel contains nothing of others but what its model was trained from
 (`sparse_sts_index/models/DATA.md`).
 """
 _SCOPES = {

@@ -139,7 +139,7 @@ class Server:
         return {"timed_out": False, "_shards": {"failed": self.shards_failed}, "hits": {"hits": hits}}
 
     def passes(self, condition: dict[str, Any], source: dict[str, Any]) -> bool:
-        """What Elasticsearch's reference says of each condition."""
+        """Return whether a document passes, as Elasticsearch's reference defines each condition."""
         ((kind, body),) = condition.items()
         if kind == "bool":
             assert body.get("minimum_should_match", 1) == 1

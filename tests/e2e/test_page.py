@@ -489,7 +489,7 @@ def test_progress_of_the_comparison(visit: Visit) -> None:
 
 
 def passing(page: Page, number: int, proof: str = "the nearest of all that pass") -> list[str]:
-    """Wait until so many hits are shown, and told of; their texts."""
+    """Wait until the status reports this number of hits; return their texts."""
     status = re.compile(rf"^{number} of 4 sentences, {proof} \(proved\)")
     expect(page.locator("#search-status")).to_have_text(status)
     return page.locator(".hit > div > .sentence").all_inner_texts()

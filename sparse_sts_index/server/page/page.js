@@ -297,7 +297,7 @@ function chosen() {
   return values;
 }
 
-/** The filter of the chips and the text, but for one field's chips; null if there is none. */
+/** Return the filter that chips and text set, or null; `without` names a field whose chips are left out. */
 function where(without = null) {
   const typed = $("where").value.trim();
   const parts = [...chosen()].filter(([field]) => field !== without)
