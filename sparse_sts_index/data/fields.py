@@ -305,11 +305,15 @@ def typed_fields(document: HasFields, types: Mapping[str, FieldType]) -> dict[st
 
 
 def plain_fields(fields: Mapping[str, FieldInput]) -> dict[str, Any]:
-    """Return a document's fields as JSON has them: lists for tuples, and dates in ISO 8601."""
-    return {
-        name: list(value) if isinstance(value, tuple) else value.isoformat() if isinstance(value, datetime) else value
-        for name, value in fields.items()
-    }
+    """Return a document's fields as JSON has them; see :func:`plain_value`."""
+    return {name: plain_value(value) for name, value in fields.items()}
+
+
+def plain_value(value: FieldInput) -> Any:
+    """Return a value as JSON has it: a list for a tuple, ISO 8601 for a date."""
+    if isinstance(value, tuple):
+        return list(value)
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 class FieldGuess:

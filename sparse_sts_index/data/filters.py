@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from sparse_sts_index._utils.text import printable
-from sparse_sts_index.data.fields import FieldType, FieldValue, field_value
+from sparse_sts_index.data.fields import FieldType, FieldValue, field_value, plain_value
 from sparse_sts_index.errors import DataError
 
 if TYPE_CHECKING:
@@ -282,11 +282,7 @@ def _condition_of_json(field: Any, op: Any, value: Any = None) -> Filter:
     raise DataError(f"filter: {field} cannot be {printable(str(op), 20)!r} {printable(str(value), 40)}")
 
 
-def _iso(value: FieldValue) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
-
-
-def filter_to_json(filter_: Filter, plain: Callable[[FieldValue], Any] = _iso) -> dict[str, Any]:
+def filter_to_json(filter_: Filter, plain: Callable[[FieldValue], Any] = plain_value) -> dict[str, Any]:
     """Return a filter's JSON form, which :func:`filter_of_json` reads.
 
     Parameters

@@ -23,13 +23,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from scipy.sparse import csr_array
 
 from sparse_sts_index.data.documents import Chunk
 from sparse_sts_index.data.fields import NO_FIELDS, FieldType, check_types
-from sparse_sts_index.data.filters import Filter
+from sparse_sts_index.data.filters import Filter, Operator
 from sparse_sts_index.engines.target import Target
 from sparse_sts_index.errors import DataError, EngineError, MissingExtraError
 from sparse_sts_index.vectors.spec import VectorSpec
@@ -37,6 +37,14 @@ from sparse_sts_index.vectors.spec import VectorSpec
 METADATA_KEY = "sparse_sts_index"  # under which an engine keeps the metadata of a collection
 RETRYABLE = frozenset({429, 502, 503, 504})  # HTTP statuses of what may go well later
 TIMEOUT = 60  # seconds for a request
+#: Names that several engines give the bounds of a range, by operator.
+BOUNDS: Final[dict[Operator, tuple[str, ...]]] = {
+    "=": ("gte", "lte"),
+    "<": ("lt",),
+    "<=": ("lte",),
+    ">": ("gt",),
+    ">=": ("gte",),
+}
 _BROKEN = (ssl.SSLEOFError, ssl.SSLSyscallError, ssl.SSLZeroReturnError)  # a connection that is lost under TLS
 _UNDERFLOW = 1e-30  # more than a float32 sum can lose by products too small to hold
 

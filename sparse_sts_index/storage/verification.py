@@ -67,8 +67,8 @@ def _verify_fields(path: Path, snapshot: Snapshot, rows: NDArray[np.int64]) -> N
         pairs = zip(snapshot.store.ids(block), snapshot.store.fields_of(block), strict=True)
         each = tuple(And((Compare(ID, "=", doc_id), *_conditions(snapshot, values))) for doc_id, values in pairs)
         (found,) = snapshot.reader.search([EVERYTHING], len(block), filter_text(Or(each)))
-        for row in np.setdiff1d(block, found.rows):
-            (doc_id,) = snapshot.store.ids(np.array([row]))
+        if len(missing := np.setdiff1d(block, found.rows)):
+            (doc_id,) = snapshot.store.ids(missing[:1])
             raise ImpactIndexError(f"{path}: document {doc_id!r} has other fields in Lucene than beside the vectors")
 
 

@@ -23,6 +23,7 @@ from sparse_sts_index.data.filters import And, Compare, Exists, Filter, In, Not,
 from sparse_sts_index.engines.backends.packing import pack, unpack
 from sparse_sts_index.engines.backends.terms import FEATURE_ERROR, escape, feature_weights
 from sparse_sts_index.engines.base import (
+    BOUNDS,
     METADATA_KEY,
     RETRYABLE,
     Busy,
@@ -46,7 +47,6 @@ _TYPES: dict[FieldType, str] = {
     "date": "date",
     "boolean": "boolean",
 }
-_BOUNDS = {"=": ("gte", "lte"), "<": ("lt",), "<=": ("lte",), ">": ("gt",), ">=": ("gte",)}
 
 
 def key(doc_id: str) -> str:
@@ -80,11 +80,11 @@ def condition(where: Filter) -> dict[str, Any]:
     match where:
         case Compare(name, operator, datetime() as moment):
             bound = microseconds(moment)
-            return {"range": {f"{_MICROSECONDS}.{name}": dict.fromkeys(_BOUNDS[operator], bound)}}
+            return {"range": {f"{_MICROSECONDS}.{name}": dict.fromkeys(BOUNDS[operator], bound)}}
         case Compare(name, "=", value):
             return {"term": {f"fields.{name}": {"value": value}}}
         case Compare(name, operator, value):
-            return {"range": {f"fields.{name}": dict.fromkeys(_BOUNDS[operator], value)}}
+            return {"range": {f"fields.{name}": dict.fromkeys(BOUNDS[operator], value)}}
         case In(name, values):
             return {"terms": {f"fields.{name}": list(values)}}
         case Exists(name):

@@ -9,9 +9,10 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sparse_sts_index.data.fields import FieldType, plain_fields
+from sparse_sts_index.data.fields import FieldType, plain_fields, plain_value
 from sparse_sts_index.data.filters import And, Compare, Exists, Filter, In, Not, Or
 from sparse_sts_index.engines.base import (
+    BOUNDS,
     METADATA_KEY,
     RETRYABLE,
     TIMEOUT,
@@ -31,7 +32,6 @@ from sparse_sts_index.errors import EngineError
 #: Qdrant's ids are UUIDs; that of a document is made of its own.
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "sparse-sts-index")
 _VECTOR = "vector"
-_BOUNDS = {"=": ("gte", "lte"), "<": ("lt",), "<=": ("lte",), ">": ("gt",), ">=": ("gte",)}
 _INDEXES: dict[FieldType, str] = {
     "keyword": "keyword",
     "keywords": "keyword",
@@ -79,8 +79,7 @@ def condition(where: Filter) -> dict[str, Any]:
         case Compare(name, "=", str() | bool() as value):
             return {"key": _path(name), "match": {"value": value}}
         case Compare(name, operator, value):
-            bound = plain_fields({name: value})[name]
-            return {"key": _path(name), "range": dict.fromkeys(_BOUNDS[operator], bound)}
+            return {"key": _path(name), "range": dict.fromkeys(BOUNDS[operator], plain_value(value))}
         case In(_, ()) | Or(()):
             return {"must": [{"has_id": []}]}
         case In(name, values):

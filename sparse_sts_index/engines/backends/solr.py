@@ -109,7 +109,7 @@ def record(point: Point, terms: Sequence[str]) -> str:
 
 
 class _Filters:
-    """Parameters that hold the parts of a filter, each a query."""
+    """Collect the parts of a filter as request parameters, one query per parameter."""
 
     def __init__(self) -> None:
         self.request: dict[str, str] = {}

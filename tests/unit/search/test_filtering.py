@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filter_support import TYPES, conditions, documents, filters, holds
+from filter_support import START, TYPES, conditions, documents, filters, holds
 from hypothesis import HealthCheck, given, settings, strategies as st
 from support import VOCABULARY, brute_force, random_vectors
 
 from sparse_sts_index import DataError, Document, ImpactIndexError, Manifest, Quantizer
 from sparse_sts_index.data.documents import Chunk
 from sparse_sts_index.data.fields import FieldValue
-from sparse_sts_index.data.filters import Exists, Filter, In, parse_filter, typed_filter
+from sparse_sts_index.data.filters import Compare, Exists, Filter, In, parse_filter, typed_filter
 from sparse_sts_index.search.filtering import passing
 from sparse_sts_index.search.searcher import Searcher
 from sparse_sts_index.storage.field_files import FieldColumns, stream_of
@@ -64,9 +64,15 @@ def test_damaged_columns_are_refused_or_read(
     except ValueError:
         return
     assert len(columns.values(np.arange(len(rows)))) == len(rows)
-    for name in TYPES:
-        for where in (Exists(name), In(name, ("a",)) if name in ("k", "ks") else Exists(name)):
-            assert len(passing(where, columns)) == len(rows)
+    values = [
+        In("k", ("a",)),
+        In("ks", ("a",)),
+        Compare("n", "<", 1.0),
+        Compare("d", "<", START),
+        Compare("b", "=", True),
+    ]
+    for where in (*map(Exists, TYPES), *values):
+        assert len(passing(where, columns)) == len(rows)
 
 
 @given(
