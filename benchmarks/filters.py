@@ -152,15 +152,16 @@ def built(python: str, command: list[str], name: str) -> float:
 
 def build(name: str, folder: Path) -> None:
     documents = unfiltered.load(folder / "documents")
+    own = [] if name == WITHOUT else list(fields(documents.shape[0]))
     start = time.perf_counter()
     if name == QDRANT:
-        build_qdrant(documents, folder / name)
+        build_qdrant(documents, own, folder / name)
     else:
-        build_ours(documents, folder / name, with_fields=name == WITH)
+        build_ours(documents, own, folder / name)
     print(time.perf_counter() - start)
 
 
-def build_ours(documents: csr_array, folder: Path, *, with_fields: bool) -> None:
+def build_ours(documents: csr_array, own: list[dict[str, Any]], folder: Path) -> None:
     from sparse_sts_index.data.documents import Chunk, Document
     from sparse_sts_index.data.fields import check_types, typed_fields
     from sparse_sts_index.storage.impact_index import ImpactIndex
@@ -168,13 +169,14 @@ def build_ours(documents: csr_array, folder: Path, *, with_fields: bool) -> None
     from sparse_sts_index.vectors.quantizer import Quantizer
     from sparse_sts_index.vectors.vocabulary import Vocabulary
 
-    types = check_types(TYPES) if with_fields else {}
-    own = fields(documents.shape[0]) if with_fields else itertools.repeat({})
+    types = check_types(TYPES) if own else {}
 
     def chunks() -> Iterator[Chunk]:
         for start in range(0, documents.shape[0], _CHUNK):
             block = documents[start : start + _CHUNK]
-            sentences = [Document(str(start + row), "", fields=next(own)) for row in range(block.shape[0])]
+            sentences = [
+                Document(str(row), "", fields=own[row] if own else {}) for row in range(start, start + block.shape[0])
+            ]
             typed = [Document(one.id, "", fields=typed_fields(one, types)) for one in sentences]
             yield Chunk(typed, block, Quantizer(BITS).quantize(block))
 
@@ -183,7 +185,7 @@ def build_ours(documents: csr_array, folder: Path, *, with_fields: bool) -> None
     ImpactIndex.build(folder, chunks(), manifest, vocabulary, overwrite=True)
 
 
-def build_qdrant(documents: csr_array, folder: Path) -> None:
+def build_qdrant(documents: csr_array, own: list[dict[str, Any]], folder: Path) -> None:
     from qdrant_edge import (
         EdgeConfig,
         EdgeShard,
@@ -199,10 +201,8 @@ def build_qdrant(documents: csr_array, folder: Path) -> None:
     shard = EdgeShard.create(str(folder), config)
     shard.update(UpdateOperation.create_field_index("price", PayloadSchemaType.Float))
     points = (
-        Point(number, {"text": SparseVector(terms.tolist(), weights.tolist())}, own)
-        for number, ((terms, weights), own) in enumerate(
-            zip(unfiltered.rows(documents), fields(documents.shape[0]), strict=True)
-        )
+        Point(number, {"text": SparseVector(terms.tolist(), weights.tolist())}, values)
+        for number, ((terms, weights), values) in enumerate(zip(unfiltered.rows(documents), own, strict=True))
     )
     while batch := list(itertools.islice(points, _CHUNK)):
         shard.update(UpdateOperation.upsert_points(batch))
