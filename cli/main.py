@@ -22,6 +22,7 @@ from .bench import bench
 from .calibrate import calibrate
 from .cluster import cluster
 from .compact import compact
+from .dedupe import dedupe
 from .defaults import BOXED_MODEL
 from .delete import delete
 from .demo import demo
@@ -123,7 +124,7 @@ def main(verbose: bool) -> None:
 
 
 for command in (
-    *(grow, train, index, search, serve, score, evaluate, bench, tradeoff, calibrate, duplicates, cluster),
+    *(grow, train, index, search, serve, score, evaluate, bench, tradeoff, calibrate, duplicates, cluster, dedupe),
     *(add, update, delete, compact, merge, upgrade, relocate, verify, export, push, demo, doctor),
 ):
     main.add_command(command)

@@ -99,6 +99,12 @@ class ScriptCheck:
             self.count(document.text)
             yield document
 
+    def counted(self, texts: Iterable[str]) -> Iterator[str]:
+        """Yield texts, and count those in other scripts."""
+        for text in texts:
+            self.count(text)
+            yield text
+
     def count(self, text: str) -> None:
         """Count a text if it is in another script."""
         if found := unknown_scripts(self._vocabulary, text):

@@ -56,10 +56,19 @@ def atomic_writer(path: str | Path) -> Iterator[IO[str]]:
     DataError
         It is a folder or cannot be written; nothing is left behind.
     """
+    with atomic_bytes(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="\n", write_through=True)
+        yield text
+        text.detach()
+
+
+@contextmanager
+def atomic_bytes(path: str | Path) -> Iterator[IO[bytes]]:
+    """:func:`atomic_writer` for bytes."""
     path = Path(path)
     refuse_folder(path)
     if path.exists() and not path.is_file():  # /dev/stdout, a named pipe: there is nothing to put in its place
-        with os_errors_as(DataError, f"cannot write {path}"), path.open("w", encoding="utf-8") as file:
+        with os_errors_as(DataError, f"cannot write {path}"), path.open("wb") as file:
             yield file
         return
     path = path.resolve()  # a link stays, and what it points to is replaced
@@ -73,9 +82,7 @@ def atomic_writer(path: str | Path) -> Iterator[IO[str]]:
                 ):  # no name and no time in its header: the same text gives the same bytes
                     packed = gzip.GzipFile("", "wb", fileobj=binary, mtime=0)
                 with packed as sink:
-                    text = io.TextIOWrapper(sink, encoding="utf-8", newline="\n", write_through=True)
-                    yield text
-                    text.detach()
+                    yield sink
                 binary.flush()
                 os.fsync(binary.fileno())
             partial.replace(path)

@@ -137,11 +137,12 @@ def read_corpus(
     """
     kept = check_fields(fields or ())
     wanted = corpus_columns(columns, kept)
-    for record in read_records(_path(source), wanted, format, delimiter):
+    for record in read_records(corpus_path(source), wanted, format, delimiter):
         yield document_of(record, wanted, kept)
 
 
-def _path(source: str | Path) -> str | Path:
+def corpus_path(source: str | Path) -> str | Path:
+    """Return the file of a collection: that of the embedded sample for its name."""
     return SAMPLE_COLLECTION if str(source) == SAMPLE else source
 
 
@@ -160,7 +161,7 @@ def document_of(record: Record, columns: Columns = DOCUMENT_COLUMNS, fields: Seq
         value = field_value(record.values.get(field_.column), field_.type, field_.name, record.where)
         if value is not None:
             kept[field_.name] = value
-    return Document(_document_id(record, columns), _document_text(record, columns), record.where, kept)
+    return Document(_document_id(record, columns), document_text(record, columns), record.where, kept)
 
 
 def check_ids(documents: Iterable[Document]) -> Iterator[Document]:
@@ -224,7 +225,7 @@ def examine_corpus(
     own = {name for names in wanted.roles.values() for name in names}
 
     def documents() -> Iterator[Document]:
-        for record in read_records(_path(source), wanted, options.get("format"), options.get("delimiter")):
+        for record in read_records(corpus_path(source), wanted, options.get("format"), options.get("delimiter")):
             if fields == "all":
                 for column in record.values:
                     if column not in guesses and column not in own:
@@ -252,7 +253,8 @@ def _document_id(record: Record, columns: Columns) -> str:
     raise DataError(f"{record.where}: {name} must be a string or an integer, found {kind(value)}{hint}")
 
 
-def _document_text(record: Record, columns: Columns) -> str:
+def document_text(record: Record, columns: Columns) -> str:
+    """Return the text in a row, behind its title if it has one; errors are those of :func:`read_corpus`."""
     text = columns.text(record, "text")
     name = columns.name_of("title", record.values)
     if name is None or not record.values[name]:

@@ -79,25 +79,83 @@ def read_records(
     if str(source) == STDIN:
         if sys.stdin is None:
             raise DataError("standard input is closed")
-        yield from _read_stream(sys.stdin.buffer, "standard input", columns, format, separator, format == "csv")
+        yield from _read_lines(_raw_lines(sys.stdin.buffer), "standard input", columns, format, separator)
         return
-    path = Path(source)
+    with _read_errors(printable(str(source))):
+        path = Path(source)
+        if _checked_format(path, format, separator) == "parquet" and separator is None:
+            yield from read_parquet(path, printable(str(source)), columns)
+        else:
+            with _opened(path) as lines:
+                yield from _read_lines(lines, printable(str(source)), columns, format, separator, file_format(path))
+
+
+def read_raw_records(
+    source: str | Path, columns: Columns, format: str | None = None, delimiter: str | None = None
+) -> Iterator[tuple[bytes, Record | None, bytes]]:
+    """Yield the rows of a text file that is not standard input, with the bytes that they were read from.
+
+    All the bytes, one after the other, are the file's (decompressed).
+
+    Yields
+    ------
+    bytes
+        What stands before a row and is none: a header, blank lines.
+    Record or None
+        The row; None at last, for what stands behind the last row.
+    bytes
+        The row's own lines, with their ends.
+
+    Raises
+    ------
+    DataError
+        As :func:`read_records`.
+    """
+    separator = _delimiter(delimiter)
+    held: list[bytes] = []
+    past = 0  # lines before those held
+
+    def recorded(lines: Iterator[bytes]) -> Iterator[bytes]:
+        for line in lines:
+            held.append(line)
+            yield line
+
     name = printable(str(source))
     with _read_errors(name):
-        if path.is_dir():
-            raise DataError(f"{name} is a folder, not a file")
-        if not path.exists():
-            raise DataError(f"no such file: {name}")
-        quoted, format = format == "csv", format or file_format(path)
-        if format is None and separator is None:
-            expected = ", ".join("." + known for known in FORMATS)
-            raise DataError(f"{name}: unknown format; expected one of {expected} (or .gz of it), or --format")
-        if format == "parquet" and separator is None:
-            yield from read_parquet(path, name, columns)
-        else:
-            with path.open("rb") as file:
-                stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if path.suffix.lower() == ".gz" else file
-                yield from _read_stream(stream, name, columns, format, separator, quoted)
+        path = Path(source)
+        _checked_format(path, format, separator)
+        with _opened(path) as lines:
+            for record in _read_lines(recorded(lines), name, columns, format, separator, file_format(path)):
+                before = record.number - 1 - past
+                yield b"".join(held[:before]), record, b"".join(held[before:])
+                past += len(held)
+                held.clear()
+        yield b"".join(held), None, b""
+
+
+def _checked_format(path: Path, format: str | None, delimiter: str | None) -> str | None:
+    """Return the format of a file that is there; None, or any text format, where a delimiter says how it is read."""
+    name = printable(str(path))
+    if path.is_dir():
+        raise DataError(f"{name} is a folder, not a file")
+    if not path.exists():
+        raise DataError(f"no such file: {name}")
+    format = format or file_format(path)
+    if format is None and delimiter is None:
+        expected = ", ".join("." + known for known in FORMATS)
+        raise DataError(f"{name}: unknown format; expected one of {expected} (or .gz of it), or --format")
+    return format
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Iterator[bytes]]:
+    with path.open("rb") as file:
+        stream = cast(IO[bytes], gzip.GzipFile(fileobj=file)) if path.suffix.lower() == ".gz" else file
+        yield _raw_lines(stream)
+
+
+def _raw_lines(stream: IO[bytes]) -> Iterator[bytes]:
+    return iter(functools.partial(stream.readline, MAX_ROW_BYTES + 1), b"")
 
 
 def _delimiter(given: str | None) -> str | None:
@@ -126,14 +184,19 @@ def _read_errors(name: str) -> Iterator[None]:
         raise DataError(f"cannot read {name}: {reason}") from error
 
 
-def _read_stream(
-    stream: IO[bytes], name: str, columns: Columns, format: str | None, delimiter: str | None, quoted: bool
+def _read_lines(
+    raw: Iterator[bytes],
+    name: str,
+    columns: Columns,
+    format: str | None,
+    delimiter: str | None,
+    by_suffix: str | None = None,
 ) -> Iterator[Record]:
-    lines = decoded_lines(iter(functools.partial(stream.readline, MAX_ROW_BYTES + 1), b""), name)
+    lines, quoted, format = decoded_lines(raw, name), format == "csv" or None, format or by_suffix
     if delimiter is not None:
         if format in ("jsonl", "parquet"):
             raise DataError(f"{name}: {format} has no delimiter")
-        yield from read_delimited(lines, name, columns, delimiter, quoted=quoted or None)
+        yield from read_delimited(lines, name, columns, delimiter, quoted=quoted)
         return
     if format is None:
         first = next(lines, None)
