@@ -89,15 +89,15 @@ def dedupe(
 
     same = np.count_nonzero(found.same)
     click.echo(
-        f"{corpus}: {len(rows):,} sentences, of which {len(goes):,} go: {same:,} with the text of one that stays, "
-        f"{len(goes) - same:,} with a cosine of {threshold:g} or more"
+        f"{corpus}: {len(rows):,} sentences, {len(rows) - len(goes):,} kept, {len(goes):,} removed: {same:,} with the "
+        f"text of one kept, {len(goes) - same:,} with a cosine of at least {threshold:g} to one"
     )
     if groups:
         click.echo("the largest groups:")
     for place, size in groups.items():
         click.echo(f"  {size:6,}  {rows.unit} {shown[place].number}  {one_line(shown[place].text)}")
     if nearest:
-        click.echo("the nearest to the threshold, that goes above the one that stays:")
+        click.echo("the nearest to the threshold, each above the one kept:")
     for place in nearest:
         for begin, row in ((f"{found.cosines[place]:.4f}", place), ("", int(found.standing[place]))):
             click.echo(f"  {begin:6}  {rows.unit} {shown[row].number}  {one_line(shown[row].text)}")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Deduplication:
-    """What stays of a collection, and why the rest goes.
+    """The rows of a collection that stay, and why the others go.
 
     Attributes
     ----------

@@ -100,7 +100,7 @@ def read_raw_records(
     Yields
     ------
     bytes
-        What stands before a row and is none: a header, blank lines.
+        What stands before a row: a header, blank lines; mostly nothing.
     Record or None
         The row; None at last, for what stands behind the last row.
     bytes

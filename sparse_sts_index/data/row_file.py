@@ -93,9 +93,7 @@ class RowFile:
             raise DataError(f"{printable(str(source))}: no sentences in it")
         self._field = guesses[0].field() if guesses else None
         if self._field is not None and self._field.type in ("keyword", "keywords"):
-            raise DataError(
-                f"{self._field.column} has text in it; numbers, dates and booleans have an order to keep by"
-            )
+            raise DataError(f"{self._field.column} is text; numbers, dates and booleans have an order to keep by")
 
     def __len__(self) -> int:
         """Return the number of rows."""

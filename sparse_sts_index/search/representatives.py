@@ -13,8 +13,8 @@ from sparse_sts_index.search.similarity_join import RowPairs
 def representatives(pairs: Iterable[RowPairs], rows: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Choose the rows that stay: each, from the first on, that is not similar to one that stays already.
 
-    So no two rows that stay are a pair, and each row that goes is one of a pair with a row that stays; where it is
-    with several, the one of greatest cosine stands for it, the earlier one of equals. This is the greedy maximal
+    So no two rows that stay are a pair, and each row that goes is one of a pair with an earlier row that stays; where
+    there are several, the one of greatest cosine stands for it, the earlier one of equals. This is the greedy maximal
     independent set of the graph that the pairs are. Memory is that of the result.
 
     Parameters
