@@ -2,6 +2,7 @@
 from .data.documents import Document as Document, examine_corpus as examine_corpus, read_corpus as read_corpus
 from .data.fields import Field as Field
 from .data.pairs import Pairs as Pairs, load_pairs as load_pairs
+from .deduplication import Deduplication as Deduplication, deduplicate as deduplicate
 from .encoding.encoder import SparseStsEncoder as SparseStsEncoder
 from .encoding.fused_encoder import fuse as fuse
 from .engines.export.anserini import export_vectors as export_vectors
