@@ -41,18 +41,23 @@ class Deduplication:
         The row that stands for each row, numbered from 0: itself for one that stays.
     cosines : ndarray of float64, shape (n,)
         The cosine of each row with the one that stands for it.
-    same : ndarray of bool, shape (n,)
-        The rows that go because their text is that of the row that stands for them.
+    texts : ndarray of int64, shape (n,)
+        The number of each row's text: two rows with the same text have the same.
     """
 
     standing: NDArray[np.int64]
     cosines: NDArray[np.float64]
-    same: NDArray[np.bool_]
+    texts: NDArray[np.int64]
 
     @property
     def stays(self) -> NDArray[np.bool_]:
         """Return whether each row stays, shape (n,)."""
         return np.equal(self.standing, np.arange(len(self.standing)))
+
+    @property
+    def same(self) -> NDArray[np.bool_]:
+        """Return whether each row goes because its text is that of the row that stands for it, shape (n,)."""
+        return ~self.stays & np.equal(self.texts, self.texts[self.standing])
 
     def largest(self, count: int) -> dict[int, int]:
         """Return the rows that stand for the most others, with how many they stand for, themselves included."""
@@ -61,8 +66,9 @@ class Deduplication:
         return {int(row): int(sizes[row]) for row in rows if sizes[row] > 1}
 
     def nearest(self, count: int) -> list[int]:
-        """Return the rows that go by the least cosine, the least first."""
+        """Return the rows that go by the least cosine, the least first; of each text, the first row."""
         goes = np.flatnonzero(~self.stays & ~self.same)
+        goes = np.sort(goes[np.unique(self.texts[goes], return_index=True)[1]])
         return [int(row) for row in goes[np.argsort(self.cosines[goes], kind="stable")[:count]]]
 
 
@@ -87,7 +93,7 @@ def deduplicate(
         Above 0, at most 1. A cosine that lacks up to 2e-6 of it counts.
     preference : sequence of float, length n, optional
         Of rows that are similar, that of the greatest number stays, the earlier one of equals; nan is less than any
-        number. Looked at when `texts` is exhausted. Default: the earlier row stays.
+        number. Default: the earlier row stays.
     progress : callable, optional
         Called with the number of texts read since its last call.
 
@@ -98,9 +104,11 @@ def deduplicate(
     ModelError
         The model gives unusable weights.
     ValueError
-        `threshold` out of range, or `preference` not as long as `texts`.
+        `threshold` out of range, `texts` one string or with something else in it, or `preference` not as long.
     """
     check_threshold(threshold)
+    if isinstance(texts, str):
+        raise ValueError("expected a sequence of texts, not one string")
     numbers = array("q")  # of each row, that of its text
     documents = _different(texts, numbers, progress)
     with tempfile.TemporaryDirectory(prefix="sparse-sts-", ignore_cleanup_errors=True) as folder:
@@ -116,14 +124,15 @@ def deduplicate(
     standing_text, cosines = np.empty(len(order), np.int64), np.empty(len(order))
     standing_text[order], cosines[order] = order[places], found
     standing = best[standing_text[text_of]]
-    same = (standing_text[text_of] == text_of) & (standing != np.arange(len(text_of)))
-    return Deduplication(standing, cosines[text_of], same)
+    return Deduplication(standing, cosines[text_of], text_of.copy())
 
 
 def _different(texts: Iterable[str], numbers: array[int], progress: Callable[[int], None] | None) -> Iterator[Document]:
     """Yield each text once, and append the number of the text of each row to `numbers`."""
     known: dict[bytes, int] = {}
     for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"text {len(numbers) + 1} must be a string, not {type(text).__name__}")
         plain = " ".join((text if text.isascii() else unicodedata.normalize("NFC", text)).split())
         digest = hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         fresh = len(known)

@@ -55,9 +55,10 @@ def test_what_stays_has_no_duplicate_and_what_goes_is_one(
 
 
 def test_largest_groups_and_nearest_rows_are_of_what_goes(tiny: SparseStsEncoder) -> None:
-    found = deduplicate(["a cat", "a cat sleeps", "a  cat", "a cat", "the cat sleeps"], tiny, 0.5)
-    assert found.largest(3) == {0: 5}
-    assert found.nearest(1) == [int(np.argmin(found.cosines))]
+    found = deduplicate(["a cat", "a cat sleeps", "a  cat", "a cat", "the cat sleeps", "a cat sleeps"], tiny, 0.5)
+    assert found.largest(3) == {0: 6}
+    assert found.nearest(9) == sorted([1, 4], key=lambda row: found.cosines[row])
+    assert found.nearest(1) == found.nearest(9)[:1]
     assert deduplicate(["a cat"], tiny).largest(3) == {}
 
 
@@ -66,6 +67,10 @@ def test_deduplicate_refuses_what_it_cannot_compare(tiny: SparseStsEncoder) -> N
         deduplicate(["a"], tiny, 0)
     with pytest.raises(ValueError, match="2 preferences for 1 texts"):
         deduplicate(["a"], tiny, preference=[1, 2])
+    with pytest.raises(ValueError, match="not one string"):
+        deduplicate("a", tiny)
+    with pytest.raises(ValueError, match="text 2 must be a string, not float"):
+        deduplicate(["a", float("nan")], tiny)  # type: ignore[list-item]
     with pytest.raises(DataError, match="text 2: text"):
         deduplicate(["a", "\ud800"], tiny)
     assert len(deduplicate([], tiny).stays) == 0
