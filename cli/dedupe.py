@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from sparse_sts_index._utils.files import atomic_writer
+from sparse_sts_index._utils.files import atomic_writer, refuse_folder
 from sparse_sts_index.data.reading import FileOptions
-from sparse_sts_index.data.row_file import Row, RowFile
+from sparse_sts_index.data.row_file import RowFile
 from sparse_sts_index.errors import DataError
 
 from .defaults import chosen_model
@@ -64,10 +64,9 @@ def dedupe(
     rows = RowFile(corpus, keep, **reading)
     rows.check_target(output)
     if removed is not None:
-        if removed.resolve() in (output.resolve(), rows.path.resolve()):
+        refuse_folder(removed)
+        if removed.resolve() == output.resolve() or (removed.exists() and removed.samefile(rows.path)):
             raise DataError(f"{removed} is the input or the output; write the rows that go to a file of their own")
-        if removed.is_dir():
-            raise DataError(f"{removed} is a folder")
     preference = rows.preference()
 
     from sparse_sts_index.deduplication import deduplicate
@@ -78,20 +77,17 @@ def dedupe(
     with progress_bar(len(rows), "encoding") as progress:
         texts = scripts.counted(rows.texts())
         found = deduplicate(texts, encoder, threshold, preference=preference, progress=progress)
-    goes = np.flatnonzero(~found.stays)
-    groups, nearest = found.largest(_SHOWN), found.nearest(_SHOWN)
-    if removed is None:
-        shown = rows.rows({*groups, *nearest, *found.standing[nearest].tolist()})
-    else:
-        shown = rows.rows({*goes.tolist(), *found.standing[goes].tolist()})
-        _write_removed(removed, shown, found)
     rows.copy(output, found.stays)
+    if removed is not None:
+        _write_removed(removed, rows, found)
 
-    same = np.count_nonzero(found.same)
+    gone, same = np.count_nonzero(~found.stays), np.count_nonzero(found.same)
     click.echo(
-        f"{corpus}: {len(rows):,} sentences, {len(rows) - len(goes):,} kept, {len(goes):,} removed: {same:,} with the "
-        f"text of one kept, {len(goes) - same:,} with a cosine of at least {threshold:g} to one"
+        f"{corpus}: {len(rows):,} sentences, {len(rows) - gone:,} kept, {gone:,} removed: {same:,} with the text of "
+        f"one kept, {gone - same:,} with a cosine of at least {threshold:g} to one"
     )
+    groups, nearest = found.largest(_SHOWN), found.nearest(_SHOWN)
+    shown = rows.rows({*groups, *nearest, *found.standing[nearest].tolist()})
     if groups:
         click.echo("the largest groups:")
     for place, size in groups.items():
@@ -101,15 +97,18 @@ def dedupe(
     for place in nearest:
         for begin, row in ((f"{found.cosines[place]:.4f}", place), ("", int(found.standing[place]))):
             click.echo(f"  {begin:6}  {rows.unit} {shown[row].number}  {one_line(shown[row].text)}")
-    click.echo(f"{output}: {len(rows) - len(goes):,} sentences")
+    click.echo(f"{output}: {len(rows) - gone:,} sentences")
     scripts.warn("sentences")
 
 
-def _write_removed(path: Path, shown: dict[int, Row], found: Deduplication) -> None:
+def _write_removed(path: Path, rows: RowFile, found: Deduplication) -> None:
+    stays, same = found.stays, found.same
+    kept = rows.rows(set(found.standing[~stays].tolist()))
     with atomic_writer(path) as file:
-        for place in np.flatnonzero(~found.stays).tolist():
-            goes, stays = shown[place], shown[int(found.standing[place])]
-            line = {"row": goes.number, "id": goes.id, "text": goes.text, "cosine": float(found.cosines[place])}
-            line |= {"same_text": bool(found.same[place])}
-            line |= {"kept_row": stays.number, "kept_id": stays.id, "kept_text": stays.text}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        for place, row in enumerate(rows):
+            if not stays[place]:
+                one = kept[int(found.standing[place])]
+                line: dict[str, object] = {"row": row.number, "id": row.id, "text": row.text}
+                line |= {"cosine": float(found.cosines[place]), "same_text": bool(same[place])}
+                line |= {"kept_row": one.number, "kept_id": one.id, "kept_text": one.text}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -13,7 +13,7 @@ from typing import IO, Any, Final, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from sparse_sts_index._utils.files import atomic_bytes
+from sparse_sts_index._utils.files import atomic_bytes, refuse_folder
 from sparse_sts_index._utils.text import printable
 from sparse_sts_index.data.documents import corpus_columns, corpus_path, document_text
 from sparse_sts_index.data.fields import FieldGuess, field_value, microseconds, parse_fields
@@ -124,6 +124,10 @@ class RowFile:
         """Return some rows, by their place from 0."""
         return {place: self._row(record) for place, record in enumerate(self._records()) if place in wanted}
 
+    def __iter__(self) -> Iterator[Row]:
+        """Yield all rows."""
+        return map(self._row, self._records())
+
     def copy(self, target: str | Path, wanted: NDArray[np.bool_]) -> None:
         """Copy the rows that are wanted, to the byte; the target takes its place whole, or stays as it was.
 
@@ -153,8 +157,9 @@ class RowFile:
         Raises
         ------
         DataError
-            It is this file itself, or has another format by its name.
+            It is this file itself, or a folder, or in none, or has another format by its name.
         """
+        refuse_folder(target)
         target = Path(target)
         name = printable(str(target))
         if target.exists() and target.samefile(self.path):

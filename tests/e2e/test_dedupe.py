@@ -74,8 +74,8 @@ def test_dedupe_of_what_it_wrote_finds_nothing(sparse_sts: Run, tmp_path: Path) 
         (["--output", "no/out.csv"], "no folder"),
         (["--output", "out.csv", "--removed", "in.csv"], "in.csv is the input or the output"),
         (["--output", "out.csv", "--removed", "out.csv"], "out.csv is the input or the output"),
-        (["--output", "out.csv", "--removed", "."], "is a folder"),
-        (["--output", "."], "is a folder"),
+        (["--output", "out.csv", "--removed", "."], "it is a folder"),
+        (["--output", "."], "it is a folder"),
         (["--output", "out.csv", "--keep", "text"], "a field cannot be called text"),
         (["--output", "out.csv", "--keep", "nothing"], "missing column nothing"),
         (["--output", "out.csv", "--columns", "text=body"], "missing column body"),
@@ -86,7 +86,7 @@ def test_dedupe_refuses_before_any_work(
 ) -> None:
     (tmp_path / "in.csv").write_text(ROWS, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    run = sparse_sts("dedupe", "in.csv", "--model", "tiny", *options)
+    run = sparse_sts("dedupe", "in.csv", "--model", "none/at/all", *options)  # not even looked at
     assert run.returncode == 1
     assert run.stdout == ""
     assert run.stderr.startswith("Error: ")
