@@ -9,7 +9,7 @@ import click
 
 from .defaults import chosen_index
 from .options import engine_session, join_command, spark_options
-from .output import json_line, one_line
+from .output import show_pair
 from .progress import progress_bar
 
 
@@ -44,13 +44,6 @@ def duplicates(
             pairs = opened.duplicates(threshold, where=where, progress=progress)
         for pair in pairs:
             count += 1
-            first, second = pair.first, pair.second
-            if format == "jsonl":
-                line = {"first": first.id, "second": second.id, "cosine": pair.cosine}
-                line |= {"first_text": first.text, "second_text": second.text}
-                click.echo(json_line(line))
-            else:
-                texts = f"{one_line(first.text)}  |  {one_line(second.text)}"
-                click.echo(f"{pair.cosine:.4f}  {one_line(first.id)}  {one_line(second.id)}  {texts}")
+            show_pair(pair, format)
     if format == "table":
         click.echo(f"{count:,} pairs")

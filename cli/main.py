@@ -32,6 +32,7 @@ from .evaluate import evaluate
 from .export import export
 from .grow import grow
 from .index import index
+from .join import join
 from .merge import merge
 from .output import one_line
 from .push import push
@@ -124,7 +125,22 @@ def main(verbose: bool) -> None:
 
 
 for command in (
-    *(grow, train, index, search, serve, score, evaluate, bench, tradeoff, calibrate, duplicates, cluster, dedupe),
+    *(
+        grow,
+        train,
+        index,
+        search,
+        serve,
+        score,
+        evaluate,
+        bench,
+        tradeoff,
+        calibrate,
+        duplicates,
+        cluster,
+        join,
+        dedupe,
+    ),
     *(add, update, delete, compact, merge, upgrade, relocate, verify, export, push, demo, doctor),
 ):
     main.add_command(command)

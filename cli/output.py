@@ -27,6 +27,7 @@ from sparse_sts_index.vectors.vocabulary import Vocabulary
 if TYPE_CHECKING:
     from sparse_sts_index.engines.base import Busy
     from sparse_sts_index.index import SparseStsIndex
+    from sparse_sts_index.search.results import Pair
     from sparse_sts_index.storage.manifest import Manifest
 
 _CONTROL = re.compile(f"[{CONTROLS}]+")
@@ -151,6 +152,17 @@ def show_terms(explanation: tuple[TermContribution, ...], score: float, indent: 
             f"  {term.contribution:7.4f}"
         )
     click.echo(f"{indent}{'sum':<{width}}  {'':>6}  {'':>6}  {score:7.4f}")
+
+
+def show_pair(pair: Pair, format: str) -> None:
+    """Print two sentences and their cosine, as a line for people or as JSON."""
+    first, second = pair.first, pair.second
+    if format == "jsonl":
+        line = {"first": first.id, "second": second.id, "cosine": pair.cosine}
+        click.echo(json_line(line | {"first_text": first.text, "second_text": second.text}))
+    else:
+        texts = f"{one_line(first.text)}  |  {one_line(second.text)}"
+        click.echo(f"{pair.cosine:.4f}  {one_line(first.id)}  {one_line(second.id)}  {texts}")
 
 
 def show_built(output: Path, manifest: Manifest, more: str = "") -> None:

@@ -25,11 +25,12 @@ from sparse_sts_index.data.filters import Filter, Where, filter_for
 from sparse_sts_index.encoding.bundled import NAMES
 from sparse_sts_index.encoding.documents import encode_documents
 from sparse_sts_index.encoding.matching import load_matching
+from sparse_sts_index.errors import ModelMismatchError
 from sparse_sts_index.search.certified import Mode, Neighbours, check_search, check_vectors
 from sparse_sts_index.search.linkage import Linkage
 from sparse_sts_index.search.results import Groups, Hit, Hits, Pair, scored
 from sparse_sts_index.search.searcher import DEFAULT_MEMORY, Searcher
-from sparse_sts_index.search.similarity_join import check_threshold, similar_rows
+from sparse_sts_index.search.similarity_join import check_threshold, similar_rows, similar_rows_between
 from sparse_sts_index.storage.builder import check_target
 from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.layout import is_collection
@@ -410,6 +411,105 @@ class SparseStsIndex:
                 documents = snapshot.documents(rows)
                 for a, b, cosine in zip(*places.reshape(2, -1).tolist(), cosines.tolist(), strict=True):
                     yield Pair(documents[a], documents[b], cosine)
+
+    def join(
+        self, other: SparseStsIndex, threshold: float = 0.9, *, progress: Callable[[int], None] | None = None
+    ) -> Iterator[Pair]:
+        """All pairs of a sentence here and one of another index whose cosine is at least `threshold`, exactly.
+
+        Holds the impacts of the other index in memory, at most 4 bytes per posting.
+
+        Parameters
+        ----------
+        other : SparseStsIndex
+            Built with the same model.
+        threshold : float
+            Above 0, at most 1. A cosine that lacks up to 2e-6 of it counts.
+        progress : callable, optional
+            Called with the number of sentences here done since its last call.
+
+        Yields
+        ------
+        Pair
+            As they are found, in the order of addition here, then there.
+
+        Raises
+        ------
+        ModelMismatchError
+            The other index was built with another model.
+        ValueError
+            `threshold` out of range.
+        """
+        check_threshold(threshold)
+        self._check_comparable(other)
+        return self._joined(other, threshold, progress)
+
+    def _check_comparable(self, other: SparseStsIndex) -> None:
+        if not self.manifest.comparable(other.manifest):
+            raise ModelMismatchError(
+                f"{self.path} was built with {self.manifest.model} and {other.path} with {other.manifest.model}: "
+                "no cosine of both means anything"
+            )
+
+    def _joined(
+        self, other: SparseStsIndex, threshold: float, progress: Callable[[int], None] | None
+    ) -> Iterator[Pair]:
+        with self._vectors.using() as here, other._vectors.using() as there:
+            for first, second, cosines in similar_rows_between(here.store, there.store, threshold, progress=progress):
+                firsts, places = np.unique(first, return_inverse=True)
+                seconds, others = np.unique(second, return_inverse=True)
+                ours, theirs = here.documents(firsts), there.documents(seconds)
+                for a, b, cosine in zip(places.tolist(), others.tolist(), cosines.tolist(), strict=True):
+                    yield Pair(ours[a], theirs[b], cosine)
+
+    def join_nearest(
+        self,
+        other: SparseStsIndex,
+        k: int = 1,
+        *,
+        min_cosine: float = 0.0,
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[Pair]:
+        """Each sentence here with its `k` nearest of another index, exactly; those it shares no term with are none.
+
+        Parameters
+        ----------
+        other : SparseStsIndex
+            Built with the same model.
+        k : int
+            At least 1.
+        min_cosine : float
+            Leave out pairs with less.
+        progress : callable, optional
+            Called with the number of sentences here done since its last call.
+
+        Yields
+        ------
+        Pair
+            In the order of addition here, the nearest first.
+
+        Raises
+        ------
+        ModelMismatchError
+            The other index was built with another model.
+        ValueError
+            `k` below 1, or `min_cosine` not within 0 and 1.
+        """
+        self._checked(k, "exact", None, min_cosine, 0)
+        self._check_comparable(other)
+        return self._joined_nearest(other, k, min_cosine, progress)
+
+    def _joined_nearest(
+        self, other: SparseStsIndex, k: int, min_cosine: float, progress: Callable[[int], None] | None
+    ) -> Iterator[Pair]:
+        with self._vectors.using() as here:
+            for chunk in here.chunks():
+                found = other.search_vectors(chunk.vectors, k, min_cosine=min_cosine)
+                for document, hits in zip(chunk.documents, found, strict=True):
+                    for hit in hits:
+                        yield Pair(document, Document(hit.id, hit.text, fields=hit.fields), hit.cosine)
+                if progress is not None:
+                    progress(len(chunk.documents))
 
     def clusters(
         self, threshold: float = 0.9, *, where: Where = None, progress: Callable[[int], None] | None = None

@@ -69,10 +69,11 @@ def similar_rows_between(
     threshold: float,
     *,
     among: Sequence[NDArray[np.bool_] | None] = (None, None),
+    progress: Callable[[int], None] | None = None,
     workers: int | None = None,
 ) -> Iterator[RowPairs]:
     """As :func:`similar_rows`, of pairs of a row of `first` and one of `second`, each numbered in its own."""
-    yield from _similar(first, second, threshold, among, None, workers)
+    yield from _similar(first, second, threshold, among, progress, workers)
 
 
 def _similar(
