@@ -285,17 +285,19 @@ fields_option = click.option(
 all_fields_option = click.option("--all-fields", is_flag=True, help="Keep all other columns that have values.")
 
 
-def _check_where(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    if value is not None:
+def _check_where(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> str | None:
+    for value in values:
         parse_filter(value)  # refused at once; whoever has the fields reads it again
-    return value
+    return f"({') and ('.join(values)})" if len(values) > 1 else values[0] if values else None
 
 
 where_option = click.option(
     "--where",
     metavar="FILTER",
+    multiple=True,
     callback=_check_where,
-    help='Look only among the sentences whose fields pass, such as: product = "router" and created >= 2026-01-01.',
+    help='Look only among the sentences whose fields pass, such as: product = "router" and created >= 2026-01-01. '
+    "Several: all of them.",
 )
 
 #: What a reader of pairs takes.

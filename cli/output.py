@@ -15,7 +15,7 @@ import click
 from tqdm import tqdm
 
 from sparse_sts_index._utils.text import CONTROLS
-from sparse_sts_index.data.documents import Document, examine_corpus
+from sparse_sts_index.data.documents import Document, columns_of_fields, examine_corpus
 from sparse_sts_index.data.fields import Field, FieldValue
 from sparse_sts_index.data.reading import STDIN, FileOptions
 from sparse_sts_index.data.sample import SAMPLE
@@ -53,15 +53,44 @@ def known_total(corpus: str, reading: FileOptions) -> int | None:
     return examined(corpus, reading)[0]
 
 
-def fields_of_index(opened: SparseStsIndex, named: Sequence[Field]) -> tuple[Field, ...]:
-    """Return the fields to read for an index that is there: its own, from the columns that the user named."""
+def fields_of_index(
+    opened: SparseStsIndex, named: Sequence[Field], corpus: str, reading: FileOptions
+) -> tuple[Field, ...]:
+    """Return the fields to read for an index that is there: its own, from the columns that the user or they name."""
     columns = {field.name: field for field in named}
     types = opened.manifest.fields
     for name, field in columns.items():
         if name not in types or field.type not in (None, types[name]):
             kept = ", ".join(f"{name}:{type_}" for name, type_ in types.items()) or "none"
             raise DataError(f"{opened.path}: its fields are {kept}; others come with a new index")
-    return tuple(Field(name, type_, columns[name].column if name in columns else "") for name, type_ in types.items())
+    found = {} if len(columns) == len(types) else columns_of_fields(corpus, **reading)
+    found |= {name: field.column for name, field in columns.items()}
+    return tuple(Field(name, type_, found.get(name, "")) for name, type_ in types.items())
+
+
+class FieldCheck:
+    """Count the documents that have each field, and say on stderr which no document has."""
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self._missing = {field.name: field for field in fields}
+
+    def pass_through(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """Yield documents, and look at their fields."""
+        for document in documents:
+            for name in document.fields.keys() & self._missing.keys():
+                del self._missing[name]
+            yield document
+
+    def warn(self) -> None:
+        """Say which fields no document had."""
+        for name, field in self._missing.items():
+            click.echo(
+                one_line(
+                    f"warning: no sentence has a value of {name}, from a column {field.column}; if the column has "
+                    f'another name: --fields "{name}=COLUMN"'
+                ),
+                err=True,
+            )
 
 
 def shown_fields(fields: Mapping[str, FieldValue]) -> str:
@@ -73,7 +102,7 @@ def _shown(value: FieldValue) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
     if isinstance(value, datetime):
-        return value.isoformat().removesuffix("+00:00").removesuffix("T00:00:00")
+        return value.isoformat().removesuffix("T00:00:00+00:00").replace("+00:00", "Z")
     return str(value).lower() if isinstance(value, bool) else f"{value:.12g}" if isinstance(value, float) else value
 
 

@@ -163,7 +163,7 @@ def search(
         some = False
         for query, hits in results:
             some = True
-            {"table": _show_table, "jsonl": _show_jsonl, "trec": _show_trec}[format](query, hits)
+            {"table": _show_table, "jsonl": _show_jsonl, "trec": _show_trec}[format](query, hits, offset)
     if not some:
         raise DataError(f"{queries}: no queries in it")
 
@@ -237,22 +237,23 @@ def _ask_and_warn(
     scripts.warn("queries")
 
 
-def _show_table(query: Document, hits: Hits) -> None:
+def _show_table(query: Document, hits: Hits, offset: int) -> None:
     click.echo(f"query {one_line(query.id)}: {one_line(query.text)}")
-    _show_hits(hits)
+    _show_hits(hits, offset)
 
 
-def _show_hits(hits: Hits) -> None:
+def _show_hits(hits: Hits, offset: int = 0) -> None:
     if not hits:
         bound = f"found none; there may be some of up to {hits.bound:.4f}"
-        none = "no sentence shares a term with it" if hits.bound == 0 else "none, with these settings"
+        alone = hits.bound == 0 and not offset
+        none = "no sentence looked at shares a term with it" if alone else "none, with these settings"
         click.echo(f"  {none}" if hits.certified else f"  {bound}")
         return
     width = max(len(one_line(hit.id)) for hit in hits)
     proof = "the nearest of all" if hits.certified else f"others may have up to {hits.bound:.4f}"
     graded = hits[0].score is not None
     click.echo(f"  rank  cosine  {'score  ' if graded else ''}{'id':<{width}}  sentence   ({proof})")
-    for rank, hit in enumerate(hits, 1):
+    for rank, hit in enumerate(hits, offset + 1):
         score = "" if hit.score is None else f"{hit.score:5.2f}  "
         click.echo(f"  {rank:>4}  {hit.cosine:.4f}  {score}{one_line(hit.id):<{width}}  {one_line(hit.text)}")
         if hit.fields:
@@ -261,8 +262,8 @@ def _show_hits(hits: Hits) -> None:
             show_terms(hit.explanation, hit.cosine, " " * 16)
 
 
-def _show_jsonl(query: Document, hits: Hits) -> None:
-    for rank, hit in enumerate(hits, 1):
+def _show_jsonl(query: Document, hits: Hits, offset: int) -> None:
+    for rank, hit in enumerate(hits, offset + 1):
         values = {name: value for name, value in dataclasses.asdict(hit).items() if value not in (None, {})}
         if hit.fields:
             values["fields"] = plain_fields(hit.fields)
@@ -277,8 +278,8 @@ def _show_jsonl(query: Document, hits: Hits) -> None:
         click.echo(json_line(line))
 
 
-def _show_trec(query: Document, hits: Hits) -> None:
-    for rank, hit in enumerate(hits, 1):
+def _show_trec(query: Document, hits: Hits, offset: int) -> None:
+    for rank, hit in enumerate(hits, offset + 1):
         for value in (query.id, hit.id):
             if len(value.split()) != 1 or value != one_line(value).strip():  # a click that is piped drops escapes
                 raise DataError(

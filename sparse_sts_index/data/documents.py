@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from sparse_sts_index._utils.text import check_unicode
 from sparse_sts_index.data.columns import DEFAULT_NAMES, Columns
 from sparse_sts_index.data.fields import Field, FieldGuess, FieldInput, FieldValue, check_fields, field_value
-from sparse_sts_index.data.reading import FileOptions, file_format, read_records
+from sparse_sts_index.data.reading import STDIN, FileOptions, file_format, read_records
 from sparse_sts_index.data.records import Record, kind
 from sparse_sts_index.data.sample import SAMPLE, SAMPLE_COLLECTION
 from sparse_sts_index.errors import DataError
@@ -141,9 +141,9 @@ def read_corpus(
         yield document_of(record, wanted, kept)
 
 
-def corpus_path(source: str | Path) -> str | Path:
+def corpus_path(source: str | Path) -> Path:
     """Return the file of a collection: that of the embedded sample for its name."""
-    return SAMPLE_COLLECTION if str(source) == SAMPLE else source
+    return SAMPLE_COLLECTION if str(source) == SAMPLE else Path(source)
 
 
 def corpus_columns(columns: Mapping[str, str | int] | None, fields: Sequence[Field] | Literal["all"]) -> Columns:
@@ -228,7 +228,7 @@ def examine_corpus(
         for record in read_records(corpus_path(source), wanted, options.get("format"), options.get("delimiter")):
             if fields == "all":
                 for column in record.values:
-                    if column not in guesses and column not in own:
+                    if column not in guesses and column not in own and column.strip():
                         guesses[column] = FieldGuess(Field.of_column(column), typed)
             for column, guess in guesses.items():
                 guess.see(record.values.get(column), record.where)
@@ -239,6 +239,22 @@ def examine_corpus(
         raise DataError(f"{source}: no documents in it")
     found = [guess.field(needed=needed) for guess in guesses.values() if guess.seen or fields != "all"]
     return count, check_fields(found)
+
+
+def columns_of_fields(source: str | Path, **options: Unpack[FileOptions]) -> dict[str, str]:
+    """Return the columns in a collection's first row by the names that their fields get; nothing of what is read once.
+
+    Raises
+    ------
+    DataError
+        As :func:`read_corpus`.
+    """
+    if str(source) == STDIN or not corpus_path(source).is_file():
+        return {}
+    wanted = corpus_columns(options.get("columns"), "all")
+    records = read_records(corpus_path(source), wanted, options.get("format"), options.get("delimiter"))
+    names = next((record.values for record in records), {})
+    return {Field.of_column(name).name: name for name in names if name.strip()} | {name: name for name in names}
 
 
 def _document_id(record: Record, columns: Columns) -> str:

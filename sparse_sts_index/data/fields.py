@@ -159,9 +159,10 @@ def field_value(value: Any, type_: FieldType, name: str, where: str) -> FieldVal
     Parameters
     ----------
     value : object
-        None and empty text are no value. Numbers, dates and booleans may be text: a number as ``-1.5e3``, a date in
-        ISO 8601 (without a time it is midnight, without an offset UTC), ``true`` or ``false``. A list of keywords may
-        be JSON in text; other text is a list of one.
+        None, nan, and text that is empty or white space are no value. Numbers, dates and booleans may be text: a number
+        as ``-1.5e3``, a date in ISO 8601 (without a time it is midnight, without an offset UTC), ``true`` or ``false``.
+        A list of keywords may be JSON in text; other text is a list of one. A keyword may be a number, a date or a
+        boolean, as JSON writes it.
     type_ : {"keyword", "keywords", "number", "date", "boolean"}
     name, where : str
         The field and the place, for the message.
@@ -187,7 +188,9 @@ def field_value(value: Any, type_: FieldType, name: str, where: str) -> FieldVal
 
 
 def _is_empty(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    if isinstance(value, str):
+        return not value or value.isspace()
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def microseconds(value: datetime) -> int:
@@ -199,14 +202,22 @@ _ARTICLES: Final[dict[FieldType, str]] = {
     "keyword": "a keyword",
     "keywords": "a list of keywords",
     "number": "a number",
-    "date": "a date (ISO 8601)",
+    "date": "a date such as 2026-01-31 (ISO 8601)",
     "boolean": "true or false",
 }
 
 
 def _keyword(value: Any, name: str, where: str) -> str | None:
-    if isinstance(value, UUID) or (isinstance(value, int) and not isinstance(value, bool)):
+    if isinstance(value, bool):
+        value = str(value).lower()
+    elif isinstance(value, float) and math.isfinite(value):
+        value = str(int(value)) if value.is_integer() else repr(value)
+    elif isinstance(value, int | UUID):
         value = str(value)
+    elif isinstance(value, Decimal) and value.is_finite():
+        value = f"{value:f}"
+    elif isinstance(value, date):
+        value = value.isoformat()
     if not isinstance(value, str):
         return None
     check_unicode(value, name, where)
@@ -234,13 +245,15 @@ def _json_list(text: str) -> Any:
 
 
 def _number(value: Any, name: str, where: str) -> float | None:
+    whole = isinstance(value, int)
     if isinstance(value, str):
-        if not _NUMBER.fullmatch(value.strip()):
+        text = value.strip()
+        if not _NUMBER.fullmatch(text):
             return None
-        value = Decimal(value.strip())
+        value, whole = Decimal(text), text.lstrip("+-").isdecimal()
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
-    if isinstance(value, int) and abs(value) > _EXACT:
+    if whole and not -_EXACT <= value <= _EXACT:
         raise DataError(
             f"{where}: {name} is a whole number beyond 2**53, which float64 does not hold; make it a keyword"
         )
@@ -398,7 +411,15 @@ def _possible(value: Any, typed: bool) -> list[FieldType]:
         special.append("boolean")
     elif _PLAIN_NUMBER.fullmatch(text) and len(text) <= _MOST_DIGITS:
         special.append("number")
-    return [*special, "keyword", "keywords"]
+    if typed:
+        return [*special, "keyword", "keywords"]
+    return ["keywords", "keyword"] if _is_list(text) else [*special, "keyword"]
+
+
+def _is_list(text: str) -> bool:
+    """Return whether text is a list of texts in JSON."""
+    values = _json_list(text) if text.startswith("[") else None
+    return values not in (None, [text]) and isinstance(values, list) and all(isinstance(part, str) for part in values)
 
 
 def _is_date(text: str) -> bool:

@@ -18,7 +18,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field as attribute, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from sparse_sts_index._utils.text import printable
@@ -33,7 +33,8 @@ Operator = Literal["=", "<", "<=", ">", ">="]
 _OPERATORS: Final = get_args(Operator)
 _ORDERED: Final = ("number", "date")
 _MOST_CHARACTERS, _MOST_PARTS, _MOST_DEPTH = 65_536, 10_000, 50
-_DAY = timedelta(days=1)
+_DAY_BUT_ONE = timedelta(days=1) - timedelta(microseconds=1)
+_QUOTED = re.compile(r'"(\\["\\]|[^"\\])*"|' r"'(\\['\\]|[^'\\])*'")  # TEXT, below
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
@@ -137,14 +138,14 @@ NAME: /[^\W\d][\w.-]*/
 _WHAT: Final = {
     "NAME": "a field",
     "OPERATOR": "= != < <= > >=",
-    "_IN": "in",
-    "_EXISTS": "exists",
-    "_NOT": "not",
-    "_AND": "and",
-    "_OR": "or",
-    "LPAR": "(",
-    "RPAR": ")",
-    "COMMA": ",",
+    "_IN": "'in'",
+    "_EXISTS": "'exists'",
+    "_NOT": "'not'",
+    "_AND": "'and'",
+    "_OR": "'or'",
+    "LPAR": "'('",
+    "RPAR": "')'",
+    "COMMA": "','",
     "$END": "the end",
 }
 _VALUES: Final = {"TEXT", "DATE", "NUMBER", "TRUTH"}
@@ -228,6 +229,9 @@ def _misread(text: str, error: UnexpectedInput) -> str:
     wanted = [what for name, what in _WHAT.items() if name in accepted]
     if accepted & _VALUES:
         wanted.insert(0, "a value (text in quotes, a number, a date, true or false)")
+    if text[place : place + 1] in ("'", '"') and not _QUOTED.match(text, place) and place < len(text):
+        more = "a quote that is not closed, or has a backslash before something else than itself and quotes"
+        return f"filter, character {place + 1}: {more}"
     found = "the end" if not text[place:].strip() else repr(printable(text[place:].split()[0], 20))
     return f"filter, character {place + 1}: expected {' or '.join(wanted) or 'something else'}, found {found}"
 
@@ -277,7 +281,9 @@ def _condition_of_json(field: Any, op: Any, value: Any = None) -> Filter:
     ):
         chosen = In(field, tuple(value))
         return chosen if op == "in" else Not(chosen)
-    if op in (*_OPERATORS, "!=") and isinstance(value, str | int | float):
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = value.isoformat()
+    if op in (*_OPERATORS, "!=") and isinstance(value, str | int | float | datetime):
         return Not(Compare(field, "=", value)) if op == "!=" else Compare(field, op, value)
     raise DataError(f"filter: {field} cannot be {printable(str(op), 20)!r} {printable(str(value), 40)}")
 
@@ -421,7 +427,8 @@ def _type_of(name: str, place: int, types: Mapping[str, FieldType]) -> tuple[Fie
 def _value(value: FieldValue, type_: FieldType, name: str, where: str) -> FieldValue:
     kind: FieldType = "keyword" if type_ == "keywords" else type_
     if kind == "keyword" and not isinstance(value, str):
-        raise DataError(f"{where}: {name} is a {type_}: put {value!s:.40} into quotes")
+        shown = printable(f"{value:.12g}" if isinstance(value, float) else str(value).lower(), 40)
+        raise DataError(f"{where}: {name} is a {type_}: put {shown} into quotes")
     if kind in ("number", "boolean") and isinstance(value, str):
         raise DataError(f"{where}: {name} is a {type_}, and {printable(value, 40)!r} is text")
     found = field_value(value, kind, name, where)
@@ -435,15 +442,12 @@ def _compared(name: str, type_: FieldType, operator: Operator, value: FieldValue
     if type_ != "date" or not isinstance(value, str) or len(value.strip()) > len("2026-01-01"):
         return Compare(name, operator, found)
     assert isinstance(found, datetime)
-    try:
-        after = found + _DAY
-    except OverflowError as error:
-        raise DataError(f"{where}: {name} is a date beyond the years 1 to 9998") from error
+    last = found + _DAY_BUT_ONE
     whole_days: dict[Operator, Filter] = {
-        "=": And((Compare(name, ">=", found), Compare(name, "<", after))),
+        "=": And((Compare(name, ">=", found), Compare(name, "<=", last))),
         "<": Compare(name, "<", found),
-        "<=": Compare(name, "<", after),
-        ">": Compare(name, ">=", after),
+        "<=": Compare(name, "<=", last),
+        ">": Compare(name, ">", last),
         ">=": Compare(name, ">=", found),
     }
     return whole_days[operator]

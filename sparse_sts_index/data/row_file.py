@@ -71,7 +71,7 @@ class RowFile:
     """
 
     def __init__(self, source: str | Path, keep: str = _FIRST, **options: Unpack[FileOptions]) -> None:
-        self.path = Path(corpus_path(source))
+        self.path = corpus_path(source)
         if str(source) == STDIN or self.path.is_fifo() or self.path.is_char_device():
             name = "standard input" if str(source) == STDIN else printable(str(source))
             raise DataError(f"{name} is read once, and this needs it several times: write it to a file first")

@@ -77,6 +77,15 @@ class CountsRequest(_Request):
     limit: Whole = Field(20, ge=1, le=MAX_K, description="Values to give, the most frequent ones.")
 
 
+class GroupsQuery(BaseModel):
+    """The groups that are asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    threshold: Threshold = Field(0.9, description="The least cosine.")
+    limit: int = Field(50, ge=1, le=500, description="Groups to show, of at most 2,000 sentences.")
+
+
 class ValueCount(BaseModel):
     """A value, and the number of sentences that have it."""
 

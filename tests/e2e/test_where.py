@@ -103,7 +103,7 @@ def test_changes_keep_fields(sparse_sts: Run, index: Path, write: Write) -> None
     ("arguments", "message"),
     [
         (("search", "{}", "x", "--where", "state = 1"), "filter, character 1: no field 'state'; there are made, open"),
-        (("search", "{}", "x", "--where", "product = 1"), "product is a keyword: put 1.0 into quotes"),
+        (("search", "{}", "x", "--where", "product = 1"), "product is a keyword: put 1 into quotes"),
         (("search", "{}", "x", "--where", "(price = 1"), "filter, character 11: expected"),
         (("search", "{}", "x", "--where", "made = 2026-02-30"), "made '2026-02-30' is no date"),
         (("search", "{}", "x", "--group-by", "tags"), "cannot group by tags, which has several values"),
@@ -113,7 +113,10 @@ def test_changes_keep_fields(sparse_sts: Run, index: Path, write: Write) -> None
         (("add", "{}", "n.csv", "--fields", "state"), "its fields are product:keyword, made:date"),
         (("index", "n.csv", "--fields", "status"), "n.csv:1: missing column status"),
         (("index", "n.jsonl", "--fields", "status"), "no document has a value of status"),
-        (("index", "n.jsonl", "--fields", "price:date"), "price must be a date (ISO 8601), found str 'dear'"),
+        (
+            ("index", "n.jsonl", "--fields", "price:date"),
+            "price must be a date such as 2026-01-31",
+        ),
         (("index", "long.jsonl", "--all-fields"), "long.jsonl:1: product is longer than 32,766 bytes"),
         (("index", "-", "--all-fields"), "standard input is read once"),
         (("index", "n.csv", "--fields", "a b"), "'a b' cannot be a field's name"),

@@ -67,19 +67,15 @@ async def explain(request: schemas.ExplainRequest, service: ServiceOf) -> dict[s
     response_model=schemas.GroupsResponse,
     responses={202: {"model": schemas.Progress, "description": "Not known yet."}, **problems(*ALWAYS, 422)},
 )
-async def groups(
-    service: ServiceOf,
-    threshold: Annotated[schemas.Threshold, Query(description="The least cosine.")] = 0.9,
-    limit: Annotated[int, Query(ge=1, le=500, description="Groups to show, of at most 2,000 sentences.")] = 50,
-) -> dict[str, Any] | Response:
+async def groups(service: ServiceOf, query: Annotated[schemas.GroupsQuery, Query()]) -> dict[str, Any] | Response:
     """Group the sentences of the collection by pairs of at least that cosine."""
     try:
-        found = await service.groups(threshold, limit)
+        found = await service.groups(query.threshold, query.limit)
     except NotComparedError as error:
         progress = schemas.Progress(progress=error.progress)
         return Response(progress.model_dump_json(), 202, {"retry-after": "1"}, "application/json")
     return {
-        "threshold": threshold,
+        "threshold": query.threshold,
         "groups": len(found.groups),
         "sentences": sum(len(group.ids) for group in found.groups),
         "current": found.current,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -26,6 +27,12 @@ BERLIN = timezone(timedelta(hours=1))
     [
         ("keyword", "open", "open"),
         ("keyword", 7, "7"),
+        ("keyword", 5.0, "5"),
+        ("keyword", 1.5, "1.5"),
+        ("keyword", Decimal("1.10"), "1.10"),
+        ("keyword", True, "true"),
+        ("keyword", datetime(2026, 1, 5, tzinfo=UTC), "2026-01-05T00:00:00+00:00"),
+        ("keyword", " ", None),
         ("keyword", b"open", "open"),
         ("keyword", UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         ("keyword", "", None),
@@ -64,15 +71,16 @@ def test_negative_zero_is_zero() -> None:
 @pytest.mark.parametrize(
     ("type_", "value", "message"),
     [
-        ("keyword", 1.5, "f must be a keyword, found float"),
-        ("keyword", True, "f must be a keyword, found bool"),
+        ("keyword", math.inf, "f must be a keyword, found float"),
+        ("keyword", {"a": 1}, "f must be a keyword, found dict"),
         ("keyword", "x" * 40_000, "f is longer than 32,766 bytes"),
         ("keyword", "\u00e4" * 20_000, "f is longer than 32,766 bytes"),
         ("keyword", "\ud800", "f "),
         ("keyword", b"\xff", "f is not UTF-8"),
         ("keywords", {"a": 1}, "f must be a list of keywords, found dict"),
-        ("keywords", ["a", 1.5], "f must be a list of keywords, found list"),
+        ("keywords", ["a", ["b"]], "f must be a list of keywords, found list"),
         ("keywords", ["a"] * 1001, "1,001 keywords"),
+        ("number", "12345678901234567890", "f is a whole number beyond 2"),
         ("number", "1_000", "f must be a number, found str '1_000'"),
         ("number", "nan", "f must be a number"),
         ("number", True, "f must be a number, found bool"),
@@ -80,8 +88,8 @@ def test_negative_zero_is_zero() -> None:
         ("number", "1e400", "float64 does not hold"),
         ("number", float("inf"), "float64 does not hold"),
         ("date", "2026-13-01", "f '2026-13-01' is no date (month must be in 1..12)"),
-        ("date", "yesterday", "f must be a date (ISO 8601), found str 'yesterday'"),
-        ("date", 1_700_000_000, "f must be a date (ISO 8601), found int"),
+        ("date", "yesterday", "f must be a date such as 2026-01-31 (ISO 8601), found str 'yesterday'"),
+        ("date", 1_700_000_000, "f must be a date such as 2026-01-31 (ISO 8601), found int"),
         ("date", datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))), "beyond the years"),
         ("boolean", "yes", "f must be true or false, found str 'yes'"),
         ("boolean", 1, "f must be true or false, found int"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -37,6 +37,9 @@ TYPES: dict[str, FieldType] = {
 
 def day(year: int, month: int, number: int, hour: int = 0) -> datetime:
     return datetime(year, month, number, hour, tzinfo=UTC)
+
+
+END = day(2026, 1, 6) - timedelta(microseconds=1)
 
 
 @pytest.mark.parametrize(
@@ -82,15 +85,17 @@ def test_text_is_read(text: str, expected: Filter) -> None:
         ("", "filter: empty"),
         ("product = router", "character 11: expected a value .*, found 'router'"),
         ("product =", "character 10: expected a value .*, found the end"),
-        ('product = "x', "character 11: expected a value .*, found '\"x'"),
-        ("product", "character 8: expected = != < <= > >= or in or exists or not, found the end"),
+        ('product = "x', "character 11: a quote that is not closed"),
+        (r'product = "a\n"', "character 11: a quote that is not closed, or has a backslash"),
+        ('"a" = "b"', "character 1: expected .*, found"),
+        ("product", "character 8: expected = != < <= > >= or 'in' or 'exists' or 'not', found the end"),
         ("price == 1", "character 8: expected a value"),
-        ("(price = 1", r"character 11: expected .*\), found the end"),
+        ("(price = 1", r"character 11: expected .*'\)', found the end"),
         ("price = 1)", r"character 10: expected .*the end, found '\)'"),
         ("price = 1 and", "character 14: expected .*a field"),
         ("price = 1 price = 2", "character 11: expected .*, found 'price'"),
         ("price = 1 % 2", "character 11: "),
-        ("product in 'a'", r"character 12: expected \(, found"),
+        ("product in 'a'", r"character 12: expected '\(', found"),
         ("not " * 51 + "a = 1", "nested deeper than 50 levels"),
         ("a = 1 or " * 8000 + "a = 1", "longer than 65,536 characters"),
     ],
@@ -105,11 +110,14 @@ def test_text_that_is_wrong(text: str, message: str) -> None:
     [
         (
             "created = 2026-01-05",
-            And((Compare("created", ">=", day(2026, 1, 5)), Compare("created", "<", day(2026, 1, 6)))),
+            And(
+                (Compare("created", ">=", day(2026, 1, 5)), Compare("created", "<=", END)),
+            ),
         ),
         ("created < 2026-01-05", Compare("created", "<", day(2026, 1, 5))),
-        ("created <= '2026-01-05'", Compare("created", "<", day(2026, 1, 6))),
-        ("created > 2026-01-05", Compare("created", ">=", day(2026, 1, 6))),
+        ("created <= '2026-01-05'", Compare("created", "<=", END)),
+        ("created > 2026-01-05", Compare("created", ">", END)),
+        ("created > 9999-12-31", Compare("created", ">", datetime.max.replace(tzinfo=UTC))),
         ("created >= 2026-01-05", Compare("created", ">=", day(2026, 1, 5))),
         ("created > 2026-01-05T10:00+01:00", Compare("created", ">", day(2026, 1, 5, 9))),
         ("price in (1, 2)", Or((Compare("price", "=", 1.0), Compare("price", "=", 2.0)))),
@@ -126,7 +134,7 @@ def test_values_get_the_types_of_fields(text: str, expected: Filter) -> None:
     ("text", "message"),
     [
         ("open = true and state = 1", "character 17: no field 'state'; there are created, open, price, product, tags"),
-        ("product = 5", "character 1: product is a keyword: put 5.0 into quotes"),
+        ("product = 5", "character 1: product is a keyword: put 5 into quotes"),
         ("price = '5'", "character 1: price is a number, and '5' is text"),
         ("open = 'x'", "open is a boolean, and 'x' is text"),
         ("open = 1", "open must be true or false"),
@@ -134,7 +142,6 @@ def test_values_get_the_types_of_fields(text: str, expected: Filter) -> None:
         ("open > false", "open is a boolean, which has no order"),
         ("created = 2026-13-01", r"character 1: created '2026-13-01' is no date \(month"),
         ("created = 'soon'", "created must be a date"),
-        ("created > 9999-12-31", "beyond the years"),
         ("product = ''", "empty text is no value"),
         ("price exist", "expected"),
     ],
