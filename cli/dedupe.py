@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from sparse_sts_index._utils.files import atomic_writer, refuse_folder
+from sparse_sts_index._utils.files import atomic_writer, refuse_unwritable
 from sparse_sts_index.data.reading import FileOptions
 from sparse_sts_index.data.row_file import RowFile
 from sparse_sts_index.errors import DataError
@@ -64,7 +64,7 @@ def dedupe(
     rows = RowFile(corpus, keep, **reading)
     rows.check_target(output)
     if removed is not None:
-        refuse_folder(removed)
+        refuse_unwritable(removed)
         if removed.resolve() == output.resolve() or (removed.exists() and removed.samefile(rows.path)):
             raise DataError(f"{removed} is the input or the output; write the rows that go to a file of their own")
     preference = rows.preference()

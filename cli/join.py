@@ -30,7 +30,7 @@ _THRESHOLD = 0.9
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option("--threshold", type=Real(0, 1, min_open=True), help="The least cosine. [default: 0.9; with -k: any]")
-@click.option("-k", type=Whole(min=1), help="Of each sentence of A, the K nearest of B only.")
+@click.option("-k", type=Whole(min=1), help="List each sentence of A with its K nearest of B.")
 @click.option("--format", type=click.Choice(["table", "jsonl"]), default="table", show_default=True)
 @model_option("that of an index among both, else as for sparse-sts index")
 @precision_option("that of an index among both, else auto")

@@ -2,12 +2,14 @@
 
 Exact: no two that stay have a cosine of the threshold or more, and each that goes has such a cosine with one that stays
 (see :mod:`.search.representatives`). Texts that are the same by their characters are found before anything is encoded:
-the same in Unicode's normalisation form C, with each run of white space taken for a blank, and none at either end.
+the same in Unicode's normalisation form C, with each run of blanks, tabs and line ends taken for a blank, and none at
+either end. In that form they are encoded.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 import unicodedata
 from array import array
@@ -20,12 +22,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from sparse_sts_index._utils.files import os_errors_as
 from sparse_sts_index.data.documents import Document
 from sparse_sts_index.encoding.documents import CHUNK, encode_documents
+from sparse_sts_index.errors import DataError
 from sparse_sts_index.search.representatives import representatives
-from sparse_sts_index.search.similarity_join import check_threshold, similar_rows
+from sparse_sts_index.search.similarity_join import check_threshold
 from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter
 from sparse_sts_index.vectors.quantizer import Quantizer
+
+#: What the tokenizers of BERT take for a blank, of ASCII.
+_BLANKS = re.compile(r"[ \t\r\n]+")
 
 if TYPE_CHECKING:
     from sparse_sts_index.encoding.encoder import SparseStsEncoder
@@ -82,8 +89,10 @@ def deduplicate(
 ) -> Deduplication:
     """Find what has to go from a collection so that no two of its sentences are similar.
 
-    Texts are read once, a few thousand at a time. Of different ones, the vectors are held in a temporary file, and in
-    memory their impacts (at most 4 bytes for each term) and some 200 bytes each; of all rows, 40 bytes each.
+    Texts are read once, a few thousand at a time. Of different ones, the vectors are held in a temporary file (8 bytes
+    for each term, with a preference twice), and in memory their impacts (at most 4 bytes for each term) and some 200
+    bytes each; of all rows, 40 bytes each. Where very many are similar to each other, the join needs more: 24 bytes for
+    each pair of a few hundred rows.
 
     Parameters
     ----------
@@ -120,11 +129,11 @@ def deduplicate(
         if preference is not None:
             parts = (store.take(order[start : start + CHUNK]) for start in range(0, len(order), CHUNK))
             store = _stored(Path(folder) / "ordered", parts, width)
-        places, found = representatives(similar_rows(store, threshold), len(order))
+        places, found = representatives(store, threshold)
     standing_text, cosines = np.empty(len(order), np.int64), np.empty(len(order))
     standing_text[order], cosines[order] = order[places], found
     standing = best[standing_text[text_of]]
-    return Deduplication(standing, cosines[text_of], text_of.copy())
+    return Deduplication(standing, np.minimum(cosines, 1)[text_of], text_of.copy())
 
 
 def _different(texts: Iterable[str], numbers: array[int], progress: Callable[[int], None] | None) -> Iterator[Document]:
@@ -133,7 +142,7 @@ def _different(texts: Iterable[str], numbers: array[int], progress: Callable[[in
     for text in texts:
         if not isinstance(text, str):
             raise ValueError(f"text {len(numbers) + 1} must be a string, not {type(text).__name__}")
-        plain = " ".join((text if text.isascii() else unicodedata.normalize("NFC", text)).split())
+        plain = _BLANKS.sub(" ", text if text.isascii() else unicodedata.normalize("NFC", text)).strip(" ")
         digest = hashlib.blake2b(plain.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         fresh = len(known)
         number = known.setdefault(digest, fresh)
@@ -141,7 +150,7 @@ def _different(texts: Iterable[str], numbers: array[int], progress: Callable[[in
         if progress is not None:
             progress(1)
         if number == fresh:
-            yield Document(str(number), text, f"text {len(numbers)}")
+            yield Document(str(number), plain, f"text {len(numbers)}")
 
 
 def _preferred(
@@ -152,8 +161,8 @@ def _preferred(
         ranked = np.arange(len(text_of))
     else:
         keys = np.asarray(preference, np.float64)
-        if len(keys) != len(text_of):
-            raise ValueError(f"{len(keys):,} preferences for {len(text_of):,} texts")
+        if keys.shape != text_of.shape:
+            raise ValueError(f"preferences of shape {keys.shape} for {len(text_of):,} texts")
         ranked = np.argsort(-keys, kind="stable")  # nan last
     _, first = np.unique(text_of[ranked], return_index=True)
     return ranked[first], np.argsort(first)
@@ -161,11 +170,12 @@ def _preferred(
 
 def _stored(path: Path, parts: Iterable[csr_array], width: int) -> VectorStore:
     """Write vectors to a folder, and open it."""
-    writer = VectorWriter(path, Extent.empty("vectors"))
-    try:
-        for vectors in parts:
-            writer.add(vectors, [""] * vectors.shape[0])
-        extent = writer.extent(durable=False)
-    finally:
-        writer.close()
+    with os_errors_as(DataError, f"cannot write vectors to {path.parent}"):
+        writer = VectorWriter(path, Extent.empty("vectors"))
+        try:
+            for vectors in parts:
+                writer.add(vectors, [""] * vectors.shape[0])
+            extent = writer.extent(durable=False)
+        finally:
+            writer.close()
     return VectorStore(path, extent, width)

@@ -470,7 +470,7 @@ class SparseStsIndex:
         min_cosine: float = 0.0,
         progress: Callable[[int], None] | None = None,
     ) -> Iterator[Pair]:
-        """Each sentence here with its `k` nearest of another index, exactly; those it shares no term with are none.
+        """Each sentence here with its `k` nearest of another index, exactly; fewer where it shares a term with fewer.
 
         Parameters
         ----------

@@ -71,8 +71,7 @@ def atomic_bytes(path: str | Path) -> Iterator[IO[bytes]]:
         with os_errors_as(DataError, f"cannot write {path}"), path.open("wb") as file:
             yield file
         return
-    path = path.resolve()  # a link stays, and what it points to is replaced
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    path, partial = _places(path)
     try:
         with os_errors_as(DataError, f"cannot write {path}"):
             with partial.open("wb") as binary:
@@ -90,6 +89,33 @@ def atomic_bytes(path: str | Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):  # a file system that is read-only now: what failed is told already
             partial.unlink(missing_ok=True)
+
+
+def _places(path: Path) -> tuple[Path, Path]:
+    """Return the file that is replaced, and the one that takes its place: a link stays, and what it points to goes."""
+    try:
+        path = path.resolve()
+    except RuntimeError as error:  # Python 3.11 and 3.12, of a link to itself
+        raise DataError(f"cannot write {path}: a link to itself") from error
+    return path, path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def refuse_unwritable(path: str | Path) -> None:
+    """Find out early, by writing beside it, that a file cannot be written.
+
+    Raises
+    ------
+    DataError
+        It cannot, is a folder, or is no plain file.
+    """
+    path = Path(path)
+    refuse_folder(path)
+    place, partial = _places(path)
+    if place.exists() and not place.is_file():
+        raise DataError(f"cannot write {path}: not a plain file")
+    with os_errors_as(DataError, f"cannot write {path}"):
+        partial.touch()
+        partial.unlink()
 
 
 def is_partial(path: Path, name: str) -> bool:

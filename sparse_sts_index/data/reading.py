@@ -8,6 +8,7 @@ memory.
 
 from __future__ import annotations
 
+import codecs
 import functools
 import gzip
 import itertools
@@ -100,7 +101,7 @@ def read_raw_records(
     Yields
     ------
     bytes
-        What stands before a row: a header, blank lines; mostly nothing.
+        What stands before a row: a byte order mark, a header, blank lines; mostly nothing.
     Record or None
         The row; None at last, for what stands behind the last row.
     bytes
@@ -126,8 +127,11 @@ def read_raw_records(
         _checked_format(path, format, separator)
         with _opened(path) as lines:
             for record in _read_lines(recorded(lines), name, columns, format, separator, file_format(path)):
-                before = record.number - 1 - past
-                yield b"".join(held[:before]), record, b"".join(held[before:])
+                count = record.number - 1 - past
+                before, own = b"".join(held[:count]), b"".join(held[count:])
+                if past == count == 0 and own.startswith(codecs.BOM_UTF8):
+                    before, own = codecs.BOM_UTF8, own.removeprefix(codecs.BOM_UTF8)
+                yield before, record, own
                 past += len(held)
                 held.clear()
         yield b"".join(held), None, b""

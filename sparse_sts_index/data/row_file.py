@@ -13,17 +13,17 @@ from typing import IO, Any, Final, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from sparse_sts_index._utils.files import atomic_bytes, refuse_folder
-from sparse_sts_index._utils.text import printable
+from sparse_sts_index._utils.files import atomic_bytes, os_errors_as, refuse_unwritable
+from sparse_sts_index._utils.text import check_unicode, printable
 from sparse_sts_index.data.documents import corpus_columns, corpus_path, document_text
-from sparse_sts_index.data.fields import FieldGuess, field_value, microseconds, parse_fields
+from sparse_sts_index.data.fields import FIELD_TYPES, Field, FieldGuess, field_value, microseconds
 from sparse_sts_index.data.reading import STDIN, FileOptions, file_format, read_raw_records, read_records
 from sparse_sts_index.data.records import Record
 from sparse_sts_index.errors import DataError
 
 _FIRST: Final = "first"
 _LONGEST: Final = "longest"
-_BATCH = 1024  # rows of a parquet file at a time
+_BATCH = 64  # rows of a parquet file at a time, of all its columns: each value may have 16 MiB
 _GROUP_ROWS, _GROUP_BYTES = 1 << 17, 1 << 26  # of those written together, at most
 
 
@@ -54,8 +54,8 @@ class RowFile:
         A file of any format that :func:`~.data.documents.read_corpus` reads, or ``"sample"``.
     keep : str
         The row that is preferred among similar ones: ``"first"``; ``"longest"``, by the characters of its text; or that
-        with the greatest value of a column of numbers, dates or booleans, named as for
-        :func:`~.data.fields.parse_fields`.
+        with the greatest value of a column of numbers, dates or booleans: its name, with ``:number``, ``:date`` or
+        ``:boolean`` behind it where the values do not tell.
     **options
         Columns, format and delimiter, as for :func:`~.data.documents.read_corpus`.
 
@@ -77,15 +77,14 @@ class RowFile:
             raise DataError(f"{name} is read once, and this needs it several times: write it to a file first")
         self._format, self._delimiter = options.get("format"), options.get("delimiter")
         self._keep = keep
-        fields = () if keep in (_FIRST, _LONGEST) else parse_fields(keep)
-        if len(fields) > 1:
-            raise DataError(f"one column can say what to keep, not {len(fields)}")
+        fields = () if keep in (_FIRST, _LONGEST) else (_field(keep),)
         wanted = corpus_columns(options.get("columns"), fields)
         self._columns = dataclasses.replace(wanted, required=("text",))
         guesses = [FieldGuess(field, self._is_typed) for field in fields]
-        self._count = 0
+        self._count, self._stamp = 0, None
+        self._stamp = self._look()
         for record in self._records():
-            document_text(record, self._columns)
+            self._row(record)
             for field, guess in zip(fields, guesses, strict=True):
                 guess.see(record.values.get(field.column), record.where)
             self._count += 1
@@ -147,9 +146,11 @@ class RowFile:
         """
         self.check_target(target)
         with atomic_bytes(target) as file:
-            count = self._copy_parquet(file, wanted) if self._is_parquet else self._copy_lines(file, wanted)
-            if count != self._count:
-                raise DataError(f"{printable(str(self.path))} has changed while it was read")
+            if self._is_parquet:
+                self._copy_parquet(file, wanted)
+            else:
+                self._copy_lines(file, wanted)
+            self._look()
 
     def check_target(self, target: str | Path) -> None:
         """Refuse what :meth:`copy` cannot write to.
@@ -157,9 +158,8 @@ class RowFile:
         Raises
         ------
         DataError
-            It is this file itself, or a folder, or in none, or has another format by its name.
+            It is this file itself, has another format by its name, or cannot be written.
         """
-        refuse_folder(target)
         target = Path(target)
         name = printable(str(target))
         if target.exists() and target.samefile(self.path):
@@ -167,34 +167,58 @@ class RowFile:
         own, other = self._format or file_format(self.path), file_format(target)
         if self._is_parquet and target.suffix.lower() == ".gz":
             raise DataError(f"{name}: a parquet file is compressed as it is; leave out .gz")
-        if None not in (own, other) and own != other and self._delimiter is None:
+        if self._delimiter is not None:
+            own = other if other not in ("jsonl", "parquet") else "csv"
+        if None not in (own, other) and own != other:
             raise DataError(f"{name}: rows are copied as they are, so it has to be {own} as well, not {other}")
+        refuse_unwritable(target)
 
-    def _copy_lines(self, target: IO[bytes], wanted: NDArray[np.bool_]) -> int:
-        count = 0
-        for before, record, own in read_raw_records(self.path, self._columns, self._format, self._delimiter):
+    def _copy_lines(self, target: IO[bytes], wanted: NDArray[np.bool_]) -> None:
+        rows = read_raw_records(self.path, self._columns, self._format, self._delimiter)
+        for place, (before, _, own) in enumerate(rows):
             target.write(before)
-            if record is not None:
-                if count < len(wanted) and wanted[count]:
-                    target.write(own)
-                count += 1
-        return count
+            if wanted[place : place + 1].any():
+                target.write(own)
 
-    def _copy_parquet(self, target: IO[bytes], wanted: NDArray[np.bool_]) -> int:
-        import pyarrow
+    def _copy_parquet(self, target: IO[bytes], wanted: NDArray[np.bool_]) -> None:
         import pyarrow.parquet
 
+        with pyarrow.parquet.ParquetFile(self.path) as file:
+            schema = file.schema_arrow
+            with pyarrow.parquet.ParquetWriter(target, schema) as writer:
+                for group in self._groups(file, wanted):
+                    writer.write_table(pyarrow.Table.from_batches(group, schema))
+
+    def _groups(self, file: Any, wanted: NDArray[np.bool_]) -> Iterator[list[Any]]:
+        """Batches of the rows wanted, in lists of a bounded size."""
+        held, rows, size, start = [], 0, 0, 0
+        for batch in self._batches(file):
+            for part in _chosen(batch, wanted[start : start + batch.num_rows]):
+                held.append(part)
+                rows, size = rows + part.num_rows, size + part.nbytes
+            start += batch.num_rows
+            if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+                yield held
+                held, rows, size = [], 0, 0
+        yield held
+
+    def _batches(self, file: Any) -> Iterator[Any]:
+        import pyarrow
+
         try:
-            with pyarrow.parquet.ParquetFile(self.path) as file:
-                schema, count = file.schema_arrow, file.metadata.num_rows
-                with pyarrow.parquet.ParquetWriter(target, schema) as writer:
-                    if count == len(wanted):
-                        for group in _groups(file, wanted):
-                            writer.write_table(pyarrow.Table.from_batches(group, schema))
-        except pyarrow.ArrowException as error:
+            yield from file.iter_batches(batch_size=_BATCH)
+        except (pyarrow.ArrowException, OSError) as error:
             reason = printable(str(error).splitlines()[0])
             raise DataError(f"{printable(str(self.path))}: not a readable parquet file ({reason})") from error
-        return int(count)
+
+    def _look(self) -> tuple[int, int, int]:
+        """Return what tells this file from what it may become, and refuse it if it has."""
+        with os_errors_as(DataError, f"cannot read {printable(str(self.path))}"):
+            found = self.path.stat()
+        stamp = found.st_ino, found.st_size, found.st_mtime_ns
+        if self._stamp not in (None, stamp):
+            raise DataError(f"{printable(str(self.path))} has changed while it was read")
+        return stamp
 
     @property
     def _is_parquet(self) -> bool:
@@ -205,11 +229,16 @@ class RowFile:
         return self._delimiter is None and (self._format or file_format(self.path)) in ("jsonl", "parquet")
 
     def _records(self) -> Iterator[Record]:
-        return read_records(self.path, self._columns, self._format, self._delimiter)
+        self._look()
+        yield from read_records(self.path, self._columns, self._format, self._delimiter)
+        self._look()
 
     def _row(self, record: Record) -> Row:
         name = self._columns.name_of("id", record.values)
-        id_ = None if name is None or record.values[name] is None else str(record.values[name])
+        value = None if name is None else record.values[name]
+        id_ = None if value is None else str(value)
+        if id_ is not None:
+            check_unicode(id_, str(name), record.where)
         return Row(record.number, id_, document_text(record, self._columns))
 
     def _number(self, record: Record) -> float:
@@ -221,16 +250,22 @@ class RowFile:
         return value if isinstance(value, float | bool) else math.nan
 
 
-def _groups(file: Any, wanted: NDArray[np.bool_]) -> Iterator[list[Any]]:
-    """Batches of the rows wanted, in lists of a bounded size."""
+def _field(keep: str) -> Field:
+    """Return the field of a column, with its type if that is said."""
+    column, colon, type_ = keep.rpartition(":")
+    if not colon or type_ not in FIELD_TYPES:
+        return Field.of_column(keep)
+    return dataclasses.replace(Field.of_column(column), type=type_)
+
+
+def _chosen(batch: Any, wanted: NDArray[np.bool_]) -> Iterator[Any]:
+    """Yield the rows of an Arrow batch that are wanted, in one piece or several."""
     import pyarrow
 
-    held, start = [], 0
-    for batch in file.iter_batches(batch_size=_BATCH):
-        held.append(batch.filter(pyarrow.array(wanted[start : start + batch.num_rows])))
-        start += batch.num_rows
-        if sum(part.num_rows for part in held) >= _GROUP_ROWS or sum(part.nbytes for part in held) >= _GROUP_BYTES:
-            yield held
-            held = []
-    if held:
-        yield held
+    if wanted.any():
+        try:
+            yield batch.filter(pyarrow.array(wanted))
+        except pyarrow.ArrowNotImplementedError:  # string views, as yet
+            edges = np.flatnonzero(np.diff(wanted.astype(np.int8), prepend=0, append=0))
+            for begin, end in edges.reshape(-1, 2).tolist():
+                yield batch.slice(begin, end - begin)

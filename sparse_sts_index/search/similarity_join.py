@@ -35,6 +35,7 @@ def similar_rows(
     threshold: float,
     *,
     among: NDArray[np.bool_] | None = None,
+    firsts: NDArray[np.bool_] | None = None,
     progress: Callable[[int], None] | None = None,
     workers: int | None = None,
 ) -> Iterator[RowPairs]:
@@ -50,6 +51,9 @@ def similar_rows(
         share no term are never a pair.
     among : ndarray of bool, shape (rows,), optional
         The rows that count. Default: all that are not dead.
+    firsts : ndarray of bool, shape (rows,), optional
+        The rows that may be the first of a pair. Looked at block by block, some blocks ahead, so that a caller may
+        clear what it has no more use for. Default: those of `among`.
     progress : callable, optional
         Called with the number of rows done since its last call.
     workers : int, optional
@@ -60,7 +64,7 @@ def similar_rows(
     RowPairs
         The first row is the lesser one; ordered by it, then by the second.
     """
-    yield from _similar(store, store, threshold, (among, among), progress, workers)
+    yield from _similar(store, store, threshold, (among if firsts is None else firsts, among), progress, workers)
 
 
 def similar_rows_between(

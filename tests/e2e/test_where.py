@@ -193,3 +193,38 @@ def test_over_http(client: httpx.Client) -> None:
         answer = client.post(path, json=wrong)
         assert answer.status_code == 422, answer.text
         assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_columns_are_found_by_the_names_of_their_fields(sparse_sts: Run, tmp_path: Path) -> None:
+    rows = [{"id": str(number), "text": f"ticket {number}", "Created At": f"2026-01-0{number}"} for number in (1, 2, 3)]
+    (tmp_path / "a.jsonl").write_text(lines(rows[:1]), encoding="utf-8")
+    index = tmp_path / "a-index"
+    assert sparse_sts("index", tmp_path / "a.jsonl", "--all-fields", "--model", "tiny").returncode == 0
+    (tmp_path / "b.jsonl").write_text(lines(rows[1:2]), encoding="utf-8")
+    (tmp_path / "c.csv").write_text("id,text,Created At\n3,ticket 3,2026-01-03\n", encoding="utf-8")
+    for name in ("b.jsonl", "c.csv"):
+        run = sparse_sts("add", index, tmp_path / name)
+        assert (run.returncode, run.stderr) == (0, "")
+    with SparseStsIndex.open(index) as opened:
+        hits = opened.search(["ticket"], where="Created_At > 2026-01-01")[0]
+        assert {hit.id for hit in hits} == {"2", "3"}
+    (tmp_path / "d.jsonl").write_text(lines([{"id": "4", "text": "ticket 4", "made": "2026-01-01"}]), encoding="utf-8")
+    run = sparse_sts("add", index, tmp_path / "d.jsonl")
+    assert run.returncode == 0
+    assert run.stderr.startswith("warning: no sentence has a value of Created_At, from a column Created_At; ")
+    assert run.stderr.count("\n") == 1
+
+
+def test_several_filters_all_pass_and_pages_go_on_ranking(sparse_sts: Run, index: Path) -> None:
+    conditions = ["--where", 'product = "router" or open = true', "--where", "not made >= 2026-02-01"]
+    assert set(found(sparse_sts, index, *conditions)) == {"1", "4"}
+    first, second = sparse_sts("search", index, QUERY, "-k", 2), sparse_sts("search", index, QUERY, "--offset", 1)
+    ranks = [
+        [line.split()[:3] for line in run.stdout.splitlines() if line[:6].strip().isdigit()] for run in (first, second)
+    ]
+    assert ranks[0][1] == ranks[1][0]
+    assert ranks[1][0][0] == "2"
+    past = sparse_sts("search", index, QUERY, "--offset", 100)
+    assert past.stdout.splitlines()[1] == "  none, with these settings"
+    none = sparse_sts("search", index, QUERY, "--where", 'product = "fax"')
+    assert none.stdout.splitlines()[1] == "  no sentence looked at shares a term with it"

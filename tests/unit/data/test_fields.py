@@ -214,3 +214,12 @@ def test_typed_fields_of_a_document() -> None:
 def test_names_differ_by_more_than_case() -> None:
     with pytest.raises(DataError, match="field Status is named twice"):
         check_fields([Field("status"), Field("Status")])
+
+
+def test_lists_and_blank_columns_of_csv(write: Write) -> None:
+    path = write("c.csv", ',id,text,tags,mixed\n0,1,a,"[""x"", ""y""]","[""x""]"\n1,2,b,[],x\n')
+    _, fields = examine_corpus(path, "all")
+    assert [(field.name, field.type) for field in fields] == [("tags", "keywords"), ("mixed", "keyword")]
+    first, second = read_corpus(path, fields=fields)
+    assert first.fields == {"tags": ("x", "y"), "mixed": '["x"]'}
+    assert second.fields == {"mixed": "x"}

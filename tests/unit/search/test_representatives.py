@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from support import random_vectors, store
+from support import random_vectors, store, unit_vectors
 
 from sparse_sts_index.search.representatives import representatives
-from sparse_sts_index.search.similarity_join import similar_rows
 
 
 @settings(deadline=None)  # the first call compiles
@@ -22,8 +23,7 @@ def test_representatives_are_those_of_a_loop(
     tmp_path_factory: pytest.TempPathFactory, rows: int, terms: int, threshold: float, seed: int
 ) -> None:
     vectors = random_vectors(np.random.default_rng(seed), rows, terms, vocabulary=12)
-    kept = store(tmp_path_factory.mktemp("store"), vectors, [])
-    standing, cosines = representatives(similar_rows(kept, threshold), rows)
+    standing, cosines = representatives(store(tmp_path_factory.mktemp("store"), vectors, []), threshold)
 
     products = (vectors.astype(np.float64) @ vectors.astype(np.float64).T).toarray()
     stays: list[int] = []
@@ -38,7 +38,8 @@ def test_representatives_are_those_of_a_loop(
         np.testing.assert_allclose(cosines[row], products[row, standing[row]], atol=1e-6)
 
 
-def test_representatives_without_pairs_are_all_rows() -> None:
-    standing, cosines = representatives([], 3)
-    np.testing.assert_array_equal(standing, [0, 1, 2])
-    np.testing.assert_array_equal(cosines, [1, 1, 1])
+def test_rows_that_go_are_asked_for_no_pairs(tmp_path: Path) -> None:
+    vectors = unit_vectors(np.ones((50_000, 3)))  # 1,250 million pairs
+    standing, cosines = representatives(store(tmp_path, vectors, []), 0.9)
+    assert not standing.any()
+    np.testing.assert_allclose(cosines, 1, atol=1e-6)
