@@ -206,6 +206,7 @@ def groups(client: httpx.Client, threshold: float) -> Any:
 
 
 def test_groups_are_the_librarys_clusters(client: httpx.Client, sample_index: SparseStsIndex) -> None:
+    refused(client.get("/v1/groups", params={"where": "a = 1"}), 422)  # and not passed over
     for threshold in (0.9, 0.8, 0.95, 0.69999999995):
         expected = [[document.id for document in members] for members in sample_index.clusters(threshold)]
         answer = groups(client, threshold)
