@@ -11,7 +11,7 @@ from sparse_sts_index.data.fields import Field
 from sparse_sts_index.data.reading import FileOptions
 
 from .options import documents_command
-from .output import FieldCheck, examined, fields_of_index
+from .output import FieldsOfIndex, examined
 from .progress import progress_bar
 
 
@@ -25,11 +25,11 @@ def add(index: Path, corpus: str, model: str | None, reading: FileOptions, field
     from sparse_sts_index.index import SparseStsIndex
 
     with SparseStsIndex.open(index, model, writable=True) as opened:
-        before, kept = len(opened), fields_of_index(opened, fields, corpus, reading)
-        total, _ = examined(corpus, reading, kept, needed=False)
-        check = FieldCheck(kept)
+        before, kept = len(opened), FieldsOfIndex(opened, fields, corpus, reading)
+        total, _ = examined(corpus, reading, kept.fields, needed=False)
         with progress_bar(total, "adding") as progress:
-            opened.add(check.pass_through(read_corpus(corpus, fields=kept, **reading)), progress=progress)
+            documents = kept.pass_through(read_corpus(corpus, fields=kept.fields, **reading))
+            opened.add(documents, progress=progress)
         count = len(opened)
     click.echo(f"{index}: {count - before:,} sentences added, {count:,} in all")
-    check.warn()
+    kept.warn()

@@ -18,6 +18,7 @@ from sparse_sts_index._utils.text import CONTROLS
 from sparse_sts_index.data.documents import Document, columns_of_fields, examine_corpus
 from sparse_sts_index.data.fields import Field, FieldValue
 from sparse_sts_index.data.reading import STDIN, FileOptions
+from sparse_sts_index.data.records import some_names
 from sparse_sts_index.data.sample import SAMPLE
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.explanations import TermContribution
@@ -53,26 +54,26 @@ def known_total(corpus: str, reading: FileOptions) -> int | None:
     return examined(corpus, reading)[0]
 
 
-def fields_of_index(
-    opened: SparseStsIndex, named: Sequence[Field], corpus: str, reading: FileOptions
-) -> tuple[Field, ...]:
-    """Return the fields to read for an index that is there: its own, from the columns that the user or they name."""
-    columns = {field.name: field for field in named}
-    types = opened.manifest.fields
-    for name, field in columns.items():
-        if name not in types or field.type not in (None, types[name]):
-            kept = ", ".join(f"{name}:{type_}" for name, type_ in types.items()) or "none"
-            raise DataError(f"{opened.path}: its fields are {kept}; others come with a new index")
-    found = {} if len(columns) == len(types) else columns_of_fields(corpus, **reading)
-    found |= {name: field.column for name, field in columns.items()}
-    return tuple(Field(name, type_, found.get(name, "")) for name, type_ in types.items())
+class FieldsOfIndex:
+    """The fields to read for an index that is there, from the columns that the user or the columns' names say.
 
+    Attributes
+    ----------
+    fields : tuple of Field
+    """
 
-class FieldCheck:
-    """Count the documents that have each field, and say on stderr which no document has."""
-
-    def __init__(self, fields: Sequence[Field]) -> None:
-        self._missing = {field.name: field for field in fields}
+    def __init__(self, opened: SparseStsIndex, named: Sequence[Field], corpus: str, reading: FileOptions) -> None:
+        types = opened.manifest.fields
+        for field in named:
+            if field.name not in types or field.type not in (None, types[field.name]):
+                kept = ", ".join(f"{name}:{type_}" for name, type_ in types.items()) or "none"
+                raise DataError(f"{opened.path}: its fields are {kept}; others come with a new index")
+        there = columns_of_fields(corpus, **reading) if types else {}
+        columns = there | {field.name: field.column for field in named}
+        self.fields = tuple(Field(name, type_, columns.get(name, "")) for name, type_ in types.items())
+        read = {field.column for field in self.fields}
+        self._unread = [column for column in dict.fromkeys(there.values()) if column not in read]
+        self._missing = dict.fromkeys(types)
 
     def pass_through(self, documents: Iterable[Document]) -> Iterator[Document]:
         """Yield documents, and look at their fields."""
@@ -82,15 +83,12 @@ class FieldCheck:
             yield document
 
     def warn(self) -> None:
-        """Say which fields no document had."""
-        for name, field in self._missing.items():
-            click.echo(
-                one_line(
-                    f"warning: no sentence has a value of {name}, from a column {field.column}; if the column has "
-                    f'another name: --fields "{name}=COLUMN"'
-                ),
-                err=True,
-            )
+        """Say on stderr which fields no document had, if a column of another name may be meant."""
+        if self._missing and self._unread:
+            some, other = some_names(self._missing), some_names(self._unread)
+            option = f'--fields "{next(iter(self._missing))}={self._unread[0]}"'
+            message = f"warning: no sentence has a value of {some}, and nothing was read of {other}; if that is it: "
+            click.echo(one_line(message + option), err=True)
 
 
 def shown_fields(fields: Mapping[str, FieldValue]) -> str:

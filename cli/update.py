@@ -12,7 +12,7 @@ from sparse_sts_index.data.fields import Field
 from sparse_sts_index.data.reading import FileOptions
 
 from .options import documents_command
-from .output import FieldCheck, examined, fields_of_index
+from .output import FieldsOfIndex, examined
 from .progress import progress_bar
 
 
@@ -28,11 +28,12 @@ def update(index: Path, corpus: str, model: str | None, reading: FileOptions, fi
     from sparse_sts_index.index import SparseStsIndex
 
     with SparseStsIndex.open(index, model, writable=True) as opened:
-        before, kept = len(opened), fields_of_index(opened, fields, corpus, reading)
-        total, _ = examined(corpus, reading, kept, needed=False)
-        check = FieldCheck(kept)
+        before, kept = len(opened), FieldsOfIndex(opened, fields, corpus, reading)
+        total, _ = examined(corpus, reading, kept.fields, needed=False)
         with progress_bar(total, "updating") as progress:
-            replaced = opened.update(check.pass_through(read_corpus(corpus, fields=kept, **reading)), progress=progress)
+            replaced = opened.update(
+                kept.pass_through(read_corpus(corpus, fields=kept.fields, **reading)), progress=progress
+            )
         count = len(opened)
     click.echo(f"{index}: {replaced:,} sentences replaced, {count - before:,} added, {count:,} in all")
-    check.warn()
+    kept.warn()

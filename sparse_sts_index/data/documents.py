@@ -253,8 +253,9 @@ def columns_of_fields(source: str | Path, **options: Unpack[FileOptions]) -> dic
         return {}
     wanted = corpus_columns(options.get("columns"), "all")
     records = read_records(corpus_path(source), wanted, options.get("format"), options.get("delimiter"))
-    names = next((record.values for record in records), {})
-    return {Field.of_column(name).name: name for name in names if name.strip()} | {name: name for name in names}
+    own = {name for names in wanted.roles.values() for name in names}
+    names = [name for name in next((record.values for record in records), {}) if name.strip() and name not in own]
+    return {Field.of_column(name).name: name for name in names} | {name: name for name in names}
 
 
 def _document_id(record: Record, columns: Columns) -> str:
