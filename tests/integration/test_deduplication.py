@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from sparse_sts_index import DataError, SparseStsEncoder, read_corpus
+from sparse_sts_index import DataError, read_corpus
 from sparse_sts_index.deduplication import deduplicate
+
+if TYPE_CHECKING:
+    from sparse_sts_index import SparseStsEncoder
 
 
 @pytest.fixture(scope="module")

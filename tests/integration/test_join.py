@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sparse_sts_index import Document, ModelMismatchError, Pair, SparseStsEncoder, SparseStsIndex, read_corpus
+from sparse_sts_index import Document, ModelMismatchError, Pair, SparseStsIndex, read_corpus
+
+if TYPE_CHECKING:
+    from sparse_sts_index import SparseStsEncoder
 
 Side = tuple[SparseStsIndex, list[Document]]
 
