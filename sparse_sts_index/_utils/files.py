@@ -93,11 +93,10 @@ def atomic_bytes(path: str | Path) -> Iterator[IO[bytes]]:
 
 def _places(path: Path) -> tuple[Path, Path]:
     """Return the file that is replaced, and the one that takes its place: a link stays, and what it points to goes."""
-    try:
-        path = path.resolve()
-    except RuntimeError as error:  # Python 3.11 and 3.12, of a link to itself
-        raise DataError(f"cannot write {path}: a link to itself") from error
-    return path, path.with_name(f".{path.name}.{os.getpid()}.partial")
+    place = Path(os.path.realpath(path))  # Path.resolve raises for a link to itself, or not, by the Python
+    if place.is_symlink():
+        raise DataError(f"cannot write {path}: a link to itself")
+    return place, place.with_name(f".{place.name}.{os.getpid()}.partial")
 
 
 def refuse_unwritable(path: str | Path) -> None:
