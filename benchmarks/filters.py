@@ -282,9 +282,7 @@ def bars(path: Path, report: dict[str, Any]) -> Path:
         values = [report["engines"][name][str(share)]["p50_ms"] for share in SHARES]
         places = [place + (number - (len(names) - 1) / 2) * 0.27 for place in range(len(SHARES))]
         panel.bar_label(panel.bar(places, values, 0.25, label=name), fmt="{:.2f}", fontsize=8)
-    panel.set_xticks(
-        range(len(SHARES)), ["no filter", *(f"{share:.1%} pass".replace(".0", "") for share in SHARES[1:])]
-    )
+    panel.set_xticks(range(len(SHARES)), ["no filter", *(f"{100 * share:g}% pass" for share in SHARES[1:])])
     panel.set_ylabel("a query, p50, ms")
     panel.set_yscale("log")
     panel.set_title(f"The {K} nearest of {report['documents']:,} sentences, with a filter")

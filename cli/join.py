@@ -53,23 +53,20 @@ def join(
     from sparse_sts_index.index import SparseStsIndex
 
     paths = [Path(first), Path(second)]
-    totals = [None if is_index(path) else examined(str(path), reading)[0] for path in paths]
+    totals = {side: examined(str(path), reading)[0] for side, path in enumerate(paths) if not is_index(path)}
     with ExitStack() as stack:
-        opened: list[SparseStsIndex | None] = [
-            stack.enter_context(SparseStsIndex.open(path, model, precision=precision)) if is_index(path) else None
-            for path in paths
-        ]
-        if None in opened:
-            known = next((index for index in opened if index is not None), None)
-            encoder = _loaded(model, precision) if known is None else known.encoder
+        opened = {
+            side: stack.enter_context(SparseStsIndex.open(path, model, precision=precision))
+            for side, path in enumerate(paths)
+            if side not in totals
+        }
+        if totals:
+            encoder = next(iter(opened.values())).encoder if opened else _loaded(model, precision)
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sparse-sts-")))
-            for number, path in enumerate(paths):
-                if opened[number] is None:
-                    built = _built(folder / str(number), path, reading, encoder, totals[number])
-                    opened[number] = stack.enter_context(built)
-        here, there = opened
-        assert here is not None
-        assert there is not None
+            for side, total in totals.items():
+                built = _built(folder / str(side), paths[side], reading, encoder, total)
+                opened[side] = stack.enter_context(built)
+        here, there = opened[0], opened[1]
         count, progress = 0, stack.enter_context(progress_bar(len(here), "comparing"))
         if k is None:
             pairs = here.join(there, threshold or _THRESHOLD, progress=progress)

@@ -15,11 +15,10 @@ import click
 from tqdm import tqdm
 
 from sparse_sts_index._utils.text import CONTROLS
-from sparse_sts_index.data.documents import Document, columns_of_fields, examine_corpus
+from sparse_sts_index.data.documents import Document, columns_of_fields, examine_corpus, is_read_once
 from sparse_sts_index.data.fields import Field, FieldValue
 from sparse_sts_index.data.reading import STDIN, FileOptions
 from sparse_sts_index.data.records import some_names
-from sparse_sts_index.data.sample import SAMPLE
 from sparse_sts_index.errors import DataError
 from sparse_sts_index.vectors.explanations import TermContribution
 from sparse_sts_index.vectors.scripts import unknown_scripts
@@ -40,8 +39,7 @@ def examined(
     corpus: str, reading: FileOptions, fields: Sequence[Field] | Literal["all"] = (), *, needed: bool = True
 ) -> tuple[int | None, tuple[Field, ...]]:
     """Read a corpus for its errors, its size and types before any work is done on it, if it can be read twice."""
-    once = corpus == STDIN or (corpus != SAMPLE and (Path(corpus).is_fifo() or Path(corpus).is_char_device()))
-    if not once:
+    if not is_read_once(corpus):
         return examine_corpus(corpus, fields, needed=needed, **reading)
     if fields == "all" or any(field.type is None for field in fields):
         name = "standard input" if corpus == STDIN else one_line(corpus)

@@ -146,6 +146,12 @@ def corpus_path(source: str | Path) -> Path:
     return SAMPLE_COLLECTION if str(source) == SAMPLE else Path(source)
 
 
+def is_read_once(source: str | Path) -> bool:
+    """Return whether a collection cannot be read a second time: standard input, a pipe."""
+    path = corpus_path(source)
+    return str(source) == STDIN or path.is_fifo() or path.is_char_device()
+
+
 def corpus_columns(columns: Mapping[str, str | int] | None, fields: Sequence[Field] | Literal["all"]) -> Columns:
     """Return the columns of a collection, as a user names them, and those of fields; see :func:`read_corpus`."""
     more = None if fields == "all" else tuple(field.column for field in fields)
@@ -249,7 +255,7 @@ def columns_of_fields(source: str | Path, **options: Unpack[FileOptions]) -> dic
     DataError
         As :func:`read_corpus`.
     """
-    if str(source) == STDIN or not corpus_path(source).is_file():
+    if is_read_once(source):
         return {}
     wanted = corpus_columns(options.get("columns"), "all")
     records = read_records(corpus_path(source), wanted, options.get("format"), options.get("delimiter"))

@@ -34,7 +34,7 @@ _OPERATORS: Final = get_args(Operator)
 _ORDERED: Final = ("number", "date")
 _MOST_CHARACTERS, _MOST_PARTS, _MOST_DEPTH = 65_536, 10_000, 50
 _DAY_BUT_ONE = timedelta(days=1) - timedelta(microseconds=1)
-_QUOTED = re.compile(r'"(\\["\\]|[^"\\])*"|' r"'(\\['\\]|[^'\\])*'")  # TEXT, below
+_QUOTED = re.compile(r'"(\\["\\]|[^"\\])*"|' r"'(\\['\\]|[^'\\])*'")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
@@ -130,11 +130,11 @@ _EXISTS.3: /exists(?![\w.-])/i
 TRUTH.3: /(true|false)(?![\w.-])/i
 DATE.2: /\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?(?![\w:.-])/
 NUMBER: /[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?(?![\w.])/
-TEXT: /"(\\["\\]|[^"\\])*"|'(\\['\\]|[^'\\])*'/
+TEXT: /<quoted>/
 OPERATOR: "!=" | "<=" | ">=" | "=" | "<" | ">"
 NAME: /[^\W\d][\w.-]*/
 %ignore /\s+/
-"""
+""".replace("<quoted>", _QUOTED.pattern)
 _WHAT: Final = {
     "NAME": "a field",
     "OPERATOR": "= != < <= > >=",
@@ -229,7 +229,7 @@ def _misread(text: str, error: UnexpectedInput) -> str:
     wanted = [what for name, what in _WHAT.items() if name in accepted]
     if accepted & _VALUES:
         wanted.insert(0, "a value (text in quotes, a number, a date, true or false)")
-    if text[place : place + 1] in ("'", '"') and not _QUOTED.match(text, place) and place < len(text):
+    if text[place : place + 1] in ("'", '"') and not _QUOTED.match(text, place):
         more = "a quote that is not closed, or has a backslash before something else than itself and quotes"
         return f"filter, character {place + 1}: {more}"
     found = "the end" if not text[place:].strip() else repr(printable(text[place:].split()[0], 20))

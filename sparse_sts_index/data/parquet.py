@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sparse_sts_index._utils.text import printable
 from sparse_sts_index.data.columns import Columns
@@ -12,6 +15,8 @@ from sparse_sts_index.data.records import MAX_ROW_BYTES, MAX_ROW_MIB, Record
 from sparse_sts_index.errors import DataError
 
 _BATCH = 1024  # rows of a parquet file at a time
+_COPIED = 64  # rows at a time, of all columns: each value may have 16 MiB
+_GROUP_ROWS, _GROUP_BYTES = 1 << 17, 1 << 26  # of those written together, at most
 _WIDEST = 1024  # bytes of values that are all of one size, of which a batch is held whatever they are
 
 
@@ -52,8 +57,73 @@ def read_parquet(path: Path, name: str, columns: Columns) -> Iterator[Record]:
                         number += 1
                         yield Record(f"{name}: row {number}", number, row)
     except (pyarrow.ArrowException, ValueError, OverflowError, KeyError) as error:  # dates that Python has not, too
-        reason = printable((str(error).splitlines() or [type(error).__name__])[0])
-        raise DataError(f"{name}: not a readable parquet file ({reason})") from error
+        raise _unreadable(name, error) from error
+
+
+def copy_parquet(path: Path, name: str, target: IO[bytes], wanted: NDArray[np.bool_]) -> None:
+    """Write the rows of a parquet file that are wanted, with its schema.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        Of the file, for messages.
+    target : file
+    wanted : ndarray of bool, shape (rows,)
+
+    Raises
+    ------
+    DataError
+        It cannot be read.
+    """
+    import pyarrow.parquet
+
+    with pyarrow.parquet.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        with pyarrow.parquet.ParquetWriter(target, schema) as writer:
+            for group in _groups(file, name, wanted):
+                writer.write_table(pyarrow.Table.from_batches(group, schema))
+
+
+def _groups(file: Any, name: str, wanted: NDArray[np.bool_]) -> Iterator[list[Any]]:
+    """Batches of the rows wanted, in lists of a bounded size."""
+    held, rows, size, start = [], 0, 0, 0
+    for batch in _batches(file, name):
+        for part in _chosen(batch, wanted[start : start + batch.num_rows]):
+            held.append(part)
+            rows, size = rows + part.num_rows, size + part.nbytes
+        start += batch.num_rows
+        if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield held
+            held, rows, size = [], 0, 0
+    yield held
+
+
+def _batches(file: Any, name: str) -> Iterator[Any]:
+    import pyarrow
+
+    try:
+        yield from file.iter_batches(batch_size=_COPIED)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> DataError:
+    reason = printable((str(error).splitlines() or [type(error).__name__])[0])
+    return DataError(f"{name}: not a readable parquet file ({reason})")
+
+
+def _chosen(batch: Any, wanted: NDArray[np.bool_]) -> Iterator[Any]:
+    """Yield the rows of an Arrow batch that are wanted, in one piece or several."""
+    import pyarrow
+
+    if wanted.any():
+        try:
+            yield batch.filter(pyarrow.array(wanted))
+        except pyarrow.ArrowNotImplementedError:  # string views, as yet
+            edges = np.flatnonzero(np.diff(wanted.astype(np.int8), prepend=0, append=0))
+            for begin, end in edges.reshape(-1, 2).tolist():
+                yield batch.slice(begin, end - begin)
 
 
 def _longest(column: Any) -> int:

@@ -8,23 +8,22 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Final, Unpack
+from typing import IO, Final, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sparse_sts_index._utils.files import atomic_bytes, os_errors_as, refuse_unwritable
 from sparse_sts_index._utils.text import check_unicode, printable
-from sparse_sts_index.data.documents import corpus_columns, corpus_path, document_text
+from sparse_sts_index.data.documents import corpus_columns, corpus_path, document_text, is_read_once
 from sparse_sts_index.data.fields import FIELD_TYPES, Field, FieldGuess, field_value, microseconds
+from sparse_sts_index.data.parquet import copy_parquet
 from sparse_sts_index.data.reading import STDIN, FileOptions, file_format, read_raw_records, read_records
 from sparse_sts_index.data.records import Record
 from sparse_sts_index.errors import DataError
 
 _FIRST: Final = "first"
 _LONGEST: Final = "longest"
-_BATCH = 64  # rows of a parquet file at a time, of all its columns: each value may have 16 MiB
-_GROUP_ROWS, _GROUP_BYTES = 1 << 17, 1 << 26  # of those written together, at most
 
 
 @dataclass(frozen=True)
@@ -72,15 +71,16 @@ class RowFile:
 
     def __init__(self, source: str | Path, keep: str = _FIRST, **options: Unpack[FileOptions]) -> None:
         self.path = corpus_path(source)
-        if str(source) == STDIN or self.path.is_fifo() or self.path.is_char_device():
+        if is_read_once(source):
             name = "standard input" if str(source) == STDIN else printable(str(source))
             raise DataError(f"{name} is read once, and this needs it several times: write it to a file first")
         self._format, self._delimiter = options.get("format"), options.get("delimiter")
+        self._kind = None if self._delimiter is not None else self._format or file_format(self.path)
         self._keep = keep
         fields = () if keep in (_FIRST, _LONGEST) else (_field(keep),)
         wanted = corpus_columns(options.get("columns"), fields)
         self._columns = dataclasses.replace(wanted, required=("text",))
-        guesses = [FieldGuess(field, self._is_typed) for field in fields]
+        guesses = [FieldGuess(field, self._kind in ("jsonl", "parquet")) for field in fields]
         self._count, self._stamp = 0, None
         self._stamp = self._look()
         for record in self._records():
@@ -147,7 +147,7 @@ class RowFile:
         self.check_target(target)
         with atomic_bytes(target) as file:
             if self._is_parquet:
-                self._copy_parquet(file, wanted)
+                copy_parquet(self.path, printable(str(self.path)), file, wanted)
             else:
                 self._copy_lines(file, wanted)
             self._look()
@@ -164,12 +164,11 @@ class RowFile:
         name = printable(str(target))
         if target.exists() and target.samefile(self.path):
             raise DataError(f"{name} is the input; write to another file")
-        own, other = self._format or file_format(self.path), file_format(target)
+        other = file_format(target)
         if self._is_parquet and target.suffix.lower() == ".gz":
             raise DataError(f"{name}: a parquet file is compressed as it is; leave out .gz")
-        if self._delimiter is not None:
-            own = other if other not in ("jsonl", "parquet") else "csv"
-        if None not in (own, other) and own != other:
+        if other not in (None, self._kind) and (self._kind is not None or other in ("jsonl", "parquet")):
+            own = self._kind or "csv"
             raise DataError(f"{name}: rows are copied as they are, so it has to be {own} as well, not {other}")
         refuse_unwritable(target)
 
@@ -179,37 +178,6 @@ class RowFile:
             target.write(before)
             if wanted[place : place + 1].any():
                 target.write(own)
-
-    def _copy_parquet(self, target: IO[bytes], wanted: NDArray[np.bool_]) -> None:
-        import pyarrow.parquet
-
-        with pyarrow.parquet.ParquetFile(self.path) as file:
-            schema = file.schema_arrow
-            with pyarrow.parquet.ParquetWriter(target, schema) as writer:
-                for group in self._groups(file, wanted):
-                    writer.write_table(pyarrow.Table.from_batches(group, schema))
-
-    def _groups(self, file: Any, wanted: NDArray[np.bool_]) -> Iterator[list[Any]]:
-        """Batches of the rows wanted, in lists of a bounded size."""
-        held, rows, size, start = [], 0, 0, 0
-        for batch in self._batches(file):
-            for part in _chosen(batch, wanted[start : start + batch.num_rows]):
-                held.append(part)
-                rows, size = rows + part.num_rows, size + part.nbytes
-            start += batch.num_rows
-            if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
-                yield held
-                held, rows, size = [], 0, 0
-        yield held
-
-    def _batches(self, file: Any) -> Iterator[Any]:
-        import pyarrow
-
-        try:
-            yield from file.iter_batches(batch_size=_BATCH)
-        except (pyarrow.ArrowException, OSError) as error:
-            reason = printable(str(error).splitlines()[0])
-            raise DataError(f"{printable(str(self.path))}: not a readable parquet file ({reason})") from error
 
     def _look(self) -> tuple[int, int, int]:
         """Return what tells this file from what it may become, and refuse it if it has."""
@@ -222,11 +190,7 @@ class RowFile:
 
     @property
     def _is_parquet(self) -> bool:
-        return self._delimiter is None and (self._format or file_format(self.path)) == "parquet"
-
-    @property
-    def _is_typed(self) -> bool:
-        return self._delimiter is None and (self._format or file_format(self.path)) in ("jsonl", "parquet")
+        return self._kind == "parquet"
 
     def _records(self) -> Iterator[Record]:
         self._look()
@@ -256,16 +220,3 @@ def _field(keep: str) -> Field:
     if not colon or type_ not in FIELD_TYPES:
         return Field.of_column(keep)
     return dataclasses.replace(Field.of_column(column), type=type_)
-
-
-def _chosen(batch: Any, wanted: NDArray[np.bool_]) -> Iterator[Any]:
-    """Yield the rows of an Arrow batch that are wanted, in one piece or several."""
-    import pyarrow
-
-    if wanted.any():
-        try:
-            yield batch.filter(pyarrow.array(wanted))
-        except pyarrow.ArrowNotImplementedError:  # string views, as yet
-            edges = np.flatnonzero(np.diff(wanted.astype(np.int8), prepend=0, append=0))
-            for begin, end in edges.reshape(-1, 2).tolist():
-                yield batch.slice(begin, end - begin)
