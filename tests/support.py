@@ -15,6 +15,7 @@ from sparse_sts_index import Document, Manifest, Quantizer, Vocabulary
 from sparse_sts_index.data.documents import Chunk
 from sparse_sts_index.data.fields import FieldType, FieldValue
 from sparse_sts_index.storage.impact_index import ImpactIndex
+from sparse_sts_index.storage.shards import Collection, Shard
 from sparse_sts_index.storage.vector_files import Extent, VectorStore, VectorWriter
 from sparse_sts_index.vectors.quantizer import l2_normalize
 
@@ -97,6 +98,15 @@ def store(path: Path, vectors: csr_array, dead: Sequence[int]) -> VectorStore:
     extent = writer.extent(durable=False)
     writer.close()
     return VectorStore(path, extent, vectors.shape[1])
+
+
+def collect(path: Path, folders: list[str]) -> None:
+    """Make the indexes in some folders of `path` a collection of shards."""
+    shards = []
+    for folder in folders:
+        with ImpactIndex.open(path / folder) as index, index.using() as snapshot:
+            shards.append(Shard(folder, len(index), snapshot.sha256))
+    Collection(tuple(shards), "2020-01-01T00:00:00+00:00", 1.5).write(path)
 
 
 def brute_force(ids: Sequence[str], vectors: csr_array, query: csr_array, k: int) -> list[tuple[str, float]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from filter_support import START, TYPES, conditions, documents, filters, holds
 from hypothesis import HealthCheck, given, settings, strategies as st
-from support import VOCABULARY, brute_force, random_vectors
+from support import VOCABULARY, brute_force, collect, random_vectors
 
 from sparse_sts_index import DataError, Document, ImpactIndexError, Manifest, Quantizer
 from sparse_sts_index.data.documents import Chunk
@@ -112,7 +112,16 @@ def test_filtered_search_is_brute_force(
                     assert near.bound >= max((cosine for _, cosine in expected[k:]), default=0)
 
     names = [f"d{number}" for number in range(len(first))]
-    path = new_index(folder / "index", note(chunk(names, first, rng)))
+    whole = note(chunk(names, first, rng))
+    half = len(first) // 2
+    parts = [(0, half), (half, len(first))] if half else [(0, 1)]
+    for start, stop in parts:
+        part = Chunk(whole.documents[start:stop], whole.vectors[start:stop], whole.impacts[start:stop])
+        new_index(folder / "shards" / f"s{start}", part)
+    collect(folder / "shards", [f"s{start}" for start, _ in parts])
+    with ImpactIndex.open(folder / "shards") as shards:
+        check(shards)
+    path = new_index(folder / "index", whole)
     with ImpactIndex.open(path, writable=True) as index:
         check(index)
         changed = [f"d{number + len(first) // 2}" for number in range(len(second))]

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings, strategies as st
 from scipy.sparse import vstack
 from sparse_sts_index.cli.main import main
-from support import build, chunk, random_vectors, store
+from support import build, chunk, collect, random_vectors, store
 
 from sparse_sts_index import DataError, ImpactIndexError, SparseStsIndex, read_corpus
 from sparse_sts_index._utils.files import from_sealed_json, to_sealed_json
@@ -30,7 +30,7 @@ from sparse_sts_index.storage.impact_index import ImpactIndex
 from sparse_sts_index.storage.lucene.reader import ImpactReader, ImpactShards
 from sparse_sts_index.storage.lucene.writer import ImpactWriter
 from sparse_sts_index.storage.merging import merge
-from sparse_sts_index.storage.shards import Collection, Shard, VectorShards
+from sparse_sts_index.storage.shards import Collection, VectorShards
 from sparse_sts_index.storage.snapshot import open_index_snapshot
 
 if TYPE_CHECKING:
@@ -42,14 +42,6 @@ IDS = [f"d{number:02}" for number in np.random.default_rng(2).permutation(60)]
 POOL = random_vectors(np.random.default_rng(0), 60)
 QUERIES = random_vectors(np.random.default_rng(1), 40)
 BORDERS = (0, 20, 21, 60)
-
-
-def collect(path: Path, folders: list[str]) -> None:
-    shards = []
-    for folder in folders:
-        with ImpactIndex.open(path / folder) as index, index.using() as snapshot:
-            shards.append(Shard(folder, len(index), snapshot.sha256))
-    Collection(tuple(shards), "2020-01-01T00:00:00+00:00", 1.5).write(path)
 
 
 @pytest.fixture
